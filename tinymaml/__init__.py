@@ -1,0 +1,39 @@
+"""Model-agnostic meta-learning on an autodiff of its own, with explicit Hessian-vector products.
+
+Read the source in this order: tensor (the recorded graph), primitive (a declaration and its two rules), sweeps (pull and
+push), transforms (grad, hvp and the rest), maml (the explicit meta-gradient).
+"""
+
+from tinymaml import maml, nn, ops, optim, tree
+from tinymaml.draw import draw
+from tinymaml.maml import NonFiniteError, adapt, meta_value_and_grad
+from tinymaml.ops import *  # noqa: F403
+from tinymaml.ops import __all__ as _ops
+from tinymaml.sweeps import pull, push
+from tinymaml.tensor import Tensor
+from tinymaml.transforms import grad, grad_and_hvp, hessian, hvp, jvp, value_and_grad, vjp
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "NonFiniteError",
+    "Tensor",
+    "adapt",
+    "draw",
+    "grad",
+    "grad_and_hvp",
+    "hessian",
+    "hvp",
+    "jvp",
+    "maml",
+    "meta_value_and_grad",
+    "nn",
+    "ops",
+    "optim",
+    "pull",
+    "push",
+    "tree",
+    "value_and_grad",
+    "vjp",
+    *_ops,
+]

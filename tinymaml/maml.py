@@ -1,0 +1,351 @@
+"""Model-agnostic meta-learning (Finn, Abbeel & Levine 2017, algorithm 1) with an explicit meta-gradient.
+
+Adaptation is phi_0 = theta, phi_{k+1} = phi_k - alpha * g(phi_k), with g the gradient of the support loss. The meta-gradient
+needs no graph through these updates: start from v = gradient of the query loss at phi_K and walk back
+
+    w = alpha * v,    v <- v - H(phi_k) w,
+
+with H the Hessian of the support loss: one Hessian-vector product for each inner step. At the end v is the gradient by
+theta. First-order MAML leaves the walk out. On the way, a learned alpha collects -v * g(phi_k), and a parameter psi that
+is not adapted collects - d/dpsi <g(phi_k), w>, which the same product yields.
+
+Everything is done for all tasks at once, on the leading task axis; a loss gives one number a task.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tinymaml import tree
+from tinymaml.ops import add, as_tensor, broadcast_to, clip, divide, mean, multiply, ones_like, sqrt, subtract, where
+from tinymaml.ops import sum as sum_over
+from tinymaml.ops.elementwise import descend
+from tinymaml.ops.shape import sum_to
+from tinymaml.sweeps import pull
+from tinymaml.tensor import FLOATS, Tensor, constant, now
+from tinymaml.transforms import MODES, Record, enter, leave
+from tinymaml.tree import Structure, Tree
+
+Loss = Callable[[Tree, Tree], Tensor]
+
+
+class NonFiniteError(ArithmeticError):
+    """A loss or a gradient is infinite or not a number; the message says which."""
+
+
+def adapt(loss: Loss, params: Tree, support: Tree, alpha: Tree, steps: int, *, adapted: Tree = None) -> Tree:
+    """Parameters after some inner steps on the support set, for every task at once (paper, algorithm 1, line 6).
+
+    Args:
+        loss: `loss(params, batch) -> Tensor[T]`, one number a task, that depends on no other task's part.
+        params: pytree of arrays [1, ...] (shared by the tasks) or [T, ...] (one a task).
+        support: pytree of arrays [T, ...].
+        alpha: the step size: a positive number, or a tree of numbers or of arrays that broadcast to the parameters. A value
+            at a branch of the tree stands for all below it.
+        steps: how many inner steps, >= 0.
+        adapted: which parameters are adapted: a tree of booleans (or one for a branch); all if None. The others are
+            returned as they came, on the task axis.
+
+    Returns:
+        A tree like `params` with leaves [T, ...]. It can be differentiated, by anything, when tensors come in.
+
+    Raises:
+        ValueError: shapes, structures or values that do not fit; a parameter that the loss never uses.
+        TypeError: parameters that are not float32 or float64; a loss that returns no tensor.
+        NonFiniteError: the support loss is not finite.
+    """
+    mark = now()
+    problem = _Problem.of(loss, params, support, alpha, steps, adapted)
+    phi = problem.start()
+    for k in range(steps):
+        record = problem.record(phi, mark)
+        _check_finite(f"the support loss at inner step {k}", record.value)
+        phi = problem.step(record, mark)
+    _check_finite("the adapted parameters", *phi)
+    return tree.unflatten(problem.structure, [leave(x, mark) for x in phi])
+
+
+def meta_value_and_grad(
+    loss: Loss,
+    params: Tree,
+    support: Tree,
+    query: Tree,
+    alpha: Tree,
+    steps: int,
+    *,
+    order: int = 2,
+    mode: str = MODES[0],
+    adapted: Tree = None,
+    learn_alpha: bool = False,
+    records: str = "keep",
+    clip_element: float | None = None,
+    clip_norm: float | None = None,
+) -> tuple[Any, Tree]:
+    """The meta-objective, mean over tasks of the query loss after adaptation, and its gradient (paper, equation 1).
+
+    Args:
+        loss, params, support, alpha, steps, adapted: as for `adapt`.
+        query: pytree of arrays [T, ...], what the adapted parameters are judged on.
+        order: 2, or 1 for first-order MAML, which takes the Hessians for zero (paper, section 5.2).
+        mode: how the Hessian-vector products are made, see `tinymaml.hvp`.
+        learn_alpha: also give the gradient by alpha (Meta-SGD, Li et al. 2017); alpha may then have any sign.
+        records: "keep" the record of every inner step (fast), or "recompute" it on the way back: then the memory for
+            activations does not grow with the steps, only the T copies of the parameters a step do.
+        clip_element: bound on the magnitude of each element of the meta-gradient.
+        clip_norm: bound on the norm of the whole meta-gradient; applied after clip_element.
+
+    Returns:
+        (value, gradient): a number and a tree like `params`; with learn_alpha, (value, (gradient, gradient by alpha)).
+
+    Raises:
+        as `adapt`; NonFiniteError also for the query loss and the meta-gradient.
+    """
+    mark = now()
+    if order not in (1, 2):
+        raise ValueError(f"order must be 1 or 2, got {order!r}")
+    if mode not in MODES:
+        raise ValueError(f"mode must be one of {', '.join(MODES)}, got {mode!r}")
+    if records not in ("keep", "recompute"):
+        raise ValueError(f"records must be 'keep' or 'recompute', got {records!r}")
+    for name, bound in (("clip_element", clip_element), ("clip_norm", clip_norm)):
+        if bound is not None and not bound > 0:
+            raise ValueError(f"{name} must be positive, got {bound}")
+    problem = _Problem.of(loss, params, support, alpha, steps, adapted, any_sign=learn_alpha)
+    problem.check_tasks("query", query)
+
+    # Forward: adapt, remembering each step, or where it started.
+    phi = problem.start()
+    kept: list[Record | list[Tensor]] = []
+    for k in range(steps):
+        record = problem.record(phi, mark)
+        _check_finite(f"the support loss at inner step {k}", record.value)
+        kept.append(record if records == "keep" else phi)
+        phi = problem.step(record, mark)
+    del record  # noqa: F821  # so that with "recompute" nothing but the iterates is alive
+
+    # The query's gradient at phi_K.
+    final = Record(lambda xs: problem.losses(xs, query, "query"), [enter(x) for x in phi])
+    _check_finite("the query loss", final.value)
+    v = problem.cut(problem.used(final.gradient, "query"), mark)
+    value = mean(final.value)
+    del final
+
+    # The walk back.
+    alpha_grads: list[Tensor | None] = [None] * len(problem.alphas)
+    while kept:
+        step = kept.pop()
+        if order == 1 and not learn_alpha:
+            continue
+        record = step if isinstance(step, Record) else problem.record(step, mark)
+        if learn_alpha:
+            problem.collect_alpha(alpha_grads, record, v)
+        if order == 2:
+            w = [multiply(a, x) if x is not None and a is not None else None for a, x in zip(problem.rates, v, strict=True)]
+            products = record.hessian_product(w, mode)
+            v = [_minus(x, h) for x, h in zip(v, products, strict=True)]
+        v, alpha_grads = problem.cut(v, mark), problem.cut(alpha_grads, mark)
+        del step, record
+
+    grads = [problem.over_tasks(x, leaf.shape) for x, leaf in zip(v, problem.leaves, strict=True)]
+    if learn_alpha:
+        grads += [problem.over_tasks(x, a.shape) for x, a in zip(alpha_grads, problem.alphas, strict=True)]
+    grads = _clipped(grads, clip_element, clip_norm)
+    _check_finite("the meta-gradient", *grads)
+    results = [leave(x, mark) for x in grads]
+    count = len(problem.leaves)
+    by_params = tree.unflatten(problem.structure, results[:count])
+    if not learn_alpha:
+        return leave(value, mark), by_params
+    return leave(value, mark), (by_params, tree.unflatten(problem.alpha_structure, results[count:]))
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """The arguments, checked, with one entry a parameter in each list."""
+
+    loss: Loss
+    support: Tree
+    tasks: int
+    leaves: list[Tensor]
+    structure: Structure
+    paths: Callable[[int], str]
+    alphas: list[Tensor]
+    alpha_structure: Structure
+    alpha_of: list[int | None]  # which alpha a parameter is adapted with; None: it is not adapted
+
+    @staticmethod
+    def of(
+        loss: Loss, params: Tree, support: Tree, alpha: Tree, steps: int, adapted: Tree, any_sign: bool = False
+    ) -> _Problem:
+        if not isinstance(steps, int) or isinstance(steps, bool) or steps < 0:
+            raise ValueError(f"steps must be a whole number >= 0, got {steps!r}")
+        raw, structure = tree.flatten(params)
+        if not raw:
+            raise ValueError("params has no leaves")
+        leaves = [as_tensor(x) for x in raw]
+        dtype = leaves[0].dtype
+        tasks = _tasks("support", support)
+        for i, x in enumerate(leaves):
+            where_ = f"params{tree.paths(params)[i]}" if x.dtype not in FLOATS or x.dtype != dtype or not x.shape else ""
+            if x.dtype not in FLOATS:
+                raise TypeError(f"{where_} is {x.dtype}: gradients are taken of float32 or float64 only")
+            if x.dtype != dtype:
+                raise TypeError(f"{where_} is {x.dtype}, the first parameter {dtype}: all must have one dtype")
+            if x.shape[:1] not in ((1,), (tasks,)):
+                raise ValueError(
+                    f"params{tree.paths(params)[i]} has shape {x.shape}: its first axis is the task axis, of length 1 "
+                    f"(shared) or {tasks} (the number of tasks in support)"
+                )
+        alpha_leaves, alpha_structure = tree.flatten(alpha)
+        alphas = [a if isinstance(a, Tensor) else constant(a, dtype) for a in alpha_leaves]
+        order = tree.spread(tree.unflatten(alpha_structure, range(len(alphas))), structure, "alpha")
+        masks = [True] * len(leaves) if adapted is None else tree.spread(adapted, structure, "adapted")
+        if any(not isinstance(mask, bool | np.bool_) for mask in masks):
+            raise TypeError(f"adapted must hold booleans, got {adapted!r}")
+        if not any(masks):
+            raise ValueError("adapted selects no parameter")
+        for i, (x, a) in enumerate(zip(leaves, order, strict=True)):
+            _check_alpha(alphas[a], x, tasks, any_sign, lambda i=i: tree.paths(params)[i])  # type: ignore[misc]
+        return _Problem(
+            loss,
+            support,
+            tasks,
+            leaves,
+            structure,
+            lambda i: f"params{tree.paths(params)[i]}",
+            alphas,
+            alpha_structure,
+            [a if mask else None for a, mask in zip(order, masks, strict=True)],
+        )
+
+    @property
+    def rates(self) -> list[Tensor | None]:
+        """The step size of each parameter, None where it is not adapted."""
+        return [None if a is None else self.alphas[a] for a in self.alpha_of]
+
+    def check_tasks(self, name: str, batch: Tree) -> None:
+        found = _tasks(name, batch)
+        if found != self.tasks:
+            raise ValueError(f"{name} has {found} tasks, support {self.tasks}")
+
+    def start(self) -> list[Tensor]:
+        """theta on the task axis: a view, so that every task's gradient is its own."""
+        return [broadcast_to(x, (self.tasks, *x.shape[1:])) for x in self.leaves]
+
+    def losses(self, xs: Sequence[Tensor], batch: Tree, name: str) -> Tensor:
+        found = self.loss(tree.unflatten(self.structure, xs), batch)
+        if not isinstance(found, Tensor):
+            raise TypeError(f"loss must return a Tensor made of its parameters, got {type(found).__name__}")
+        if found.shape != (self.tasks,):
+            raise ValueError(f"loss must return one number a task, shape ({self.tasks},), on {name}; got {found.shape}")
+        return found
+
+    def record(self, phi: Sequence[Tensor], mark: int) -> Record:
+        """The support loss at phi, recorded from fresh variables."""
+        record = Record(lambda xs: self.losses(xs, self.support, "support"), [enter(x) for x in phi])
+        self.used(record.gradient, "support")
+        return record
+
+    def used(self, grads: list[Tensor | None], name: str) -> list[Tensor | None]:
+        """The gradients, when none is missing that should be there."""
+        for i, (g, a) in enumerate(zip(grads, self.alpha_of, strict=True)):
+            if g is None and (a is not None or name == "query"):
+                raise ValueError(
+                    f"{self.paths(i)} is never used by the {name} loss: take it out of params"
+                    + (", or out of adapted" if name == "support" else "")
+                )
+        return grads
+
+    def step(self, record: Record, mark: int) -> list[Tensor]:
+        """phi - alpha g, without the history that ends here."""
+        moved = [
+            x if g is None or rate is None else descend(x, rate, g)
+            for x, rate, g in zip(record.variables, self.rates, record.gradient, strict=True)
+        ]
+        return self.cut(moved, mark)  # type: ignore[return-value]  # none is missing
+
+    def cut(self, xs: Sequence[Tensor | None], mark: int) -> list[Tensor | None]:
+        """The same values; those that depend on nothing older than this call lose their history, and so free it."""
+        return [x if x is None or x.node.root < mark else constant(x.data) for x in xs]
+
+    def collect_alpha(self, grads: list[Tensor | None], record: Record, v: Sequence[Tensor | None]) -> None:
+        """alpha's gradient by one step: -v * g, with v taken after the step; per task, summed to alpha's shape."""
+        for x, g, a in zip(v, record.gradient, self.alpha_of, strict=True):
+            if x is not None and g is not None and a is not None:
+                shape = self.alphas[a].shape
+                part = sum_to(multiply(x, g), (1,) * (x.ndim - len(shape)) + shape)
+                total = grads[a]
+                part = part.reshape(shape)
+                grads[a] = multiply(part, -1.0) if total is None else subtract(total, part)
+
+    def over_tasks(self, x: Tensor | None, shape: tuple[int, ...]) -> Tensor:
+        """The gradient of the mean over tasks: summed over the task index where the parameter is shared."""
+        if x is None:
+            return constant(np.zeros(shape, self.leaves[0].dtype))
+        return multiply(sum_to(x, shape), 1 / self.tasks) if self.tasks > 1 else sum_to(x, shape)
+
+
+def _tasks(name: str, batch: Tree) -> int:
+    """The number of tasks of a batch: the length of the first axis of all its arrays."""
+    arrays = tree.leaves(batch)
+    shapes = [getattr(x, "shape", None) for x in arrays]
+    if not arrays:
+        raise ValueError(f"{name} has no arrays")
+    for path, shape in zip(tree.paths(batch), shapes, strict=True):
+        if not shape:
+            raise ValueError(f"{name}{path} needs a task axis: an array [T, ...] is expected, got {shape or 'a number'}")
+        if 0 in shape:
+            raise ValueError(f"{name}{path} is without examples: its shape is {shape}")
+        if shape[0] != shapes[0][0]:  # type: ignore[index]  # the first was checked first
+            raise ValueError(f"{name}{path} has {shape[0]} tasks, another array {shapes[0][0]}")  # type: ignore[index]
+    return int(shapes[0][0])  # type: ignore[index]
+
+
+def _check_alpha(alpha: Tensor, x: Tensor, tasks: int, any_sign: bool, path: Callable[[], str]) -> None:
+    data = alpha.data
+    if alpha.dtype != x.dtype:
+        raise TypeError(f"alpha for params{path()} is {alpha.dtype}, the parameter {x.dtype}")
+    target = (tasks, *x.shape[1:])
+    if alpha.ndim > x.ndim or any(n not in (1, m) for n, m in zip(alpha.shape[::-1], target[::-1], strict=False)):
+        raise ValueError(f"alpha for params{path()} has shape {alpha.shape}, which does not broadcast to {target}")
+    if not np.isfinite(data).all() or not (any_sign or (data > 0).all()):
+        raise ValueError(f"alpha for params{path()} must be {'finite' if any_sign else 'positive'}, got {data.min()}")
+
+
+def _minus(x: Tensor | None, y: Tensor | None) -> Tensor | None:
+    if y is None:
+        return x
+    return multiply(y, -1.0) if x is None else subtract(x, y)
+
+
+def _clipped(grads: list[Tensor], element: float | None, norm: float | None) -> list[Tensor]:
+    if element is not None:
+        grads = [clip(g, -element, element) for g in grads]
+    if norm is not None:
+        total = sqrt(_sum_of_squares(grads))
+        factor = where(total > norm, divide(norm, total), ones_like(total)) if float(total) > 0 else ones_like(total)
+        grads = [multiply(g, factor) for g in grads]
+    return grads
+
+
+def _sum_of_squares(grads: Sequence[Tensor]) -> Tensor:
+    total = sum_over(multiply(grads[0], grads[0]))
+    for g in grads[1:]:
+        total = add(total, sum_over(multiply(g, g)))
+    return total
+
+
+def _check_finite(name: str, *tensors: Tensor) -> None:
+    # A sum is finite only if all its terms are (or it overflowed, which then is looked at again).
+    for tensor in tensors:
+        if not math.isfinite(tensor.data.sum()) and not np.isfinite(tensor.data).all():
+            bad = np.flatnonzero(~np.isfinite(tensor.data).reshape(len(tensor.data), -1).all(1)) if tensor.ndim else [0]
+            raise NonFiniteError(
+                f"{name} is not finite (tasks {list(bad[:5])}): look for a NaN in the data, or take a smaller alpha "
+                "or learning rate"
+            )

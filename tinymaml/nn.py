@@ -1,0 +1,94 @@
+"""Layers as pairs of pure functions: `init(rng) -> params` and `apply(params, x) -> y`, on the task axis.
+
+Parameters are plain dicts and lists of arrays with a task axis of length 1 (shared by all tasks): w[1, I, O], b[1, 1, O].
+The same `apply` runs with a set of parameters for each task, w[T, I, O], as the inner steps make them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tinymaml.ops import dense, relu, sigmoid, softplus, tanh
+from tinymaml.tensor import Array, Tensor
+from tinymaml.tree import Tree
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": relu,
+    "tanh": tanh,
+    "sigmoid": sigmoid,
+    "softplus": softplus,
+}
+
+
+class Model(NamedTuple):
+    """`init(rng, dtype=float32) -> params`; `apply(params, x[T, N, ...]) -> Tensor`."""
+
+    init: Callable[..., Tree]
+    apply: Callable[[Tree, Any], Tensor]
+
+
+def he_normal(rng: np.random.Generator, inputs: int, outputs: int) -> Array:
+    """Normal with variance 2 / inputs, for ReLU (He et al. 2015)."""
+    return rng.normal(0.0, math.sqrt(2 / inputs), (1, inputs, outputs))
+
+
+def xavier_uniform(rng: np.random.Generator, inputs: int, outputs: int) -> Array:
+    """Uniform within sqrt(6 / (inputs + outputs)) (Glorot & Bengio 2010)."""
+    limit = math.sqrt(6 / (inputs + outputs))
+    return rng.uniform(-limit, limit, (1, inputs, outputs))
+
+
+def truncated_normal(rng: np.random.Generator, inputs: int, outputs: int) -> Array:
+    """Normal with sigma .01, redrawn beyond two sigmas (the authors' code)."""
+    w = rng.normal(0.0, 1.0, (1, inputs, outputs))
+    while (outside := np.abs(w) > 2).any():
+        w[outside] = rng.normal(0.0, 1.0, int(outside.sum()))
+    return 0.01 * w
+
+
+STARTS: dict[str, Callable[[np.random.Generator, int, int], Array]] = {
+    "he-normal": he_normal,
+    "xavier-uniform": xavier_uniform,
+    "truncated-normal": truncated_normal,
+}
+
+
+def _choose(name: str, value: str, choices: dict[str, Any]) -> Any:
+    if value not in choices:
+        raise ValueError(f"{name}: unknown {value!r}; one of {', '.join(choices)}")
+    return choices[value]
+
+
+def linear(inputs: int, outputs: int, start: str = "he-normal") -> Model:
+    """x[T, N, inputs] -> x w + b [T, N, outputs]; biases start at 0."""
+    draw = _choose("start", start, STARTS)
+
+    def init(rng: np.random.Generator, dtype: Any = np.float32) -> Tree:
+        return {"w": draw(rng, inputs, outputs).astype(dtype), "b": np.zeros((1, 1, outputs), dtype)}
+
+    return Model(init, lambda params, x: dense(x, params["w"], params["b"]))
+
+
+def mlp(sizes: Sequence[int], activation: str = "relu", start: str = "he-normal") -> Model:
+    """Linear layers of the given sizes, inputs first, with an activation between them; parameters are a list, one a layer.
+
+    The paper's network for sinusoids is mlp([1, 40, 40, 1]) (section 5.1).
+    """
+    if len(sizes) < 2 or any(n < 1 for n in sizes):
+        raise ValueError(f"mlp: at least two sizes >= 1 are needed, got {list(sizes)}")
+    act = _choose("activation", activation, ACTIVATIONS)
+    layers = [linear(i, o, start) for i, o in zip(sizes, sizes[1:], strict=False)]
+
+    def init(rng: np.random.Generator, dtype: Any = np.float32) -> Tree:
+        return [layer.init(rng, dtype) for layer in layers]
+
+    def apply(params: Tree, x: Any) -> Tensor:
+        for k, (layer, own) in enumerate(zip(layers, params, strict=True)):
+            x = layer.apply(own, act(x) if k else x)
+        return x  # type: ignore[no-any-return]
+
+    return Model(init, apply)

@@ -1,0 +1,281 @@
+"""Elementwise primitives, with NumPy's broadcasting.
+
+Most are declared by their partial derivatives alone, from which both rules follow: the tangent of the output is the sum of
+tangent x partial, the cotangent of an input is cotangent x partial, summed over the axes along which it was broadcast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from tinymaml.device import kernel, view
+from tinymaml.ops.shape import broadcast_to, ones_like, sum_to
+from tinymaml.primitive import Primitive, Spec, Tangent, each
+from tinymaml.tensor import FLOATS, Array, Tensor, constant
+
+Partial = Callable[..., Any]
+
+
+@lru_cache(maxsize=4096)
+def broadcast_shapes(*shapes: tuple[int, ...]) -> tuple[int, ...]:
+    """NumPy's, remembered: it is asked for on every call."""
+    return np.broadcast_shapes(*shapes)
+
+
+def _specs(name: str, result: Any = None) -> Callable[..., Sequence[Spec]]:
+    """All inputs broadcast together; the output has the dtype of the last of them (or `result`)."""
+
+    def specs(*arrays: Array, **static: Any) -> Sequence[Spec]:
+        shape = arrays[0].shape
+        if len(arrays) > 1 and any(array.shape != shape for array in arrays):
+            shapes = [array.shape for array in arrays]
+            try:
+                shape = broadcast_shapes(*shapes)
+            except ValueError:
+                raise ValueError(f"{name}: shapes {', '.join(map(str, shapes))} do not broadcast together") from None
+        return ((shape, result or arrays[-1].dtype),)
+
+    return specs
+
+
+def add_tangents(one: Tangent, other: Tangent) -> Tangent:
+    """The sum, where a missing one is zero."""
+    if one is None or other is None:
+        return other if one is None else one
+    return add(one, other)
+
+
+def _fit(tangent: Tangent, y: Tensor) -> Tangent:
+    """A tangent broadcast to the output, as the input was."""
+    return tangent if tangent is None or tangent.shape == y.shape else broadcast_to(tangent, y.shape)
+
+
+def from_partials(name: str, *partials: Partial | None) -> Primitive:
+    """A primitive from one function an input, `partial(y, *inputs, **static)`: the derivative of y by it, or None."""
+
+    def vjp(wanted: Sequence[bool], g: Tensor, y: Tensor, *inputs: Tensor, **static: Any) -> Sequence[Tangent]:
+        return [
+            sum_to(multiply(g, partial(y, *inputs, **static)), x.shape) if want and partial is not None else None
+            for want, partial, x in zip(wanted, partials, inputs, strict=True)
+        ]
+
+    def jvp(tangents: Sequence[Tangent], y: Tensor, *inputs: Tensor, **static: Any) -> Tangent:
+        total: Tangent = None
+        for tangent, partial in zip(tangents, partials, strict=True):
+            if tangent is not None and partial is not None:
+                total = add_tangents(total, multiply(tangent, partial(y, *inputs, **static)))
+        return _fit(total, y)
+
+    return Primitive(name, kernel(f"elementwise.{name}"), _specs(name), vjp, jvp)
+
+
+def _linear_jvp(combine: Callable[..., Tangent]) -> Callable[..., Tangent]:
+    return lambda tangents, y, *inputs, **static: _fit(combine(*tangents), y)
+
+
+# Arithmetic.
+
+add = Primitive(
+    "add",
+    kernel("elementwise.add"),
+    _specs("add"),
+    vjp=each(lambda g, y, a, b: sum_to(g, a.shape), lambda g, y, a, b: sum_to(g, b.shape)),
+    jvp=_linear_jvp(add_tangents),
+)
+negative = Primitive(
+    "negative",
+    kernel("elementwise.negative"),
+    _specs("negative"),
+    vjp=each(lambda g, y, a: negative(g)),
+    jvp=lambda tangents, y, a: negative(tangents[0]),
+)
+
+
+def _subtract_tangents(one: Tangent, other: Tangent) -> Tangent:
+    if other is None:
+        return one
+    return negative(other) if one is None else subtract(one, other)
+
+
+subtract = Primitive(
+    "subtract",
+    kernel("elementwise.subtract"),
+    _specs("subtract"),
+    vjp=each(lambda g, y, a, b: sum_to(g, a.shape), lambda g, y, a, b: sum_to(negative(g), b.shape)),
+    jvp=_linear_jvp(_subtract_tangents),
+)
+multiply = from_partials("multiply", lambda y, a, b: b, lambda y, a, b: a)
+divide = from_partials("divide", lambda y, a, b: divide(1.0, b), lambda y, a, b: negative(divide(y, b)))
+
+
+
+def _descend_jvp(tangents: Sequence[Tangent], y: Tensor, x: Tensor, rate: Tensor, g: Tensor) -> Tangent:
+    dx, drate, dg = tangents
+    moved = add_tangents(None if drate is None else multiply(drate, g), None if dg is None else multiply(rate, dg))
+    return _fit(_subtract_tangents(dx, moved), y) if dx is not None or moved is not None else None
+
+
+# descend(x, rate, g) = x - rate g in one pass: a step of gradient descent.
+descend = Primitive(
+    "descend",
+    kernel("elementwise.descend"),
+    _specs("descend"),
+    vjp=each(
+        lambda h, y, x, rate, g: sum_to(h, x.shape),
+        lambda h, y, x, rate, g: sum_to(negative(multiply(h, g)), rate.shape),
+        lambda h, y, x, rate, g: sum_to(negative(multiply(h, rate)), g.shape),
+    ),
+    jvp=_descend_jvp,
+)
+
+# Powers. A constant exponent n gives n xⁿ⁻¹, which is right at 0 and below it; a variable one needs a logarithm.
+
+_power_of = from_partials(
+    "power_of",
+    lambda y, x, exponent: multiply(power(x, exponent - 1), float(exponent)),
+)
+_power = from_partials(
+    "power",
+    lambda y, x, n: multiply(n, _power(x, where(equal(n, 0.0), 1.0, subtract(n, 1.0)))),
+    lambda y, x, n: multiply(y, log(where(equal(x, 0.0), 1.0, x))),
+)
+
+
+def power(x: Any, exponent: Any) -> Tensor:
+    """x to the power of `exponent`, a number or a tensor; with a tensor exponent x must not be negative."""
+    if isinstance(exponent, int | float):
+        if exponent == 0:
+            return ones_like(as_tensor(x))
+        return as_tensor(x) if exponent == 1 else _power_of(x, exponent=exponent)
+    return _power(x, exponent)
+
+
+# Functions of one argument.
+
+exp = from_partials("exp", lambda y, x: y)
+expm1 = from_partials("expm1", lambda y, x: add(y, 1.0))
+log = from_partials("log", lambda y, x: divide(1.0, x))
+log1p = from_partials("log1p", lambda y, x: divide(1.0, add(x, 1.0)))
+sqrt = from_partials("sqrt", lambda y, x: divide(0.5, y))
+sin = from_partials("sin", lambda y, x: cos(x))
+cos = from_partials("cos", lambda y, x: negative(sin(x)))
+tanh = from_partials("tanh", lambda y, x: subtract(1.0, multiply(y, y)))
+sigmoid = from_partials("sigmoid", lambda y, x: multiply(y, subtract(1.0, y)))
+softplus = from_partials("softplus", lambda y, x: sigmoid(x))
+abs = from_partials("abs", lambda y, x: sign(x))  # noqa: A001
+
+
+# Locally constant: comparisons and the sign.
+
+
+def _locally_constant(name: str, result: Any = np.bool_) -> Primitive:
+    return Primitive(name, kernel(f"elementwise.{name}"), _specs(name, result), vjp=None, jvp=None)
+
+
+greater = _locally_constant("greater")
+greater_equal = _locally_constant("greater_equal")
+less = _locally_constant("less")
+less_equal = _locally_constant("less_equal")
+equal = _locally_constant("equal")
+not_equal = _locally_constant("not_equal")
+sign = _locally_constant("sign", None)
+
+
+# Piecewise linear: a choice that is locally constant, and linear given it.
+
+
+def _where_jvp(tangents: Sequence[Tangent], y: Tensor, condition: Tensor, a: Tensor, b: Tensor) -> Tangent:
+    _, ta, tb = tangents
+    if ta is None and tb is None:
+        return None
+    return _fit(where(condition, 0.0 if ta is None else ta, 0.0 if tb is None else tb), y)
+
+
+where = Primitive(
+    "where",
+    kernel("elementwise.where"),
+    _specs("where"),
+    vjp=each(
+        None,
+        lambda g, y, condition, a, b: sum_to(where(condition, g, 0.0), a.shape),
+        lambda g, y, condition, a, b: sum_to(where(condition, 0.0, g), b.shape),
+    ),
+    jvp=_where_jvp,
+    integer_inputs=(0,),
+)
+
+# gate(g, y): g where y > 0, else 0. It is ReLU's derivative applied, by the sign of ReLU's own output.
+gate = Primitive(
+    "gate",
+    kernel("elementwise.gate"),
+    _specs("gate"),
+    vjp=each(lambda g, z, h, y: sum_to(gate(g, y), h.shape), None),
+    jvp=lambda tangents, z, h, y: None if tangents[0] is None else _fit(gate(tangents[0], y), z),
+)
+relu = Primitive(
+    "relu",
+    kernel("elementwise.relu"),
+    _specs("relu"),
+    vjp=each(lambda g, y, x: gate(g, y)),
+    jvp=lambda tangents, y, x: gate(tangents[0], y),
+)
+
+
+def maximum(a: Any, b: Any) -> Tensor:
+    """The larger, elementwise; where they are equal the derivative goes to the first."""
+    return where(greater_equal(a, b), a, b)
+
+
+def minimum(a: Any, b: Any) -> Tensor:
+    """The smaller, elementwise; where they are equal the derivative goes to the first."""
+    return where(less_equal(a, b), a, b)
+
+
+def clip(x: Any, low: float | None, high: float | None) -> Tensor:
+    """x between two bounds (None: no bound). On a bound the derivative is 1, beyond it 0."""
+    x = as_tensor(x)
+    if low is not None and high is not None and low > high:
+        raise ValueError(f"clip: the lower bound {low} is above the upper bound {high}")
+    if low is not None:
+        x = maximum(x, low)
+    return x if high is None else minimum(x, high)
+
+
+# Identities.
+
+# A fresh node with the same values: where a transform starts, so that its input is a variable of its own.
+identity = Primitive(
+    "identity",
+    view("shape.identity"),
+    None,
+    vjp=each(lambda g, y, x: g),
+    jvp=lambda tangents, y, x: tangents[0],
+)
+stop_gradient = Primitive("stop_gradient", view("shape.identity"), None, vjp=None, jvp=None)
+_astype = Primitive(
+    "astype",
+    kernel("elementwise.astype"),
+    lambda x, dtype: ((x.shape, dtype),),
+    vjp=each(lambda g, y, x, dtype: _astype(g, dtype=x.dtype)),
+    jvp=lambda tangents, y, x, dtype: _astype(tangents[0], dtype=dtype),
+)
+
+
+def astype(x: Any, dtype: Any) -> Tensor:
+    """x in another floating dtype; the derivative comes back in x's own."""
+    dtype = np.dtype(dtype)
+    if dtype not in FLOATS:
+        raise TypeError(f"astype: expected float32 or float64, got {dtype}")
+    x = as_tensor(x)
+    if x.dtype == dtype:
+        return x
+    return _astype(x, dtype=dtype) if x.dtype in FLOATS else constant(x.data.astype(dtype))
+
+
+def as_tensor(x: Any) -> Tensor:
+    """x itself if it is a tensor, else a constant."""
+    return x if isinstance(x, Tensor) else constant(x)

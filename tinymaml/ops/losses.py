@@ -1,0 +1,122 @@
+"""Losses: one number a task, the mean over everything but the task axis."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from tinymaml.device import kernel
+from tinymaml.ops.elementwise import add_tangents, as_tensor, multiply, negative, subtract
+from tinymaml.ops.reduce import logsumexp, mean
+from tinymaml.ops.shape import reshape, sum_to, take_along_axis
+from tinymaml.primitive import Primitive, Spec, Tangent
+from tinymaml.tensor import Array, Tensor
+
+
+def _mse_specs(prediction: Array, target: Array) -> Sequence[Spec]:
+    if prediction.shape != target.shape or prediction.ndim < 1:
+        raise ValueError(f"mse: prediction {prediction.shape} and target {target.shape} must have one shape")
+    if math.prod(prediction.shape[1:]) == 0:
+        raise ValueError(f"mse: no examples in {prediction.shape}")
+    return ((prediction.shape[:1], prediction.dtype),)
+
+
+def _along(g: Tensor, x: Tensor) -> Tensor:
+    """One number a task, with as many axes as x."""
+    return reshape(g, (g.shape[0], *[1] * (x.ndim - 1)))
+
+
+def _scale(x: Tensor) -> float:
+    return 2.0 / math.prod(x.shape[1:])
+
+
+def _mse_vjp(wanted: Sequence[bool], g: Tensor, y: Tensor, prediction: Tensor, target: Tensor) -> Sequence[Tangent]:
+    dp = _scaled_difference(prediction, target, g, scale=_scale(prediction))
+    return dp, negative(dp) if wanted[1] else None
+
+
+def _mse_jvp(tangents: Sequence[Tangent], y: Tensor, prediction: Tensor, target: Tensor) -> Tangent:
+    dp, dt = tangents
+    tangent = subtract(dp, dt) if dp is not None and dt is not None else negative(dt) if dp is None else dp
+    return multiply(sum_per_task(multiply(tangent, subtract(prediction, target))), _scale(prediction))
+
+
+_mse = Primitive("mse", kernel("losses.mse"), _mse_specs, _mse_vjp, _mse_jvp)
+
+
+def _difference_vjp(
+    wanted: Sequence[bool], g: Tensor, z: Tensor, p: Tensor, t: Tensor, h: Tensor, scale: float
+) -> Sequence[Tangent]:
+    dp = multiply(multiply(g, scale), _along(h, p)) if wanted[0] or wanted[1] else None
+    dt = negative(dp) if dp is not None and wanted[1] else None
+    dh = multiply(sum_per_task(multiply(g, subtract(p, t))), scale) if wanted[2] else None
+    return dp, dt, dh
+
+
+def _difference_jvp(
+    tangents: Sequence[Tangent], z: Tensor, p: Tensor, t: Tensor, h: Tensor, scale: float
+) -> Tangent:
+    dp, dt, dh = tangents
+    total = None if dh is None else _scaled_difference(p, t, dh, scale=scale)
+    if dp is not None and dt is not None:
+        return add_tangents(total, _scaled_difference(dp, dt, h, scale=scale))
+    for tangent, signed in ((dp, scale), (dt, -scale)):
+        if tangent is not None:
+            total = add_tangents(total, multiply(multiply(tangent, _along(h, p)), signed))
+    return total
+
+
+# The gradient of mse, in one pass: scale h (p - t), with one h a task.
+_scaled_difference = Primitive(
+    "scaled_difference",
+    kernel("losses.scaled_difference"),
+    lambda p, t, h, scale: ((p.shape, p.dtype),),
+    _difference_vjp,
+    _difference_jvp,
+)
+
+
+def sum_per_task(x: Tensor) -> Tensor:
+    """[T, ...] -> [T]."""
+    return reshape(sum_to(x, (x.shape[0], *[1] * (x.ndim - 1))), (x.shape[0],))
+
+
+def mse(prediction: Any, target: Any) -> Tensor:
+    """Mean squared error of each task: prediction[T, N, ...], target of the same shape -> [T] (paper, equation 2).
+
+    The paper's equation sums over the examples; its figures, and this, are of the mean.
+
+    Raises:
+        ValueError: the shapes differ, or there are no examples.
+    """
+    return _mse(prediction, target)
+
+
+def softmax_cross_entropy(logits: Any, labels: Any) -> Tensor:
+    """Mean cross-entropy of each task (paper, equation 3): logits[T, N, C], integer labels[T, N] -> [T].
+
+    Safe for logits of any size: the largest is taken out before exponentials are.
+
+    Raises:
+        ValueError: the shapes do not fit, there are no examples, or a label is not in [0, C).
+        TypeError: labels that are not integers.
+    """
+    logits, labels = as_tensor(logits), as_tensor(labels)
+    if logits.ndim < 2 or logits.shape[:-1] != labels.shape:
+        raise ValueError(
+            f"softmax_cross_entropy: logits [T, N, C] and labels [T, N] expected, got {logits.shape} and {labels.shape}"
+        )
+    if labels.dtype.kind not in "iu":
+        raise TypeError(f"softmax_cross_entropy: labels must be integers, got {labels.dtype}")
+    if labels.size == 0:
+        raise ValueError(f"softmax_cross_entropy: no examples in {logits.shape}")
+    classes = logits.shape[-1]
+    if labels.data.min() < 0 or labels.data.max() >= classes:
+        raise ValueError(
+            f"softmax_cross_entropy: labels must be in [0, {classes}), got {labels.data.min()} to {labels.data.max()}"
+        )
+    chosen = take_along_axis(logits, labels.data[..., None], -1)
+    loss = subtract(logsumexp(logits, -1, keepdims=True), chosen)
+    return mean(reshape(loss, (loss.shape[0], -1)), 1)
+

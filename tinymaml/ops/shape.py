@@ -1,0 +1,306 @@
+"""Moving numbers about: views (reshape, transpose, broadcast, slice), their adjoints, gather and scatter, joining.
+
+All are linear, so each is its own tangent rule and the adjoint of another of them:
+reshape <-> reshape, transpose <-> transpose, broadcast_to <-> sum_to, slice and gather <-> scatter, concatenate <-> slices.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from types import EllipsisType
+from typing import Any
+
+import numpy as np
+
+from tinymaml.device import kernel, view
+from tinymaml.primitive import Primitive, Spec, Tangent, each
+from tinymaml.tensor import Array, Tensor, constant, is_array
+
+Shape = tuple[int, ...]
+
+
+def _linear(name: str, run: Any, specs: Any, adjoint: Callable[..., Tangent], integer_inputs: Shape = ()) -> Primitive:
+    """A primitive that is linear in its first input and takes only integers beside it."""
+    primitive = Primitive(
+        name,
+        run,
+        specs,
+        vjp=lambda wanted, g, y, *inputs, **static: (
+            adjoint(g, *inputs, **static),
+            *[None for _ in inputs[1:]],
+        ),
+        jvp=lambda tangents, y, x, *rest, **static: primitive(tangents[0], *rest, **static),
+        integer_inputs=integer_inputs,
+    )
+    return primitive
+
+
+def _tensor(x: Any) -> Tensor:
+    return x if isinstance(x, Tensor) else constant(x)
+
+
+# Views.
+
+_reshape = _linear("reshape", view("shape.reshape"), None, lambda g, x, shape: _reshape(g, shape=x.shape))
+_transpose = _linear(
+    "transpose",
+    view("shape.transpose"),
+    None,
+    lambda g, x, axes: _transpose(g, axes=tuple(sorted(range(len(axes)), key=axes.__getitem__))),
+)
+_broadcast_to = _linear("broadcast_to", view("shape.broadcast_to"), None, lambda g, x, shape: sum_to(g, x.shape))
+_slice = _linear("slice", view("shape.slice"), None, lambda g, x, index: _scatter(g, index=index, shape=x.shape))
+
+
+def reshape(x: Any, shape: int | Sequence[int]) -> Tensor:
+    """The same numbers in another shape, in C order; one length may be -1."""
+    x = _tensor(x)
+    wanted = (shape,) if isinstance(shape, int) else tuple(shape)
+    known = math.prod(n for n in wanted if n != -1)
+    if wanted.count(-1) == 1 and known and x.size % known == 0:
+        wanted = tuple(x.size // known if n == -1 else n for n in wanted)
+    if any(n < 0 for n in wanted) or math.prod(wanted) != x.size:
+        raise ValueError(f"reshape: {x.shape} has {x.size} elements, which do not fit {shape}")
+    return x if wanted == x.shape else _reshape(x, shape=wanted)
+
+
+def transpose(x: Any, axes: Sequence[int] | None = None) -> Tensor:
+    """The axes in another order; without `axes` reversed."""
+    x = _tensor(x)
+    order = tuple(reversed(range(x.ndim))) if axes is None else tuple(normal_axis("transpose", a, x.ndim) for a in axes)
+    if sorted(order) != list(range(x.ndim)):
+        raise ValueError(f"transpose: axes {axes} are not an order of the {x.ndim} axes")
+    return _transpose(x, axes=order)
+
+
+def swapaxes(x: Any, one: int, other: int) -> Tensor:
+    """Two axes exchanged."""
+    x = _tensor(x)
+    order = list(range(x.ndim))
+    one, other = normal_axis("swapaxes", one, x.ndim), normal_axis("swapaxes", other, x.ndim)
+    order[one], order[other] = other, one
+    return _transpose(x, axes=tuple(order))
+
+
+def broadcast_to(x: Any, shape: Sequence[int]) -> Tensor:
+    """x repeated along new axes and axes of length 1, as a view with stride 0."""
+    x = _tensor(x)
+    shape = tuple(shape)
+    if x.shape == shape:
+        return x
+    lead = len(shape) - x.ndim
+    if lead < 0 or any(n not in (1, m) for n, m in zip(x.shape, shape[lead:], strict=True)):
+        raise ValueError(f"broadcast_to: {x.shape} does not broadcast to {shape}")
+    return _broadcast_to(x, shape=shape)
+
+
+def _sum_to_specs(x: Array, shape: Shape) -> Sequence[Spec]:
+    return ((shape, x.dtype),)
+
+
+_sum_to = _linear("sum_to", kernel("shape.sum_to"), _sum_to_specs, lambda g, x, shape: broadcast_to(g, x.shape))
+
+
+def sum_to(x: Tensor, shape: Shape) -> Tensor:
+    """The adjoint of `broadcast_to`: the sum over the axes along which `shape` would be broadcast to x's shape."""
+    return x if x.shape == shape else _sum_to(x, shape=shape)
+
+
+def ones_like(x: Any) -> Tensor:
+    """A constant of ones with the shape and dtype of x, without memory of its own."""
+    return broadcast_to(constant(1, x.dtype), x.shape)
+
+
+def zeros_like(x: Any) -> Tensor:
+    """A constant of zeros with the shape and dtype of x, without memory of its own."""
+    return broadcast_to(constant(0, x.dtype), x.shape)
+
+
+def expand_dims(x: Any, axis: int) -> Tensor:
+    """A new axis of length 1."""
+    x = _tensor(x)
+    axis = normal_axis("expand_dims", axis, x.ndim + 1)
+    return reshape(x, (*x.shape[:axis], 1, *x.shape[axis:]))
+
+
+def squeeze(x: Any, axis: int | Sequence[int] | None = None) -> Tensor:
+    """Without axes of length 1: all of them, or those named."""
+    x = _tensor(x)
+    drop = {i for i, n in enumerate(x.shape) if n == 1} if axis is None else set(normal_axes("squeeze", axis, x.ndim))
+    if any(x.shape[i] != 1 for i in drop):
+        raise ValueError(f"squeeze: axes {axis} of {x.shape} are not all of length 1")
+    return reshape(x, [n for i, n in enumerate(x.shape) if i not in drop])
+
+
+# Indexing: `index` is a tuple of slices, integers, None, Ellipsis, and `ARRAY` where an index array comes in as an input.
+
+
+class _Array:
+    """Marks the place of an index array in a static index."""
+
+    def __repr__(self) -> str:
+        return "ARRAY"
+
+
+ARRAY = _Array()
+
+
+def fill(index: tuple[Any, ...], arrays: Sequence[Array]) -> tuple[Any, ...]:
+    """The index with its arrays put in."""
+    rest = iter(arrays)
+    return tuple([next(rest) if part is ARRAY else part for part in index])
+
+
+def _gather_specs(x: Array, *arrays: Array, index: tuple[Any, ...]) -> Sequence[Spec]:
+    empty = np.broadcast_to(np.empty((), np.bool_), x.shape)  # indexing it costs no reading of x
+    return ((empty[fill(index, arrays)].shape, x.dtype),)
+
+
+_gather = _linear(
+    "gather",
+    kernel("shape.gather"),
+    _gather_specs,
+    lambda g, x, *arrays, index: _scatter(g, *arrays, index=index, shape=x.shape),
+    integer_inputs=tuple(range(1, 32)),
+)
+_scatter = _linear(
+    "scatter",
+    kernel("shape.scatter"),
+    lambda g, *arrays, index, shape: ((shape, g.dtype),),
+    lambda g, x, *arrays, index, shape: _gather(g, *arrays, index=index) if arrays else _slice(g, index=index),
+    integer_inputs=tuple(range(1, 32)),
+)
+
+
+def _parse(index: Any) -> tuple[tuple[Any, ...], list[Array]]:
+    """A NumPy index as its static part and its arrays of integers; a mask becomes the places where it is true."""
+    static: list[Any] = []
+    arrays: list[Array] = []
+    for part in index if isinstance(index, tuple) else (index,):
+        if isinstance(part, int | np.integer) and not isinstance(part, bool):
+            static.append(int(part))
+        elif part is None or isinstance(part, slice | EllipsisType):
+            static.append(part)
+        else:
+            array = np.asarray(part.data if isinstance(part, Tensor) else part)
+            if array.dtype == np.bool_:
+                found = array.nonzero()
+            elif array.dtype.kind in "iu" or array.size == 0:
+                found = (array.astype(np.intp),)
+            else:
+                raise TypeError(f"an index must be of integers or booleans, got {array.dtype}")
+            static += [ARRAY] * len(found)
+            arrays += found
+    return tuple(static), arrays
+
+
+def getitem(x: Any, index: Any) -> Tensor:
+    """x[index] as in NumPy: slices are views; integer and boolean arrays gather copies. Indices carry no derivative."""
+    static, arrays = _parse(index)
+    return _gather(x, *arrays, index=static) if arrays else _slice(x, index=static)
+
+
+def take(x: Any, indices: Any, axis: int) -> Tensor:
+    """The entries at integer `indices` (any shape) along an axis, as `numpy.take`."""
+    x = _tensor(x)
+    axis = normal_axis("take", axis, x.ndim)
+    return getitem(x, (*[slice(None)] * axis, _integers("take", indices)))
+
+
+def take_along_axis(x: Any, indices: Any, axis: int) -> Tensor:
+    """For every place of `indices` the entry of x there along an axis, as `numpy.take_along_axis`: the label's logit."""
+    x, found = _tensor(x), _integers("take_along_axis", indices)
+    axis = normal_axis("take_along_axis", axis, x.ndim)
+    if found.ndim != x.ndim:
+        raise ValueError(f"take_along_axis: indices of shape {found.shape} need as many axes as {x.shape}")
+    grid = [np.arange(n).reshape([-1 if j == i else 1 for j in range(x.ndim)]) for i, n in enumerate(x.shape)]
+    return getitem(x, tuple(found if i == axis else grid[i] for i in range(x.ndim)))
+
+
+def scatter_add(x: Any, index: Any, updates: Any) -> Tensor:
+    """A new tensor: x with `updates` added at x[index]; where an index comes twice, both are added."""
+    x = _tensor(x)
+    static, arrays = _parse(index)
+    ((shape, _),) = _gather_specs(x.data, *arrays, index=static)
+    return x + _scatter(broadcast_to(updates, shape), *arrays, index=static, shape=x.shape)
+
+
+def _integers(name: str, indices: Any) -> Array:
+    array = indices.data if isinstance(indices, Tensor) else indices if is_array(indices) else np.asarray(indices)
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"{name}: indices must be integers, got {array.dtype}")
+    return array
+
+
+# Joining.
+
+
+def _concatenate_specs(*arrays: Array, axis: int) -> Sequence[Spec]:
+    first = arrays[0].shape
+    for array in arrays[1:]:
+        if array.ndim != len(first) or any(n != m for i, (n, m) in enumerate(zip(array.shape, first, strict=True)) if i != axis):
+            raise ValueError(f"concatenate: {array.shape} and {first} differ in more than axis {axis}")
+    return (((*first[:axis], sum(array.shape[axis] for array in arrays), *first[axis + 1 :]), arrays[0].dtype),)
+
+
+def _concatenate_vjp(wanted: Sequence[bool], g: Tensor, y: Tensor, *inputs: Tensor, axis: int) -> Sequence[Tangent]:
+    ends = np.cumsum([x.shape[axis] for x in inputs]).tolist()
+    lead = (slice(None),) * axis
+    return [
+        _slice(g, index=(*lead, slice(end - x.shape[axis], end))) if want else None
+        for want, end, x in zip(wanted, ends, inputs, strict=True)
+    ]
+
+
+def _concatenate_jvp(tangents: Sequence[Tangent], y: Tensor, *inputs: Tensor, axis: int) -> Tangent:
+    zero = constant(0, y.dtype)
+    parts = [broadcast_to(zero, x.shape) if t is None else t for t, x in zip(tangents, inputs, strict=True)]
+    return _concatenate(*parts, axis=axis)
+
+
+_concatenate = Primitive(
+    "concatenate", kernel("shape.concatenate"), _concatenate_specs, _concatenate_vjp, _concatenate_jvp
+)
+
+
+def concatenate(tensors: Sequence[Any], axis: int = 0) -> Tensor:
+    """Tensors one behind the other along an axis they have."""
+    if not tensors:
+        raise ValueError("concatenate: at least one tensor is needed")
+    first = _tensor(tensors[0])
+    return _concatenate(*tensors, axis=normal_axis("concatenate", axis, first.ndim))
+
+
+def stack(tensors: Sequence[Any], axis: int = 0) -> Tensor:
+    """Tensors of one shape side by side along a new axis."""
+    return concatenate([expand_dims(x, axis) for x in tensors], axis)
+
+
+def pad(x: Any, widths: Sequence[tuple[int, int]]) -> Tensor:
+    """Zeros around x: `widths` has (before, after) for every axis."""
+    x = _tensor(x)
+    if len(widths) != x.ndim or any(before < 0 or after < 0 for before, after in widths):
+        raise ValueError(f"pad: expected (before, after) >= 0 for each of {x.ndim} axes, got {widths}")
+    index = tuple(slice(before, before + n) for (before, _), n in zip(widths, x.shape, strict=True))
+    return _scatter(x, index=index, shape=tuple(b + n + a for (b, a), n in zip(widths, x.shape, strict=True)))
+
+
+# Axes.
+
+
+def normal_axis(name: str, axis: int, ndim: int) -> int:
+    """An axis counted from the front. Raises ValueError if there is no such axis."""
+    if not -ndim <= axis < ndim:
+        raise ValueError(f"{name}: axis {axis} is out of range for {ndim} axes")
+    return axis % ndim
+
+
+def normal_axes(name: str, axis: int | Sequence[int] | None, ndim: int) -> Shape:
+    """Axes counted from the front, in order; None means all."""
+    if axis is None:
+        return tuple(range(ndim))
+    axes = [normal_axis(name, a, ndim) for a in ((axis,) if isinstance(axis, int) else axis)]
+    if len(set(axes)) != len(axes):
+        raise ValueError(f"{name}: an axis is named twice in {axis}")
+    return tuple(sorted(axes))

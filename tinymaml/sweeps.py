@@ -1,0 +1,119 @@
+"""The two sweeps over the recorded graph. Everything that differentiates is made of them.
+
+Both visit the nodes that lie between some inputs and some outputs, in the order in which they were made or in the reverse
+of it. The inputs are taken as independent variables: the sweeps stop there, whatever the inputs were made of themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from tinymaml.tensor import CONSTANT, OPERATORS, Node, Tensor
+
+Tangent = Tensor | None
+
+
+def pull(outputs: Sequence[Tensor], inputs: Sequence[Tensor], cotangents: Sequence[Tangent]) -> list[Tangent]:
+    """Reverse mode: carry cotangents of the outputs back to the inputs.
+
+    Returns for every input the sum over the outputs of Jᵀg, recorded; None where no output depends on it.
+    """
+    total: dict[tuple[Node, int], Tensor] = {}
+
+    def collect(tensor: Tensor, cotangent: Tangent) -> None:
+        if cotangent is not None:
+            _check("cotangent", tensor, cotangent)
+            key = (tensor.node, tensor.index)
+            total[key] = OPERATORS["add"](total[key], cotangent) if key in total else cotangent
+
+    for output, cotangent in zip(outputs, cotangents, strict=True):
+        collect(output, cotangent)
+    nodes, reached = between(outputs, inputs)
+    for node in reversed(nodes):
+        primitive = node.primitive
+        if primitive.outputs == 1:  # type: ignore[union-attr]  # leaves are never between
+            g: Any = total.pop((node, 0), None)
+            if g is None:
+                continue
+        else:
+            g = tuple([total.pop((node, i), None) for i in range(primitive.outputs)])  # type: ignore[union-attr]
+            if all(part is None for part in g):
+                continue
+        wanted = [tensor.node in reached for tensor in node.inputs]
+        for tensor, want, cotangent in zip(
+            node.inputs,
+            wanted,
+            primitive.vjp(wanted, g, values(node), *node.inputs, **node.static),  # type: ignore[union-attr,misc]
+            strict=True,
+        ):
+            if want:
+                collect(tensor, cotangent)
+    return [total.get((tensor.node, tensor.index)) for tensor in inputs]
+
+
+def push(outputs: Sequence[Tensor], inputs: Sequence[Tensor], tangents: Sequence[Tangent]) -> list[Tangent]:
+    """Forward mode: carry tangents of the inputs on to the outputs.
+
+    Returns for every output Jv, recorded; None where it depends on no input that has a tangent. The values along the way
+    are those recorded already: nothing is computed again.
+    """
+    known: dict[tuple[Node, int], Tensor] = {}
+    for tensor, tangent in zip(inputs, tangents, strict=True):
+        if tangent is not None:
+            _check("tangent", tensor, tangent)
+            known[tensor.node, tensor.index] = tangent
+    for node in between(outputs, inputs)[0]:
+        ts = [known.get((tensor.node, tensor.index)) for tensor in node.inputs]
+        if any(t is not None for t in ts):
+            result = node.primitive.jvp(ts, values(node), *node.inputs, **node.static)  # type: ignore[union-attr,misc]
+            for i, tangent in enumerate(result if isinstance(result, tuple) else (result,)):
+                if tangent is not None:
+                    known[node, i] = tangent
+    return [known.get((tensor.node, tensor.index)) for tensor in outputs]
+
+
+def between(outputs: Sequence[Tensor], inputs: Sequence[Tensor]) -> tuple[list[Node], set[Node]]:
+    """The nodes that the outputs are made of and that depend on an input, oldest first; and the same with the inputs' nodes.
+
+    Nothing older than the oldest input is visited, so the cost is that of the part between, however long the graph below.
+    """
+    reached = {tensor.node for tensor in inputs}
+    if any(node.root == CONSTANT for node in reached):
+        raise ValueError("an input of a sweep is a constant, of which no history is recorded; make it Tensor(array) first")
+    oldest = min([node.serial for node in reached], default=0)
+    youngest = max([node.serial for node in reached], default=0)
+    seen: set[Node] = set()
+    stack = [tensor.node for tensor in outputs]
+    while stack:
+        node = stack.pop()
+        # A node whose oldest variable is younger than every input cannot depend on one.
+        if node not in seen and node.serial > oldest and node.root <= youngest:
+            seen.add(node)
+            if node not in reached:
+                stack.extend([tensor.node for tensor in node.inputs])
+    nodes = []
+    for node in sorted(seen - reached, key=_serial):
+        if any(tensor.node in reached for tensor in node.inputs):
+            reached.add(node)
+            nodes.append(node)
+    return nodes, reached
+
+
+def values(node: Node) -> Any:
+    """What a rule is given as `y`: the node's output, or the tuple of its outputs."""
+    if len(node.outputs) == 1:
+        return Tensor.of(node)
+    return tuple([Tensor.of(node, i) for i in range(len(node.outputs))])
+
+
+def _serial(node: Node) -> int:
+    return node.serial
+
+
+def _check(kind: str, tensor: Tensor, tangent: Tensor) -> None:
+    if tensor.shape != tangent.shape or tensor.dtype != tangent.dtype:
+        raise ValueError(
+            f"a {kind} has the shape and dtype of its tensor: expected {tensor.shape} {tensor.dtype}, "
+            f"got {tangent.shape} {tangent.dtype}"
+        )

@@ -1,0 +1,248 @@
+"""The recorded graph: applying a primitive to a `Tensor` records a `Node`.
+
+A node holds the primitive, its inputs, its static settings and its output arrays; a tensor is a pair (node, index of the
+output). Edges point from results to what they were made of and nowhere back, so that there are no reference cycles: a graph
+is freed the moment its last result is dropped.
+
+Every node has two numbers. Its `serial` says when it was made; inputs are always older than outputs, so sorting by it sorts
+the graph. Its `root` is the serial of the oldest variable that it depends on (`CONSTANT` when it depends on none); a node
+that depends on no variable keeps no inputs, so plain arithmetic on constants grows no graph.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from tinymaml.primitive import Primitive
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+CONSTANT = 1 << 62
+_serials = itertools.count()
+now: Callable[[], int] = _serials.__next__
+
+# The operators of Tensor are looked up here by name; tinymaml.ops fills it in.
+OPERATORS: dict[str, Callable[..., Any]] = {}
+
+
+class Node:
+    """One applied primitive, or a leaf of the graph (then `primitive` is None)."""
+
+    __slots__ = ("inputs", "outputs", "primitive", "root", "serial", "static")
+
+    def __init__(
+        self,
+        primitive: Primitive | None,
+        inputs: tuple[Tensor, ...],
+        static: dict[str, Any],
+        outputs: tuple[Array, ...],
+        root: int | None = None,
+    ) -> None:
+        self.serial = now()
+        self.primitive = primitive
+        self.inputs = inputs
+        self.static = static
+        self.outputs = outputs
+        self.root = self.serial if root is None else root
+
+
+class Tensor:
+    """An array whose history is recorded. `Tensor(array)` is a new variable: a leaf one may differentiate by.
+
+    Tensors are never changed in place. Arithmetic, comparisons, indexing and the methods below follow NumPy, except that
+    dtypes are never mixed: Python numbers take the tensor's dtype, anything else must have it already (see `astype`).
+
+    Args:
+        value: anything `numpy.asarray` takes, of dtype float32 or float64. The array is not copied: leave it alone afterwards.
+
+    Raises:
+        TypeError: the value is not of a floating dtype.
+    """
+
+    __slots__ = ("__weakref__", "index", "node")
+    __array_ufunc__ = None  # so that `array * tensor` asks the tensor
+    node: Node
+    index: int
+
+    def __init__(self, value: Any) -> None:
+        array = value if is_array(value) else np.asarray(value)
+        if array.dtype not in FLOATS:
+            raise TypeError(
+                f"a variable must be float32 or float64, got {array.dtype}: derivatives are not defined for it; "
+                "write 3.0 instead of 3, or cast with .astype(numpy.float64)"
+            )
+        self.node = Node(None, (), {}, (array,))
+        self.index = 0
+
+    @staticmethod
+    def of(node: Node, index: int = 0) -> Tensor:
+        """The tensor for one output of a node."""
+        tensor = object.__new__(Tensor)
+        tensor.node = node
+        tensor.index = index
+        return tensor
+
+    @property
+    def data(self) -> Array:
+        """The array itself, not a copy: to be read, not written."""
+        return self.node.outputs[self.index]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.data.shape
+
+    @property
+    def ndim(self) -> int:
+        return self.data.ndim
+
+    @property
+    def size(self) -> int:
+        return self.data.size
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.data.dtype
+
+    @property
+    def T(self) -> Tensor:  # noqa: N802  (NumPy's name)
+        return OPERATORS["transpose"](self)
+
+    def __len__(self) -> int:
+        if not self.shape:
+            raise TypeError("a tensor without axes has no length")
+        return self.shape[0]
+
+    def __iter__(self) -> Any:
+        return (self[i] for i in range(len(self)))
+
+    def __repr__(self) -> str:
+        kind = "constant" if self.node.root == CONSTANT else "variable" if self.node.primitive is None else ""
+        name = kind or self.node.primitive.name  # type: ignore[union-attr]  # a leaf has a kind
+        return f"Tensor({np.array2string(self.data, prefix='Tensor(')}, dtype={self.dtype}, {name})"
+
+    def numpy(self) -> Array:
+        """The value as a read-only view; the history is left behind."""
+        view = self.data.view()
+        view.flags.writeable = False
+        return view
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        return np.array(self.data, dtype=dtype) if copy else np.asarray(self.numpy(), dtype=dtype)
+
+    def item(self) -> float | int | bool:
+        """The value of a tensor with one element as a Python number."""
+        return self.data.item()  # type: ignore[no-any-return]
+
+    def __float__(self) -> float:
+        return float(self.data)
+
+    def __int__(self) -> int:
+        return int(self.data)
+
+    def __bool__(self) -> bool:
+        return bool(self.data)
+
+    def __setitem__(self, index: Any, value: Any) -> NoReturn:
+        raise TypeError("tensors are never changed in place; use where(), scatter_add() or concatenate() for a new one")
+
+    def __add__(self, other: Any) -> Tensor:
+        return OPERATORS["add"](self, other)
+
+    def __radd__(self, other: Any) -> Tensor:
+        return OPERATORS["add"](other, self)
+
+    def __sub__(self, other: Any) -> Tensor:
+        return OPERATORS["subtract"](self, other)
+
+    def __rsub__(self, other: Any) -> Tensor:
+        return OPERATORS["subtract"](other, self)
+
+    def __mul__(self, other: Any) -> Tensor:
+        return OPERATORS["multiply"](self, other)
+
+    def __rmul__(self, other: Any) -> Tensor:
+        return OPERATORS["multiply"](other, self)
+
+    def __truediv__(self, other: Any) -> Tensor:
+        return OPERATORS["divide"](self, other)
+
+    def __rtruediv__(self, other: Any) -> Tensor:
+        return OPERATORS["divide"](other, self)
+
+    def __pow__(self, other: Any) -> Tensor:
+        return OPERATORS["power"](self, other)
+
+    def __rpow__(self, other: Any) -> Tensor:
+        return OPERATORS["power"](other, self)
+
+    def __matmul__(self, other: Any) -> Tensor:
+        return OPERATORS["matmul"](self, other)
+
+    def __rmatmul__(self, other: Any) -> Tensor:
+        return OPERATORS["matmul"](other, self)
+
+    def __neg__(self) -> Tensor:
+        return OPERATORS["negative"](self)
+
+    def __abs__(self) -> Tensor:
+        return OPERATORS["abs"](self)
+
+    def __gt__(self, other: Any) -> Tensor:
+        return OPERATORS["greater"](self, other)
+
+    def __ge__(self, other: Any) -> Tensor:
+        return OPERATORS["greater_equal"](self, other)
+
+    def __lt__(self, other: Any) -> Tensor:
+        return OPERATORS["less"](self, other)
+
+    def __le__(self, other: Any) -> Tensor:
+        return OPERATORS["less_equal"](self, other)
+
+    def __eq__(self, other: Any) -> Tensor:  # type: ignore[override]  # elementwise, as NumPy's
+        return OPERATORS["equal"](self, other)
+
+    def __ne__(self, other: Any) -> Tensor:  # type: ignore[override]
+        return OPERATORS["not_equal"](self, other)
+
+    __hash__ = None  # type: ignore[assignment]  # == is elementwise
+
+    def __getitem__(self, index: Any) -> Tensor:
+        return OPERATORS["getitem"](self, index)
+
+    def sum(self, axis: Any = None, keepdims: bool = False) -> Tensor:
+        return OPERATORS["sum"](self, axis, keepdims)
+
+    def mean(self, axis: Any = None, keepdims: bool = False) -> Tensor:
+        return OPERATORS["mean"](self, axis, keepdims)
+
+    def max(self, axis: Any = None, keepdims: bool = False) -> Tensor:
+        return OPERATORS["max"](self, axis, keepdims)
+
+    def reshape(self, *shape: Any) -> Tensor:
+        return OPERATORS["reshape"](self, shape[0] if len(shape) == 1 and not isinstance(shape[0], int) else shape)
+
+    def transpose(self, *axes: Any) -> Tensor:
+        return OPERATORS["transpose"](self, axes[0] if len(axes) == 1 and not isinstance(axes[0], int) else axes or None)
+
+    def astype(self, dtype: Any) -> Tensor:
+        return OPERATORS["astype"](self, dtype)
+
+
+FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+def is_array(value: Any) -> bool:
+    """Whether a value is an array of some device (NumPy's or CuPy's) and can be used as it is."""
+    return isinstance(value, np.ndarray) or hasattr(value, "__cuda_array_interface__")
+
+
+def constant(value: Any, dtype: Any = None) -> Tensor:
+    """A tensor that no derivative is taken by: data, a label, a Python number of the given dtype."""
+    array = value if dtype is None and is_array(value) else np.asarray(value, dtype)
+    return Tensor.of(Node(None, (), {}, (array,), CONSTANT))

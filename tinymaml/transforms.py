@@ -1,0 +1,267 @@
+"""Derivatives of functions of pytrees, a few lines each over the two sweeps.
+
+Every transform enters through fresh variables, so that the same tensor inside and outside is kept apart and derivatives
+nest to any order. Given arrays, it returns arrays; results that still depend on an outer variable come back as tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from tinymaml import tree
+from tinymaml.ops import add, as_tensor, divide, multiply, ones_like, reshape, stack, subtract, zeros_like
+from tinymaml.ops.elementwise import identity
+from tinymaml.sweeps import pull, push
+from tinymaml.tensor import CONSTANT, Array, Tensor, constant, is_array, now
+from tinymaml.tree import Tree
+
+MODES = ("forward-over-reverse", "reverse-over-reverse", "reverse-over-forward", "finite-difference")
+
+
+def enter(value: Any) -> Tensor:
+    """A fresh variable with this value. Raises TypeError for anything but float32 or float64."""
+    if isinstance(value, Tensor):
+        return identity(value) if value.node.root != CONSTANT else Tensor(value.data)
+    return Tensor(value)
+
+
+def leave(result: Tensor, mark: int) -> Array | Tensor:
+    """The result as an array, or as the tensor it is if it depends on a variable older than `mark`."""
+    return result if result.node.root < mark else result.data
+
+
+def _leave_tree(results: Tree, mark: int) -> Tree:
+    def one(result: Any) -> Any:
+        if not isinstance(result, Tensor):
+            return result
+        value = leave(result, mark)
+        # A view of an input must not let the caller write to it.
+        return value if isinstance(value, Tensor) or value.base is None else value.copy()
+
+    return tree.map(one, results)
+
+
+def _or_zeros(tangents: Sequence[Tensor | None], like: Sequence[Tensor]) -> list[Tensor]:
+    return [zeros_like(x) if tangent is None else tangent for tangent, x in zip(tangents, like, strict=True)]
+
+
+def _enter_tree(params: Tree, name: str) -> tuple[list[Tensor], tree.Structure]:
+    leaves, structure = tree.flatten(params)
+    if not leaves:
+        raise ValueError(f"{name} has no leaves to differentiate by")
+    try:
+        return [enter(leaf) for leaf in leaves], structure
+    except TypeError:
+        for path, leaf in zip(tree.paths(params), leaves, strict=True):
+            try:
+                enter(leaf)
+            except TypeError as error:
+                raise TypeError(f"{name}, {path}: {error}") from None
+        raise
+
+
+def _like(name: str, given: Tree, structure: tree.Structure, variables: Sequence[Tensor]) -> list[Tensor]:
+    """A tangent or cotangent for each variable, checked."""
+    found = []
+    for leaf, x in zip(tree.leaves_like(structure, given, name), variables, strict=True):
+        tensor = leaf if isinstance(leaf, Tensor) else constant(leaf, None if is_array(leaf) else x.dtype)
+        if tensor.shape != x.shape or tensor.dtype != x.dtype:
+            raise ValueError(f"{name}: expected {x.shape} {x.dtype}, got {tensor.shape} {tensor.dtype}")
+        found.append(tensor)
+    return found
+
+
+def _scalar(value: Any) -> Tensor:
+    if not isinstance(value, Tensor):
+        value = as_tensor(value)
+    if value.shape != ():
+        raise ValueError(f"the function to differentiate must return one number, got shape {value.shape}; take sum() or mean()")
+    return value
+
+
+class Record:
+    """A function's value at some variables, recorded, and what the sweeps make of it.
+
+    The value may have any shape; gradient and Hessian are those of its sum (so of each task's loss by its own parameters).
+    """
+
+    def __init__(self, function: Callable[[Sequence[Tensor]], Tensor], variables: Sequence[Tensor]) -> None:
+        self.function = function
+        self.variables = variables
+        self.value = function(variables)
+
+    @cached_property
+    def gradient(self) -> list[Tensor | None]:
+        """The recorded gradient; None where the value does not depend on a variable."""
+        return pull([self.value], self.variables, [ones_like(self.value)])
+
+    def hessian_product(self, vs: Sequence[Tensor | None], mode: str = MODES[0]) -> list[Tensor | None]:
+        """The Hessian times v, in one of `MODES`; None in v and in the result is zero."""
+        if mode == "forward-over-reverse":
+            known = [g for g in self.gradient if g is not None]
+            pushed = iter(push(known, self.variables, vs))
+            return [None if g is None else next(pushed) for g in self.gradient]
+        if mode == "reverse-over-reverse":
+            pairs = [(g, v) for g, v in zip(self.gradient, vs, strict=True) if g is not None and v is not None]
+            return pull([g for g, _ in pairs], self.variables, [v for _, v in pairs])
+        if mode == "reverse-over-forward":
+            slope = push([self.value], self.variables, vs)[0]
+            return [None] * len(vs) if slope is None else pull([slope], self.variables, [ones_like(slope)])
+        if mode == "finite-difference":
+            return self._difference(vs)
+        raise ValueError(f"unknown mode {mode!r} of the Hessian-vector product; one of {', '.join(MODES)}")
+
+    def _difference(self, vs: Sequence[Tensor | None]) -> list[Tensor | None]:
+        """A central difference of gradients along v, with the step that balances truncation against rounding."""
+        size = _norm(vs)
+        if size == 0:
+            return [None] * len(vs)
+        step = float(np.finfo(self.value.dtype).eps) ** (1 / 3) * (1 + _norm(self.variables)) / size
+
+        def shifted(by: float) -> list[Tensor | None]:
+            moved = [x if v is None else add(x, multiply(v, by)) for x, v in zip(self.variables, vs, strict=True)]
+            return Record(self.function, [enter(x) for x in moved]).gradient
+
+        pairs = zip(shifted(step), shifted(-step), strict=True)
+        return [None if a is None or b is None else divide(subtract(a, b), 2 * step) for a, b in pairs]
+
+
+def _norm(tensors: Sequence[Tensor | None]) -> float:
+    return float(np.sqrt(sum(float((x.data.astype(np.float64) ** 2).sum()) for x in tensors if x is not None)))
+
+
+def value_and_grad(function: Callable[..., Any], argnums: int | Sequence[int] = 0) -> Callable[..., tuple[Any, Any]]:
+    """A function that returns (value, gradient) of `function`, which returns one number.
+
+    Args:
+        function: of pytrees of floating arrays; what it is not differentiated by may be anything.
+        argnums: which positional argument to differentiate by, or several: then the gradient is a tuple.
+
+    The result raises TypeError when asked for the gradient by an integer, ValueError if the value is not one number.
+    """
+    several = not isinstance(argnums, int)
+    positions = tuple(argnums) if several else (argnums,)  # type: ignore[arg-type]  # mypy does not follow `several`
+
+    def transformed(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
+        if any(not 0 <= i < len(args) for i in positions):
+            raise ValueError(f"argnums {argnums} does not fit a call with {len(args)} positional arguments")
+        mark = now()
+        variables, structure = _enter_tree(tuple(args[i] for i in positions), "the argument to differentiate by")
+        filled = list(args)
+        for i, part in zip(positions, tree.unflatten(structure, variables), strict=True):
+            filled[i] = part
+        value = _scalar(function(*filled, **kwargs))
+        found = _or_zeros(pull([value], variables, [ones_like(value)]), variables)
+        grads = tree.unflatten(structure, found)
+        return _leave_tree((value, grads if several else grads[0]), mark)  # type: ignore[no-any-return]
+
+    return transformed
+
+
+def grad(function: Callable[..., Any], argnums: int | Sequence[int] = 0) -> Callable[..., Any]:
+    """A function that returns the gradient of `function`; see `value_and_grad`."""
+    both = value_and_grad(function, argnums)
+    return lambda *args, **kwargs: both(*args, **kwargs)[1]
+
+
+def vjp(function: Callable[..., Any], *primals: Tree) -> tuple[Any, Callable[[Tree], tuple[Tree, ...]]]:
+    """(value, pullback): pullback(g) is Jᵀg, a tuple with a tree for each primal. `function` may return a pytree."""
+    mark = now()
+    variables, structure = _enter_tree(primals, "the primals")
+    outputs, out_structure = tree.flatten(function(*tree.unflatten(structure, variables)))
+    outputs = [as_tensor(y) for y in outputs]
+
+    def pullback(cotangent: Tree) -> tuple[Tree, ...]:
+        gs = _like("the cotangent", cotangent, out_structure, outputs)
+        found = _or_zeros(pull(outputs, variables, gs), variables)
+        return _leave_tree(tree.unflatten(structure, found), mark)  # type: ignore[no-any-return]
+
+    return _leave_tree(tree.unflatten(out_structure, outputs), mark), pullback
+
+
+def jvp(function: Callable[..., Any], primals: Sequence[Tree], tangents: Sequence[Tree]) -> tuple[Any, Any]:
+    """(value, Jv): both like the output of `function`. `tangents` is like `primals`, a sequence of the arguments."""
+    mark = now()
+    variables, structure = _enter_tree(tuple(primals), "the primals")
+    ts = _like("the tangents", tuple(tangents), structure, variables)
+    outputs, out_structure = tree.flatten(function(*tree.unflatten(structure, variables)))
+    outputs = [as_tensor(y) for y in outputs]
+    found = _or_zeros(push(outputs, variables, ts), outputs)
+    return _leave_tree((tree.unflatten(out_structure, outputs), tree.unflatten(out_structure, found)), mark)  # type: ignore[no-any-return]
+
+
+def hvp(function: Callable[..., Any], params: Tree, v: Tree, *args: Any, mode: str = MODES[0]) -> Tree:
+    """The Hessian of `function(params, *args)` by `params`, times v: a tree like `params`.
+
+    Args:
+        mode: which two sweeps over the record make the product:
+            "forward-over-reverse": push(grad) - reuses every recorded value, about the cost of two gradients;
+            "reverse-over-reverse": pull(<grad, v>);
+            "reverse-over-forward": pull(push(f));
+            "finite-difference": (grad(params + h v) - grad(params - h v)) / 2h, for comparison: error about h².
+
+    Raises:
+        ValueError: an unknown mode, v unlike params, or a function that does not return one number.
+        TypeError: integer parameters.
+    """
+    if mode not in MODES:
+        raise ValueError(f"hvp: unknown mode {mode!r}; one of {', '.join(MODES)}")
+    mark = now()
+    variables, structure = _enter_tree(params, "params")
+    vs = _like("v", v, structure, variables)
+
+    def scalar(xs: Sequence[Tensor]) -> Tensor:
+        return _scalar(function(tree.unflatten(structure, xs), *args))
+
+    found = _or_zeros(Record(scalar, variables).hessian_product(vs, mode), variables)
+    return _leave_tree(tree.unflatten(structure, found), mark)
+
+
+def grad_and_hvp(function: Callable[..., Any], params: Tree, *args: Any) -> tuple[Any, Tree, Callable[[Tree], Tree]]:
+    """(value, gradient, v -> Hv) over one record: for conjugate gradient, which asks for many products at one point."""
+    mark = now()
+    variables, structure = _enter_tree(params, "params")
+    record = Record(lambda xs: _scalar(function(tree.unflatten(structure, xs), *args)), variables)
+
+    def product(v: Tree) -> Tree:
+        found = _or_zeros(record.hessian_product(_like("v", v, structure, variables)), variables)
+        return _leave_tree(tree.unflatten(structure, found), mark)
+
+    grads = tree.unflatten(structure, _or_zeros(record.gradient, variables))
+    value, grads = _leave_tree((record.value, grads), mark)
+    return value, grads, product
+
+
+def hessian(function: Callable[..., Any], params: Tree, *args: Any) -> Tree:
+    """The whole Hessian by `params`, for small problems: a tree of trees, H[i][j] of shape (*params[i].shape, *params[j].shape).
+
+    One Hessian-vector product for every number in params.
+    """
+    leaves, structure = tree.flatten(params)
+    leaves = [as_tensor(leaf) for leaf in leaves]
+    _, _, product = grad_and_hvp(function, params, *args)
+    rows: list[list[Any]] = []
+    for i, leaf in enumerate(leaves):
+        columns: list[list[Any]] = [[] for _ in leaves]
+        for k in range(leaf.size):
+            unit = np.zeros(leaf.size, leaf.dtype)
+            unit[k] = 1
+            v = [unit.reshape(leaf.shape) if j == i else np.zeros(x.shape, x.dtype) for j, x in enumerate(leaves)]
+            for column, found in zip(columns, tree.leaves(product(tree.unflatten(structure, v))), strict=True):
+                column.append(found)
+        rows.append([_stacked(column, (*leaf.shape, *x.shape), x) for column, x in zip(columns, leaves, strict=True)])
+    return tree.unflatten(structure, [tree.unflatten(structure, row) for row in rows])
+
+
+def _stacked(parts: Sequence[Any], shape: tuple[int, ...], like: Tensor) -> Any:
+    """Rows put together in one array, or tensor if one of them is."""
+    if not parts:
+        return np.zeros(shape, like.dtype)
+    if any(isinstance(part, Tensor) for part in parts):
+        return reshape(stack(parts), shape)
+    return np.stack(parts).reshape(shape)
+

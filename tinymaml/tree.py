@@ -1,0 +1,150 @@
+"""Pytrees: parameters are plain dicts, lists, tuples and named tuples, nested as the user likes.
+
+`flatten` takes such a tree apart into its leaves and a `Structure`; `unflatten` puts it together again.
+Everything that is not a container is a leaf. `None` is an empty container, so that an absent part has no leaves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+Tree = Any
+
+
+class Structure(NamedTuple):
+    """The shape of a tree without its leaves. `kind` is the container's type, or `object` for a leaf."""
+
+    kind: type
+    keys: tuple[Any, ...] = ()
+    children: tuple[Structure, ...] = ()
+
+
+LEAF = Structure(object)
+
+
+def _children(tree: Tree) -> tuple[tuple[Any, ...], list[Tree]] | None:
+    """Keys and children of a container, or None for a leaf. Dicts are taken in the order of their sorted keys."""
+    if isinstance(tree, dict):
+        try:
+            keys = tuple(sorted(tree))
+        except TypeError:
+            raise TypeError(f"a dict in a tree needs keys that can be sorted, got {list(tree)!r}") from None
+        return keys, [tree[key] for key in keys]
+    if isinstance(tree, list | tuple):
+        return tuple(getattr(tree, "_fields", range(len(tree)))), list(tree)
+    return ((), []) if tree is None else None
+
+
+def flatten(tree: Tree) -> tuple[list[Any], Structure]:
+    """The leaves of a tree, in a fixed order, and its structure."""
+    leaves: list[Any] = []
+
+    def visit(node: Tree) -> Structure:
+        found = _children(node)
+        if found is None:
+            leaves.append(node)
+            return LEAF
+        keys, children = found
+        return Structure(type(node), keys, tuple([visit(child) for child in children]))
+
+    return leaves, visit(tree)
+
+
+def leaves(tree: Tree) -> list[Any]:
+    """The leaves alone."""
+    return flatten(tree)[0]
+
+
+def unflatten(structure: Structure, leaves: Iterable[Any]) -> Tree:
+    """The inverse of `flatten`. Raises ValueError if there are too few or too many leaves."""
+    rest = iter(leaves)
+    try:
+        tree = _build(structure, rest)
+    except StopIteration:
+        raise ValueError("fewer leaves than the structure has places") from None
+    if next(rest, LEAF) is not LEAF:
+        raise ValueError("more leaves than the structure has places")
+    return tree
+
+
+def _build(structure: Structure, leaves: Iterator[Any]) -> Tree:
+    kind, keys, children = structure
+    if kind is object:
+        return next(leaves)
+    built = [_build(child, leaves) for child in children]
+    if kind is type(None):
+        return None
+    if issubclass(kind, dict):
+        return kind(zip(keys, built, strict=True))
+    return kind(*built) if hasattr(kind, "_fields") else kind(built)
+
+
+def map(function: Callable[..., Any], tree: Tree, *rest: Tree) -> Tree:  # noqa: A001
+    """`function` applied leaf by leaf over one or more trees of the same structure.
+
+    Raises ValueError that names the first place where a tree differs from the first one.
+    """
+    first, structure = flatten(tree)
+    others = [leaves_like(structure, other) for other in rest]
+    return unflatten(structure, [function(*group) for group in zip(first, *others, strict=True)])
+
+
+def leaves_like(structure: Structure, tree: Tree, name: str = "a tree") -> list[Any]:
+    """The leaves of `tree`, which must have this structure; else a ValueError says where `name` differs."""
+    found, its_structure = flatten(tree)
+    if its_structure != structure:
+        raise ValueError(f"{name} has another structure than expected: {_difference(structure, its_structure)}")
+    return found
+
+
+def _difference(expected: Structure, got: Structure, path: str = "") -> str:
+    if expected.kind is not got.kind or expected.keys != got.keys:
+        return f"at {path or 'the top'} expected {_describe(expected)}, got {_describe(got)}"
+    for key, one, other in zip(expected.keys, expected.children, got.children, strict=True):
+        if one != other:
+            return _difference(one, other, f"{path}[{key!r}]")
+    return "the same"
+
+
+def _describe(structure: Structure) -> str:
+    if structure.kind is object:
+        return "a leaf"
+    return f"{structure.kind.__name__} with keys {list(structure.keys)}"
+
+
+def paths(tree: Tree) -> list[str]:
+    """The place of every leaf, written as it would be indexed: `['layers'][0]['w']`."""
+    found: list[str] = []
+
+    def visit(node: Tree, path: str) -> None:
+        children = _children(node)
+        if children is None:
+            found.append(path or "the value itself")
+            return
+        for key, child in zip(*children, strict=True):
+            visit(child, f"{path}[{key!r}]")
+
+    visit(tree, "")
+    return found
+
+
+def spread(prefix: Tree, structure: Structure, name: str) -> list[Any]:
+    """One leaf of `prefix` for every leaf of `structure`: a leaf where the structure has a container stands for all of it.
+
+    So `False`, `[False, True]` and a tree with a value at every parameter are all good. `name` is for the error.
+    """
+    if _children(prefix) is None:
+        return [prefix] * count(structure)
+    keys, children = _children(prefix)  # type: ignore[misc]  # not None here
+    if structure.kind is not type(prefix) or structure.keys != keys:
+        expected, got = _describe(structure), f"{type(prefix).__name__} with keys {list(keys)}"
+        raise ValueError(f"{name} does not fit the parameters: expected {expected} or one value for it, got {got}")
+    return [
+        leaf for child, part in zip(children, structure.children, strict=True) for leaf in spread(child, part, name)
+    ]
+
+
+def count(structure: Structure) -> int:
+    """How many leaves a structure has."""
+    return 1 if structure.kind is object else sum(count(child) for child in structure.children)
