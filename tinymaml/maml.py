@@ -129,10 +129,9 @@ def meta_value_and_grad(
     del record  # noqa: F821  # so that with "recompute" nothing but the iterates is alive
 
     # The query's gradient at phi_K.
-    final = Record(lambda xs: problem.losses(xs, query, "query"), [enter(x) for x in phi])
-    _check_finite("the query loss", final.value)
+    final = Record(lambda xs: problem.objective(xs, query), [enter(x) for x in phi])
     v = problem.cut(problem.used(final.gradient, "query"), mark)
-    value = mean(final.value)
+    value = final.value
     del final
 
     # The walk back.
@@ -245,6 +244,12 @@ class _Problem:
             raise ValueError(f"loss must return one number a task, shape ({self.tasks},), on {name}; got {found.shape}")
         return found
 
+    def objective(self, xs: Sequence[Tensor], query: Tree) -> Tensor:
+        """The mean over tasks of the query loss; its gradient by each task's parameters starts the walk back."""
+        losses = self.losses(xs, query, "query")
+        _check_finite("the query loss", losses)
+        return mean(losses)
+
     def record(self, phi: Sequence[Tensor], mark: int) -> Record:
         """The support loss at phi, recorded from fresh variables."""
         record = Record(lambda xs: self.losses(xs, self.support, "support"), [enter(x) for x in phi])
@@ -284,10 +289,8 @@ class _Problem:
                 grads[a] = multiply(part, -1.0) if total is None else subtract(total, part)
 
     def over_tasks(self, x: Tensor | None, shape: tuple[int, ...]) -> Tensor:
-        """The gradient of the mean over tasks: summed over the task index where the parameter is shared."""
-        if x is None:
-            return constant(np.zeros(shape, self.leaves[0].dtype))
-        return multiply(sum_to(x, shape), 1 / self.tasks) if self.tasks > 1 else sum_to(x, shape)
+        """The sum over the task index where the parameter is shared; zeros for what no step depends on."""
+        return constant(np.zeros(shape, self.leaves[0].dtype)) if x is None else sum_to(x, shape)
 
 
 def _tasks(name: str, batch: Tree) -> int:

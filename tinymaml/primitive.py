@@ -56,15 +56,32 @@ class Primitive:
 
     def __call__(self, *inputs: Any, **static: Any) -> Any:
         """Apply to tensors, arrays and numbers. Returns a tensor, or a tuple of all outputs if there are several."""
-        tensors = lift(self, inputs)
+        tensors = inputs if _ready(inputs) else lift(self, inputs)
         arrays = [tensor.data for tensor in tensors]
         specs = None if self.specs is None else self.specs(*arrays, **static)
         outputs = self.kernel(specs, arrays, static)
-        root = CONSTANT if self.jvp is None else min([tensor.node.root for tensor in tensors])
-        node = Node(self, tensors if root != CONSTANT else (), static, outputs, root)
+        root = CONSTANT
+        if self.jvp is not None:
+            for tensor in tensors:
+                if tensor.node.root < root:
+                    root = tensor.node.root
+        node = Node(self, () if root == CONSTANT else tensors, static, outputs, root)
         if len(outputs) == 1:
             return Tensor.of(node)
         return tuple([Tensor.of(node, i) for i in range(len(outputs))])
+
+
+def _ready(inputs: Sequence[Any]) -> bool:
+    """Whether all inputs are plain tensors of one floating dtype: the usual case, for which `lift` has nothing to do."""
+    dtype = None
+    for x in inputs:
+        if type(x) is not Tensor or x.index:
+            return False
+        if x.data.dtype is not dtype:
+            if dtype is not None or x.data.dtype not in FLOATS:
+                return False
+            dtype = x.data.dtype
+    return True
 
 
 def lift(primitive: Primitive, inputs: Sequence[Any]) -> tuple[Tensor, ...]:
@@ -79,7 +96,7 @@ def lift(primitive: Primitive, inputs: Sequence[Any]) -> tuple[Tensor, ...]:
             value = constant(value)
         node = value.node
         if position not in primitive.integer_inputs:
-            found = node.outputs[value.index].dtype
+            found = value.dtype
             if dtype is None:
                 if found not in FLOATS and primitive.jvp is not None:
                     raise TypeError(f"{primitive.name}: input {position} is {found}, expected float32 or float64")

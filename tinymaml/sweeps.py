@@ -7,11 +7,13 @@ of it. The inputs are taken as independent variables: the sweeps stop there, wha
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Any
 
 from tinymaml.tensor import CONSTANT, OPERATORS, Node, Tensor
 
 Tangent = Tensor | None
+_serial = attrgetter("serial")
 
 
 def pull(outputs: Sequence[Tensor], inputs: Sequence[Tensor], cotangents: Sequence[Tangent]) -> list[Tangent]:
@@ -20,36 +22,37 @@ def pull(outputs: Sequence[Tensor], inputs: Sequence[Tensor], cotangents: Sequen
     Returns for every input the sum over the outputs of Jᵀg, recorded; None where no output depends on it.
     """
     total: dict[tuple[Node, int], Tensor] = {}
+    add = OPERATORS["add"]
 
-    def collect(tensor: Tensor, cotangent: Tangent) -> None:
-        if cotangent is not None:
-            _check("cotangent", tensor, cotangent)
-            key = (tensor.node, tensor.index)
-            total[key] = OPERATORS["add"](total[key], cotangent) if key in total else cotangent
+    def collect(tensor: Tensor, cotangent: Tensor) -> None:
+        key = (tensor.node, tensor.index)
+        total[key] = add(total[key], cotangent) if key in total else cotangent
 
     for output, cotangent in zip(outputs, cotangents, strict=True):
-        collect(output, cotangent)
+        if cotangent is not None:
+            _check("cotangent", output, cotangent)
+            collect(output, cotangent)
     nodes, reached = between(outputs, inputs)
     for node in reversed(nodes):
-        primitive = node.primitive
-        if primitive.outputs == 1:  # type: ignore[union-attr]  # leaves are never between
+        primitive: Any = node.primitive  # never None: leaves are not between
+        if primitive.outputs == 1:
             g: Any = total.pop((node, 0), None)
-            if g is None:
-                continue
+            missing = g is None
         else:
-            g = tuple([total.pop((node, i), None) for i in range(primitive.outputs)])  # type: ignore[union-attr]
-            if all(part is None for part in g):
-                continue
+            g = tuple([total.pop((node, i), None) for i in range(primitive.outputs)])
+            missing = all(part is None for part in g)
+        if missing:
+            continue
         wanted = [tensor.node in reached for tensor in node.inputs]
-        for tensor, want, cotangent in zip(
-            node.inputs,
-            wanted,
-            primitive.vjp(wanted, g, values(node), *node.inputs, **node.static),  # type: ignore[union-attr,misc]
-            strict=True,
-        ):
-            if want:
+        found = primitive.vjp(wanted, g, values(node), *node.inputs, **node.static)
+        for tensor, want, cotangent in zip(node.inputs, wanted, found, strict=True):
+            if want and cotangent is not None:
                 collect(tensor, cotangent)
-    return [total.get((tensor.node, tensor.index)) for tensor in inputs]
+    results = [total.get((tensor.node, tensor.index)) for tensor in inputs]
+    for tensor, cotangent in zip(inputs, results, strict=True):
+        if cotangent is not None:
+            _check("cotangent", tensor, cotangent)
+    return results
 
 
 def push(outputs: Sequence[Tensor], inputs: Sequence[Tensor], tangents: Sequence[Tangent]) -> list[Tangent]:
@@ -65,11 +68,13 @@ def push(outputs: Sequence[Tensor], inputs: Sequence[Tensor], tangents: Sequence
             known[tensor.node, tensor.index] = tangent
     for node in between(outputs, inputs)[0]:
         ts = [known.get((tensor.node, tensor.index)) for tensor in node.inputs]
-        if any(t is not None for t in ts):
-            result = node.primitive.jvp(ts, values(node), *node.inputs, **node.static)  # type: ignore[union-attr,misc]
-            for i, tangent in enumerate(result if isinstance(result, tuple) else (result,)):
-                if tangent is not None:
-                    known[node, i] = tangent
+        if all([t is None for t in ts]):
+            continue
+        primitive: Any = node.primitive  # never None: leaves are not between
+        result = primitive.jvp(ts, values(node), *node.inputs, **node.static)
+        for i, tangent in enumerate(result if type(result) is tuple else (result,)):
+            if tangent is not None:
+                known[node, i] = tangent
     return [known.get((tensor.node, tensor.index)) for tensor in outputs]
 
 
@@ -79,24 +84,29 @@ def between(outputs: Sequence[Tensor], inputs: Sequence[Tensor]) -> tuple[list[N
     Nothing older than the oldest input is visited, so the cost is that of the part between, however long the graph below.
     """
     reached = {tensor.node for tensor in inputs}
-    if any(node.root == CONSTANT for node in reached):
+    if any([node.root == CONSTANT for node in reached]):
         raise ValueError("an input of a sweep is a constant, of which no history is recorded; make it Tensor(array) first")
-    oldest = min([node.serial for node in reached], default=0)
-    youngest = max([node.serial for node in reached], default=0)
-    seen: set[Node] = set()
+    serials = [node.serial for node in reached]
+    oldest, youngest = min(serials, default=0), max(serials, default=0)
+    seen = set(reached)
+    above: list[Node] = []
     stack = [tensor.node for tensor in outputs]
     while stack:
         node = stack.pop()
         # A node whose oldest variable is younger than every input cannot depend on one.
-        if node not in seen and node.serial > oldest and node.root <= youngest:
+        if node.serial > oldest and node.root <= youngest and node not in seen:
             seen.add(node)
-            if node not in reached:
-                stack.extend([tensor.node for tensor in node.inputs])
-    nodes = []
-    for node in sorted(seen - reached, key=_serial):
-        if any(tensor.node in reached for tensor in node.inputs):
-            reached.add(node)
-            nodes.append(node)
+            above.append(node)
+            for tensor in node.inputs:
+                stack.append(tensor.node)
+    above.sort(key=_serial)
+    nodes: list[Node] = []
+    for node in above:
+        for tensor in node.inputs:
+            if tensor.node in reached:
+                reached.add(node)
+                nodes.append(node)
+                break
     return nodes, reached
 
 
@@ -105,10 +115,6 @@ def values(node: Node) -> Any:
     if len(node.outputs) == 1:
         return Tensor.of(node)
     return tuple([Tensor.of(node, i) for i in range(len(node.outputs))])
-
-
-def _serial(node: Node) -> int:
-    return node.serial
 
 
 def _check(kind: str, tensor: Tensor, tangent: Tensor) -> None:

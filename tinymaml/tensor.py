@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, np.dtype[Any]]
 
 CONSTANT = 1 << 62
+_new = object.__new__
 _serials = itertools.count()
 now: Callable[[], int] = _serials.__next__
 
@@ -64,10 +65,11 @@ class Tensor:
         TypeError: the value is not of a floating dtype.
     """
 
-    __slots__ = ("__weakref__", "index", "node")
+    __slots__ = ("__weakref__", "data", "index", "node")
     __array_ufunc__ = None  # so that `array * tensor` asks the tensor
     node: Node
     index: int
+    data: Array  # the value itself, not a copy: to be read, not written
 
     def __init__(self, value: Any) -> None:
         array = value if is_array(value) else np.asarray(value)
@@ -78,19 +80,16 @@ class Tensor:
             )
         self.node = Node(None, (), {}, (array,))
         self.index = 0
+        self.data = array
 
     @staticmethod
     def of(node: Node, index: int = 0) -> Tensor:
         """The tensor for one output of a node."""
-        tensor = object.__new__(Tensor)
+        tensor = _new(Tensor)
         tensor.node = node
         tensor.index = index
+        tensor.data = node.outputs[index]
         return tensor
-
-    @property
-    def data(self) -> Array:
-        """The array itself, not a copy: to be read, not written."""
-        return self.node.outputs[self.index]
 
     @property
     def shape(self) -> tuple[int, ...]:

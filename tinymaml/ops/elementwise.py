@@ -31,12 +31,14 @@ def _specs(name: str, result: Any = None) -> Callable[..., Sequence[Spec]]:
 
     def specs(*arrays: Array, **static: Any) -> Sequence[Spec]:
         shape = arrays[0].shape
-        if len(arrays) > 1 and any(array.shape != shape for array in arrays):
-            shapes = [array.shape for array in arrays]
-            try:
-                shape = broadcast_shapes(*shapes)
-            except ValueError:
-                raise ValueError(f"{name}: shapes {', '.join(map(str, shapes))} do not broadcast together") from None
+        for array in arrays:
+            if array.shape != shape:
+                shapes = [array.shape for array in arrays]
+                try:
+                    shape = broadcast_shapes(*shapes)
+                except ValueError:
+                    raise ValueError(f"{name}: shapes {', '.join(map(str, shapes))} do not broadcast together") from None
+                break
         return ((shape, result or arrays[-1].dtype),)
 
     return specs

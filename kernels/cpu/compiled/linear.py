@@ -1,0 +1,78 @@
+"""Small products of stacks of matrices: tiles in registers, no packing. Large ones are BLAS's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+from tinymaml.kernels.cpu import linear as reference
+from tinymaml.kernels.cpu.compiled.tile import BYTES, ROWS, VECTORS, tile
+
+Arrays = Sequence[Any]
+
+_LARGE = 256  # from this length of k on, blocking for the cache pays, and BLAS does it
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _stack(a: Any, b: Any, c: Any, out: Any, ta: bool) -> None:
+    """out[t] = op(a[t]) b[t] + c[t]; an array with one entry on a task or row axis serves for all of it."""
+    size = out.itemsize
+    lanes = BYTES // size
+    tasks, n, o = out.shape
+    k = b.shape[1]
+    a_row, a_k = (size, a.shape[2] * size) if ta else (a.shape[2] * size, size)
+    a_task = a.shape[1] * a.shape[2] * size if a.shape[0] > 1 else 0
+    b_task = b.shape[1] * b.shape[2] * size if b.shape[0] > 1 else 0
+    c_row = o * size if c.shape[1] > 1 else 0
+    c_task = c.shape[1] * o * size if c.shape[0] > 1 else 0
+    zero = out.dtype.type(0)
+    for t in range(tasks):
+        a_at, b_at = a.ctypes.data + t * a_task, b.ctypes.data + t * b_task
+        c_at, out_at = c.ctypes.data + t * c_task, out.ctypes.data + t * n * o * size
+        for j in range(0, o, lanes * VECTORS):
+            columns = min(o - j, lanes * VECTORS)
+            vectors = (columns + lanes - 1) // lanes
+            tail = columns - (vectors - 1) * lanes
+            i = 0
+            for rows in ROWS:
+                while n - i >= rows:
+                    tile(
+                        zero,
+                        rows,
+                        vectors,
+                        tail,
+                        k,
+                        a_at + i * a_row,
+                        a_row,
+                        a_k,
+                        b_at + j * size,
+                        o * size,
+                        c_at + i * c_row + j * size,
+                        c_row,
+                        out_at + (i * o + j) * size,
+                        o * size,
+                    )
+                    i += rows
+
+
+def _plain(x: Any) -> Any:
+    """The array in C order, without the copies of an axis that was broadcast over tasks."""
+    if x.strides[0] == 0:
+        x = x[:1]
+    return x if x.flags.c_contiguous else np.ascontiguousarray(x)
+
+
+def linear(outs: Arrays, ins: Arrays, ta: bool, tb: bool) -> None:
+    """op(a) op(b) + c, the last if given."""
+    a, b, (out,) = ins[0], ins[1], outs
+    c = ins[2] if len(ins) == 3 else np.zeros((1, 1, out.shape[-1]), out.dtype)
+    small = out.ndim == a.ndim == b.ndim == c.ndim == 3 and c.shape[2] == out.shape[2] and a.shape[1 if ta else 2] <= _LARGE
+    if small and tb and 1 in b.shape[1:]:
+        b, tb = b.reshape(-1, b.shape[2], b.shape[1]), False  # a vector's transpose has the same memory
+    if small and not tb:
+        _stack(_plain(a), _plain(b), _plain(c), out, ta)
+    else:
+        reference.linear(outs, ins, ta, tb)
