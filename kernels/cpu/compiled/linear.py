@@ -60,9 +60,9 @@ def _stack(a: Any, b: Any, c: Any, out: Any, ta: bool) -> None:
 
 def _plain(x: Any) -> Any:
     """The array in C order, without the copies of an axis that was broadcast over tasks."""
-    if x.strides[0] == 0:
-        x = x[:1]
-    return x if x.flags.c_contiguous else np.ascontiguousarray(x)
+    if x.flags.c_contiguous:
+        return x
+    return np.ascontiguousarray(x[:1] if x.strides[0] == 0 else x)
 
 
 def linear(outs: Arrays, ins: Arrays, ta: bool, tb: bool) -> None:

@@ -1,0 +1,1 @@
+"""Benchmarks: `python -m bench [metastep|hvp]`, all of them without an argument."""

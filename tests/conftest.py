@@ -1,0 +1,77 @@
+"""What several test files share."""
+
+import importlib.metadata
+import os
+import shutil
+import subprocess
+import venv
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(*command: str | Path, cwd: Path) -> str:
+    """What the command prints, in an environment without the PYTHON… settings of this one. It has to succeed."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+@pytest.fixture(scope="session")
+def repository_files() -> list[Path]:
+    """The files of this repository, relative to its top: those git has, and those `git add --all` would give it."""
+    if not (ROOT / ".git").exists() or shutil.which("git") is None:
+        pytest.skip("needs a git checkout, and git, to know the repository's files")
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    files = sorted({Path(name) for name in listed.split("\0") if name})
+    return [file for file in files if (ROOT / file).is_symlink() or (ROOT / file).exists()]
+
+
+@pytest.fixture(scope="session")
+def numpy_only() -> Callable[[Path], Path]:
+    """Makes a virtual environment in which there is NumPy and nothing else, not even pip; gives its Python."""
+
+    def make(folder: Path) -> Path:
+        venv.create(folder, with_pip=False, symlinks=True)
+        (packages,) = folder.glob("lib/*/site-packages")
+        numpy = importlib.metadata.distribution("numpy")
+        for part in {file.parts[0] for file in numpy.files or () if file.parts[0].startswith("numpy")}:
+            (packages / part).symlink_to(Path(str(numpy.locate_file(part))).resolve())
+        seen = "import pkgutil, sys; print(*(module.name for module in pkgutil.iter_modules(sys.argv[1:])))"
+        assert run(folder / "bin/python", "-c", seen, packages, cwd=folder).split() == ["numpy"]
+        return folder / "bin/python"
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def meta_step() -> str:
+    """A program that takes one MAML meta-step and prints where tinymaml came from."""
+    return """
+import numpy as np
+import tinymaml as tm
+
+rng = np.random.default_rng(0)
+model = tm.nn.mlp([1, 8, 1])
+params = model.init(rng)
+
+def batch():
+    x = rng.uniform(-5, 5, size=(3, 5, 1)).astype(np.float32)
+    return x, np.sin(x)
+
+def loss(params, batch):
+    return tm.mse(model.apply(params, batch[0]), batch[1])
+
+value, grads = tm.maml.meta_value_and_grad(loss, params, batch(), batch(), alpha=0.01, steps=2)
+optimiser = tm.optim.adam(0.01)
+after, state = optimiser.update(grads, optimiser.init(params), params)
+assert np.isfinite(value)
+for old, new in zip(params, after, strict=True):
+    assert all(np.isfinite(new[name]).all() and (new[name] != old[name]).any() for name in old)
+print(tm.__file__)
+"""
