@@ -1,4 +1,4 @@
-"""The four modes of a Hessian-vector product on one network's loss, as multiples of a gradient, beside JAX and PyTorch."""
+"""The four modes of a Hessian-vector product, as multiples of a gradient, beside JAX and PyTorch."""
 
 from __future__ import annotations
 
@@ -35,7 +35,9 @@ def run(rounds: int) -> None:
 
         ours = peers_jax.hvp(lambda p: peers_jax.loss(p, x, y), params, v)
         functions |= ours
-        results |= {name: [np.asarray(a) for layer in f() for a in (layer["b"], layer["w"])] for name, f in ours.items()}
+        results |= {
+            name: [np.asarray(a) for layer in f() for a in (layer["b"], layer["w"])] for name, f in ours.items()
+        }
     if importlib.util.find_spec("torch"):
         import torch
 

@@ -1,4 +1,4 @@
-"""A whole meta-step of MAML on sinusoids: 25 tasks, 10 support and 10 query points, 1 inner step, Adam; MLP 1-40-40-1."""
+"""A meta-step on sinusoids: 25 tasks, 10 support and 10 query points, 1 inner step, Adam; MLP 1-40-40-1."""
 
 from __future__ import annotations
 
@@ -65,4 +65,7 @@ def run(rounds: int) -> None:
             if not error < 1e-8:
                 raise SystemExit(f"{name}: its meta-gradient differs from ours by {error}: nothing is timed")
         steps = {name: step for name, (_, step) in implementations(np.float32, order).items()}
-        table(f"Meta-step, sinusoid, order {order}, float32 (gradients agree to 1e-8 in float64)", interleaved(steps, rounds))
+        table(
+            f"Meta-step, sinusoid, order {order}, float32 (gradients agree to 1e-8 in float64)",
+            interleaved(steps, rounds),
+        )

@@ -1,7 +1,7 @@
 """Model-agnostic meta-learning on an autodiff of its own, with explicit Hessian-vector products.
 
-Read the source in this order: tensor (the recorded graph), primitive (a declaration and its two rules), sweeps (pull and
-push), transforms (grad, hvp and the rest), maml (the explicit meta-gradient).
+Read the source in this order: tensor (the recorded graph), primitive (a declaration and its two rules), sweeps (pull
+and push), transforms (grad, hvp and the rest), maml (the explicit meta-gradient).
 """
 
 from tinymaml import maml, nn, ops, optim, tree

@@ -1,8 +1,8 @@
 """The one way from a primitive to a kernel: the arrays decide where it runs.
 
-A kernel is known by the name of its family and its own, `"elementwise.add"`, and is called as `kernel(outs, ins, **static)`:
-it writes into arrays it is given. A view (`"shape.reshape"`) is called as `view(array, **static)` and returns another
-look at the same memory.
+A kernel is known by the name of its family and its own, `"elementwise.add"`, and is called as
+`kernel(outs, ins, **static)`: it writes into arrays it is given. A view (`"shape.reshape"`) is called as
+`view(array, **static)` and returns another look at the same memory.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
 """Model-agnostic meta-learning (Finn, Abbeel & Levine 2017, algorithm 1) with an explicit meta-gradient.
 
-Adaptation is phi_0 = theta, phi_{k+1} = phi_k - alpha * g(phi_k), with g the gradient of the support loss. The meta-gradient
-needs no graph through these updates: start from v = gradient of the query loss at phi_K and walk back
+Adaptation is phi_0 = theta, phi_{k+1} = phi_k - alpha * g(phi_k), with g the gradient of the support loss. The
+meta-gradient needs no graph through these updates: start from v = gradient of the query loss at phi_K and walk back
 
     w = alpha * v,    v <- v - H(phi_k) w,
 
 with H the Hessian of the support loss: one Hessian-vector product for each inner step. At the end v is the gradient by
-theta. First-order MAML leaves the walk out. On the way, a learned alpha collects -v * g(phi_k), and a parameter psi that
-is not adapted collects - d/dpsi <g(phi_k), w>, which the same product yields.
+theta. First-order MAML leaves the walk out. On the way, a learned alpha collects -v * g(phi_k), and a parameter psi
+that is not adapted collects - d/dpsi <g(phi_k), w>, which the same product yields.
 
 Everything is done for all tasks at once, on the leading task axis; a loss gives one number a task.
 """
@@ -26,7 +26,6 @@ from tinymaml.ops import add, as_tensor, broadcast_to, clip, divide, mean, multi
 from tinymaml.ops import sum as sum_over
 from tinymaml.ops.elementwise import descend
 from tinymaml.ops.shape import sum_to
-from tinymaml.sweeps import pull
 from tinymaml.tensor import FLOATS, Tensor, constant, now
 from tinymaml.transforms import MODES, Record, enter, leave
 from tinymaml.tree import Structure, Tree
@@ -45,8 +44,8 @@ def adapt(loss: Loss, params: Tree, support: Tree, alpha: Tree, steps: int, *, a
         loss: `loss(params, batch) -> Tensor[T]`, one number a task, that depends on no other task's part.
         params: pytree of arrays [1, ...] (shared by the tasks) or [T, ...] (one a task).
         support: pytree of arrays [T, ...].
-        alpha: the step size: a positive number, or a tree of numbers or of arrays that broadcast to the parameters. A value
-            at a branch of the tree stands for all below it.
+        alpha: the step size: a positive number, or a tree of such numbers or of arrays that broadcast to the
+            parameters, of any sign. A value at a branch of the tree stands for all below it.
         steps: how many inner steps, >= 0.
         adapted: which parameters are adapted: a tree of booleans (or one for a branch); all if None. The others are
             returned as they came, on the task axis.
@@ -126,7 +125,7 @@ def meta_value_and_grad(
         _check_finite(f"the support loss at inner step {k}", record.value)
         kept.append(record if records == "keep" else phi)
         phi = problem.step(record, mark)
-    del record  # noqa: F821  # so that with "recompute" nothing but the iterates is alive
+    del record  # so that with "recompute" nothing but the iterates is alive
 
     # The query's gradient at phi_K.
     final = Record(lambda xs: problem.objective(xs, query), [enter(x) for x in phi])
@@ -144,7 +143,10 @@ def meta_value_and_grad(
         if learn_alpha:
             problem.collect_alpha(alpha_grads, record, v)
         if order == 2:
-            w = [multiply(a, x) if x is not None and a is not None else None for a, x in zip(problem.rates, v, strict=True)]
+            w = [
+                multiply(a, x) if x is not None and a is not None else None
+                for a, x in zip(problem.rates, v, strict=True)
+            ]
             products = record.hessian_product(w, mode)
             v = [_minus(x, h) for x, h in zip(v, products, strict=True)]
         v, alpha_grads = problem.cut(v, mark), problem.cut(alpha_grads, mark)
@@ -190,7 +192,9 @@ class _Problem:
         dtype = leaves[0].dtype
         tasks = _tasks("support", support)
         for i, x in enumerate(leaves):
-            where_ = f"params{tree.paths(params)[i]}" if x.dtype not in FLOATS or x.dtype != dtype or not x.shape else ""
+            where_ = (
+                f"params{tree.paths(params)[i]}" if x.dtype not in FLOATS or x.dtype != dtype or not x.shape else ""
+            )
             if x.dtype not in FLOATS:
                 raise TypeError(f"{where_} is {x.dtype}: gradients are taken of float32 or float64 only")
             if x.dtype != dtype:
@@ -301,7 +305,9 @@ def _tasks(name: str, batch: Tree) -> int:
         raise ValueError(f"{name} has no arrays")
     for path, shape in zip(tree.paths(batch), shapes, strict=True):
         if not shape:
-            raise ValueError(f"{name}{path} needs a task axis: an array [T, ...] is expected, got {shape or 'a number'}")
+            raise ValueError(
+                f"{name}{path} needs a task axis: an array [T, ...] is expected, got {shape or 'a number'}"
+            )
         if 0 in shape:
             raise ValueError(f"{name}{path} is without examples: its shape is {shape}")
         if shape[0] != shapes[0][0]:  # type: ignore[index]  # the first was checked first
@@ -316,7 +322,8 @@ def _check_alpha(alpha: Tensor, x: Tensor, tasks: int, any_sign: bool, path: Cal
     target = (tasks, *x.shape[1:])
     if alpha.ndim > x.ndim or any(n not in (1, m) for n, m in zip(alpha.shape[::-1], target[::-1], strict=False)):
         raise ValueError(f"alpha for params{path()} has shape {alpha.shape}, which does not broadcast to {target}")
-    if not np.isfinite(data).all() or not (any_sign or (data > 0).all()):
+    any_sign = any_sign or alpha.ndim > 0  # a step size for every number was learned, and may have turned
+    if not np.isfinite(data).all() or not (any_sign or data > 0):
         raise ValueError(f"alpha for params{path()} must be {'finite' if any_sign else 'positive'}, got {data.min()}")
 
 

@@ -1,13 +1,14 @@
 """Layers as pairs of pure functions: `init(rng) -> params` and `apply(params, x) -> y`, on the task axis.
 
-Parameters are plain dicts and lists of arrays with a task axis of length 1 (shared by all tasks): w[1, I, O], b[1, 1, O].
-The same `apply` runs with a set of parameters for each task, w[T, I, O], as the inner steps make them.
+Parameters are plain dicts and lists of arrays with a task axis of length 1 (shared by all tasks): w[1, I, O], b[1, 1,
+O]. The same `apply` runs with a set of parameters for each task, w[T, I, O], as the inner steps make them.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -74,14 +75,14 @@ def linear(inputs: int, outputs: int, start: str = "he-normal") -> Model:
 
 
 def mlp(sizes: Sequence[int], activation: str = "relu", start: str = "he-normal") -> Model:
-    """Linear layers of the given sizes, inputs first, with an activation between them; parameters are a list, one a layer.
+    """Linear layers of the given sizes, inputs first, with an activation between them; parameters are a list of layers.
 
     The paper's network for sinusoids is mlp([1, 40, 40, 1]) (section 5.1).
     """
     if len(sizes) < 2 or any(n < 1 for n in sizes):
         raise ValueError(f"mlp: at least two sizes >= 1 are needed, got {list(sizes)}")
     act = _choose("activation", activation, ACTIVATIONS)
-    layers = [linear(i, o, start) for i, o in zip(sizes, sizes[1:], strict=False)]
+    layers = [linear(i, o, start) for i, o in pairwise(sizes)]
 
     def init(rng: np.random.Generator, dtype: Any = np.float32) -> Tree:
         return [layer.init(rng, dtype) for layer in layers]
@@ -89,6 +90,6 @@ def mlp(sizes: Sequence[int], activation: str = "relu", start: str = "he-normal"
     def apply(params: Tree, x: Any) -> Tensor:
         for k, (layer, own) in enumerate(zip(layers, params, strict=True)):
             x = layer.apply(own, act(x) if k else x)
-        return x  # type: ignore[no-any-return]
+        return x
 
     return Model(init, apply)

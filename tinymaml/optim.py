@@ -1,7 +1,7 @@
 """Optimisers as pairs of pure functions, and schedules of the learning rate.
 
-`init(params) -> state` and `update(grads, state, params) -> (params, state)`; nothing given is changed. A learning rate is
-a number or a schedule, a function from the iteration (0, 1, ...) to a number.
+`init(params) -> state` and `update(grads, state, params) -> (params, state)`; nothing given is changed. A learning
+rate is a number or a schedule, a function from the iteration (0, 1, ...) to a number.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
     vjp   carries a cotangent of the outputs back to the inputs (the transposed Jacobian, reverse mode)
     jvp   carries tangents of the inputs on to the outputs (the Jacobian, forward mode)
 
-Both rules are written in ops on tensors, so what they compute is recorded too and can be differentiated again. A missing
-cotangent or tangent is `None`, which means zero; it is never an array of zeros.
+Both rules are written in ops on tensors, so what they compute is recorded too and can be differentiated again. A
+missing cotangent or tangent is `None`, which means zero; it is never an array of zeros.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ class Primitive:
 
     Attributes:
         name: unique; also the name in error messages and pictures.
-        kernel: `kernel(specs, arrays, static) -> arrays`, computes the outputs. `tinymaml.device.kernel` makes one by name.
+        kernel: `kernel(specs, arrays, static) -> arrays`, computes the outputs. See `tinymaml.device`.
         specs: `specs(*arrays, **static) -> [(shape, dtype), ...]`, one an output; raises on shapes that do not fit.
             None for a view, whose kernel needs no memory of its own.
         vjp: `vjp(wanted, g, y, *inputs, **static) -> cotangents`, one an input; only where `wanted` is true is it used.
             `g` and `y` are the cotangent and the value of the output, or tuples if there are several. See `each`.
         jvp: `jvp(tangents, y, *inputs, **static) -> tangent` of the output, or a tuple if there are several.
             Both rules None: the outputs are locally constant (comparisons, indices), and no derivative passes.
-        outputs: how many outputs have derivatives. Those after them are residuals: kept for the rules, never differentiated.
+        outputs: how many outputs have derivatives. Those after them are residuals, of which none is ever taken.
         residual_inputs: positions at which a floating residual may come in. Its rules must be total in the residual's
             source, which the primitive takes as well; everywhere else a residual raises.
         integer_inputs: positions that take integers or booleans (indices, labels, masks).
@@ -72,7 +72,7 @@ class Primitive:
 
 
 def _ready(inputs: Sequence[Any]) -> bool:
-    """Whether all inputs are plain tensors of one floating dtype: the usual case, for which `lift` has nothing to do."""
+    """Whether all inputs are plain tensors of one floating dtype: the usual case, where `lift` has nothing to do."""
     dtype = None
     for x in inputs:
         if type(x) is not Tensor or x.index:
@@ -109,30 +109,40 @@ def lift(primitive: Primitive, inputs: Sequence[Any]) -> tuple[Tensor, ...]:
         if value.index and node.primitive is not None and value.index >= node.primitive.outputs:
             value = _residual(primitive, position, value)
         tensors.append(value)
-    return tuple([value if type(value) is Tensor else _number(primitive, i, value, dtype) for i, value in enumerate(tensors)])
+    return tuple(
+        [value if type(value) is Tensor else _number(primitive, i, value, dtype) for i, value in enumerate(tensors)]
+    )
 
 
 def _number(primitive: Primitive, position: int, value: Any, dtype: Any) -> Tensor:
     if position in primitive.integer_inputs:
         return constant(value)
-    result = constant(value, dtype)
+    try:
+        result = None if value is None else constant(value, dtype if dtype in FLOATS else None)
+    except (TypeError, ValueError):
+        result = None
+    if result is None or result.dtype.kind not in "fiub":
+        kind = type(value).__name__
+        raise TypeError(f"{primitive.name}: input {position} is a {kind}, expected a tensor, an array or a number")
     if result.dtype not in FLOATS and primitive.jvp is not None:
         raise TypeError(f"{primitive.name}: input {position} is {result.dtype}, expected float32 or float64")
     return result
 
 
 def _residual(primitive: Primitive, position: int, value: Tensor) -> Tensor:
-    """Integers and masks are locally constant and free to use; a floating residual is not, and would lose its derivative."""
+    """Integers and masks are locally constant, and free to use; a floating residual would lose its derivative."""
     if value.dtype not in FLOATS:
         return constant(value.data)
     if position not in primitive.residual_inputs:
         owner = value.node.primitive.name  # type: ignore[union-attr]  # residuals have a primitive
-        raise TypeError(f"{primitive.name}: input {position} is a residual of {owner}, whose derivatives would be lost here")
+        raise TypeError(
+            f"{primitive.name}: input {position} is a residual of {owner}, whose derivatives would be lost here"
+        )
     return value
 
 
 def each(*rules: Callable[..., Tangent] | None) -> Callable[..., Sequence[Tangent]]:
-    """A vjp rule from one function an input: `rule(g, y, *inputs, **static)`; None where the input has no derivative."""
+    """A vjp rule from one function an input, `rule(g, y, *inputs, **static)`, or None where it has no derivative."""
 
     def vjp(wanted: Sequence[bool], *args: Any, **static: Any) -> Sequence[Tangent]:
         return [

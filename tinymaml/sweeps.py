@@ -1,7 +1,8 @@
 """The two sweeps over the recorded graph. Everything that differentiates is made of them.
 
-Both visit the nodes that lie between some inputs and some outputs, in the order in which they were made or in the reverse
-of it. The inputs are taken as independent variables: the sweeps stop there, whatever the inputs were made of themselves.
+Both visit the nodes that lie between some inputs and some outputs, in the order in which they were made or in the
+reverse of it. The inputs are taken as independent variables: the sweeps stop there, whatever the inputs were made of
+themselves.
 """
 
 from __future__ import annotations
@@ -58,8 +59,8 @@ def pull(outputs: Sequence[Tensor], inputs: Sequence[Tensor], cotangents: Sequen
 def push(outputs: Sequence[Tensor], inputs: Sequence[Tensor], tangents: Sequence[Tangent]) -> list[Tangent]:
     """Forward mode: carry tangents of the inputs on to the outputs.
 
-    Returns for every output Jv, recorded; None where it depends on no input that has a tangent. The values along the way
-    are those recorded already: nothing is computed again.
+    Returns for every output Jv, recorded; None where it depends on no input that has a tangent. The values along the
+    way are those recorded already: nothing is computed again.
     """
     known: dict[tuple[Node, int], Tensor] = {}
     for tensor, tangent in zip(inputs, tangents, strict=True):
@@ -79,13 +80,17 @@ def push(outputs: Sequence[Tensor], inputs: Sequence[Tensor], tangents: Sequence
 
 
 def between(outputs: Sequence[Tensor], inputs: Sequence[Tensor]) -> tuple[list[Node], set[Node]]:
-    """The nodes that the outputs are made of and that depend on an input, oldest first; and the same with the inputs' nodes.
+    """The nodes that the outputs are made of and that depend on an input, oldest first; and the same with the inputs'
+    nodes.
 
-    Nothing older than the oldest input is visited, so the cost is that of the part between, however long the graph below.
+    Nothing older than the oldest input is visited, so the cost is that of the part between, however long the graph
+    below.
     """
     reached = {tensor.node for tensor in inputs}
     if any([node.root == CONSTANT for node in reached]):
-        raise ValueError("an input of a sweep is a constant, of which no history is recorded; make it Tensor(array) first")
+        raise ValueError(
+            "an input of a sweep is a constant, of which no history is recorded; make it Tensor(array) first"
+        )
     serials = [node.serial for node in reached]
     oldest, youngest = min(serials, default=0), max(serials, default=0)
     seen = set(reached)

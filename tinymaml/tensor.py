@@ -1,12 +1,12 @@
 """The recorded graph: applying a primitive to a `Tensor` records a `Node`.
 
-A node holds the primitive, its inputs, its static settings and its output arrays; a tensor is a pair (node, index of the
-output). Edges point from results to what they were made of and nowhere back, so that there are no reference cycles: a graph
-is freed the moment its last result is dropped.
+A node holds the primitive, its inputs, its static settings and its output arrays; a tensor is a pair (node, index of
+the output). Edges point from results to what they were made of and nowhere back, so that there are no reference
+cycles: a graph is freed the moment its last result is dropped.
 
-Every node has two numbers. Its `serial` says when it was made; inputs are always older than outputs, so sorting by it sorts
-the graph. Its `root` is the serial of the oldest variable that it depends on (`CONSTANT` when it depends on none); a node
-that depends on no variable keeps no inputs, so plain arithmetic on constants grows no graph.
+Every node has two numbers. Its `serial` says when it was made; inputs are always older than outputs, so sorting by it
+sorts the graph. Its `root` is the serial of the oldest variable that it depends on (`CONSTANT` when it depends on
+none); a node that depends on no variable keeps no inputs, so plain arithmetic on constants grows no graph.
 """
 
 from __future__ import annotations
@@ -55,11 +55,13 @@ class Node:
 class Tensor:
     """An array whose history is recorded. `Tensor(array)` is a new variable: a leaf one may differentiate by.
 
-    Tensors are never changed in place. Arithmetic, comparisons, indexing and the methods below follow NumPy, except that
-    dtypes are never mixed: Python numbers take the tensor's dtype, anything else must have it already (see `astype`).
+    Tensors are never changed in place. Arithmetic, comparisons, indexing and the methods below follow NumPy, except
+    that dtypes are never mixed: Python numbers take the tensor's dtype, anything else must have it already (see
+    `astype`).
 
     Args:
-        value: anything `numpy.asarray` takes, of dtype float32 or float64. The array is not copied: leave it alone afterwards.
+        value: anything `numpy.asarray` takes, of dtype float32 or float64. The array is not copied: leave it alone
+        afterwards.
 
     Raises:
         TypeError: the value is not of a floating dtype.
@@ -108,7 +110,7 @@ class Tensor:
         return self.data.dtype
 
     @property
-    def T(self) -> Tensor:  # noqa: N802  (NumPy's name)
+    def T(self) -> Tensor:
         return OPERATORS["transpose"](self)
 
     def __len__(self) -> int:
@@ -135,7 +137,7 @@ class Tensor:
 
     def item(self) -> float | int | bool:
         """The value of a tensor with one element as a Python number."""
-        return self.data.item()  # type: ignore[no-any-return]
+        return self.data.item()
 
     def __float__(self) -> float:
         return float(self.data)
@@ -227,7 +229,9 @@ class Tensor:
         return OPERATORS["reshape"](self, shape[0] if len(shape) == 1 and not isinstance(shape[0], int) else shape)
 
     def transpose(self, *axes: Any) -> Tensor:
-        return OPERATORS["transpose"](self, axes[0] if len(axes) == 1 and not isinstance(axes[0], int) else axes or None)
+        return OPERATORS["transpose"](
+            self, axes[0] if len(axes) == 1 and not isinstance(axes[0], int) else axes or None
+        )
 
     def astype(self, dtype: Any) -> Tensor:
         return OPERATORS["astype"](self, dtype)

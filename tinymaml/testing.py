@@ -8,7 +8,7 @@ of the arrays and of the cotangents or tangents, and are checked the same way, a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -187,6 +187,7 @@ def _check_parts(point: _Point) -> None:
 
 def _check_second(point: _Point) -> None:
     """The Hessian of <g, function(x)>: three ways to its product with v, and its symmetry."""
+    point = replace(point, order=point.order + 1)
     xs, ys = point.record()
     gradient = point.pull(ys, xs, point.gs)
     product = point.push(gradient, xs, point.vs)

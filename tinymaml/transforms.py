@@ -16,7 +16,7 @@ from tinymaml import tree
 from tinymaml.ops import add, as_tensor, divide, multiply, ones_like, reshape, stack, subtract, zeros_like
 from tinymaml.ops.elementwise import identity
 from tinymaml.sweeps import pull, push
-from tinymaml.tensor import CONSTANT, Array, Tensor, constant, is_array, now
+from tinymaml.tensor import CONSTANT, FLOATS, Array, Tensor, constant, is_array, now
 from tinymaml.tree import Tree
 
 MODES = ("forward-over-reverse", "reverse-over-reverse", "reverse-over-forward", "finite-difference")
@@ -32,6 +32,12 @@ def enter(value: Any) -> Tensor:
 def leave(result: Tensor, mark: int) -> Array | Tensor:
     """The result as an array, or as the tensor it is if it depends on a variable older than `mark`."""
     return result if result.node.root < mark else result.data
+
+
+def _mark(mark: int, given: Sequence[Tensor]) -> int:
+    """The mark for what is made later of a record and of tensors: if they are younger variables it still depends on
+    them."""
+    return mark if all(x.node.root == CONSTANT for x in given) else CONSTANT
 
 
 def _leave_tree(results: Tree, mark: int) -> Tree:
@@ -76,17 +82,20 @@ def _like(name: str, given: Tree, structure: tree.Structure, variables: Sequence
 
 
 def _scalar(value: Any) -> Tensor:
-    if not isinstance(value, Tensor):
-        value = as_tensor(value)
+    value = as_tensor(value)
+    if value.dtype not in FLOATS:
+        raise TypeError(f"the function to differentiate must return a floating number, got {value.dtype}")
     if value.shape != ():
-        raise ValueError(f"the function to differentiate must return one number, got shape {value.shape}; take sum() or mean()")
+        raise ValueError(
+            f"the function to differentiate must return one number, got shape {value.shape}; take sum() or mean()"
+        )
     return value
 
 
 class Record:
     """A function's value at some variables, recorded, and what the sweeps make of it.
 
-    The value may have any shape; gradient and Hessian are those of its sum (so of each task's loss by its own parameters).
+    The value may have any shape; gradient and Hessian are those of its sum (so each task's loss by its own parameters).
     """
 
     def __init__(self, function: Callable[[Sequence[Tensor]], Tensor], variables: Sequence[Tensor]) -> None:
@@ -143,8 +152,7 @@ def value_and_grad(function: Callable[..., Any], argnums: int | Sequence[int] = 
 
     The result raises TypeError when asked for the gradient by an integer, ValueError if the value is not one number.
     """
-    several = not isinstance(argnums, int)
-    positions = tuple(argnums) if several else (argnums,)  # type: ignore[arg-type]  # mypy does not follow `several`
+    positions = (argnums,) if isinstance(argnums, int) else tuple(argnums)
 
     def transformed(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
         if any(not 0 <= i < len(args) for i in positions):
@@ -157,7 +165,7 @@ def value_and_grad(function: Callable[..., Any], argnums: int | Sequence[int] = 
         value = _scalar(function(*filled, **kwargs))
         found = _or_zeros(pull([value], variables, [ones_like(value)]), variables)
         grads = tree.unflatten(structure, found)
-        return _leave_tree((value, grads if several else grads[0]), mark)  # type: ignore[no-any-return]
+        return _leave_tree((value, grads[0] if isinstance(argnums, int) else grads), mark)
 
     return transformed
 
@@ -178,20 +186,22 @@ def vjp(function: Callable[..., Any], *primals: Tree) -> tuple[Any, Callable[[Tr
     def pullback(cotangent: Tree) -> tuple[Tree, ...]:
         gs = _like("the cotangent", cotangent, out_structure, outputs)
         found = _or_zeros(pull(outputs, variables, gs), variables)
-        return _leave_tree(tree.unflatten(structure, found), mark)  # type: ignore[no-any-return]
+        return _leave_tree(tree.unflatten(structure, found), _mark(mark, gs))
 
     return _leave_tree(tree.unflatten(out_structure, outputs), mark), pullback
 
 
 def jvp(function: Callable[..., Any], primals: Sequence[Tree], tangents: Sequence[Tree]) -> tuple[Any, Any]:
     """(value, Jv): both like the output of `function`. `tangents` is like `primals`, a sequence of the arguments."""
+    if not isinstance(primals, list | tuple) or not isinstance(tangents, list | tuple):
+        raise TypeError("jvp: primals and tangents are sequences with one entry for each argument of the function")
     mark = now()
     variables, structure = _enter_tree(tuple(primals), "the primals")
     ts = _like("the tangents", tuple(tangents), structure, variables)
     outputs, out_structure = tree.flatten(function(*tree.unflatten(structure, variables)))
     outputs = [as_tensor(y) for y in outputs]
     found = _or_zeros(push(outputs, variables, ts), outputs)
-    return _leave_tree((tree.unflatten(out_structure, outputs), tree.unflatten(out_structure, found)), mark)  # type: ignore[no-any-return]
+    return _leave_tree((tree.unflatten(out_structure, outputs), tree.unflatten(out_structure, found)), mark)
 
 
 def hvp(function: Callable[..., Any], params: Tree, v: Tree, *args: Any, mode: str = MODES[0]) -> Tree:
@@ -228,8 +238,9 @@ def grad_and_hvp(function: Callable[..., Any], params: Tree, *args: Any) -> tupl
     record = Record(lambda xs: _scalar(function(tree.unflatten(structure, xs), *args)), variables)
 
     def product(v: Tree) -> Tree:
-        found = _or_zeros(record.hessian_product(_like("v", v, structure, variables)), variables)
-        return _leave_tree(tree.unflatten(structure, found), mark)
+        vs = _like("v", v, structure, variables)
+        found = _or_zeros(record.hessian_product(vs), variables)
+        return _leave_tree(tree.unflatten(structure, found), _mark(mark, vs))
 
     grads = tree.unflatten(structure, _or_zeros(record.gradient, variables))
     value, grads = _leave_tree((record.value, grads), mark)
@@ -237,7 +248,8 @@ def grad_and_hvp(function: Callable[..., Any], params: Tree, *args: Any) -> tupl
 
 
 def hessian(function: Callable[..., Any], params: Tree, *args: Any) -> Tree:
-    """The whole Hessian by `params`, for small problems: a tree of trees, H[i][j] of shape (*params[i].shape, *params[j].shape).
+    """The whole Hessian by `params`, for small problems: a tree of trees, H[i][j] has params[i]'s axes, then
+    params[j]'s.
 
     One Hessian-vector product for every number in params.
     """
@@ -264,4 +276,3 @@ def _stacked(parts: Sequence[Any], shape: tuple[int, ...], like: Tensor) -> Any:
     if any(isinstance(part, Tensor) for part in parts):
         return reshape(stack(parts), shape)
     return np.stack(parts).reshape(shape)
-

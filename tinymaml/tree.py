@@ -77,7 +77,8 @@ def _build(structure: Structure, leaves: Iterator[Any]) -> Tree:
         return None
     if issubclass(kind, dict):
         return kind(zip(keys, built, strict=True))
-    return kind(*built) if hasattr(kind, "_fields") else kind(built)
+    make: Any = kind
+    return make(*built) if hasattr(kind, "_fields") else make(built)
 
 
 def map(function: Callable[..., Any], tree: Tree, *rest: Tree) -> Tree:  # noqa: A001
@@ -130,7 +131,7 @@ def paths(tree: Tree) -> list[str]:
 
 
 def spread(prefix: Tree, structure: Structure, name: str) -> list[Any]:
-    """One leaf of `prefix` for every leaf of `structure`: a leaf where the structure has a container stands for all of it.
+    """One leaf of `prefix` for every leaf of `structure`: a leaf at the place of a container stands for all of it.
 
     So `False`, `[False, True]` and a tree with a value at every parameter are all good. `name` is for the error.
     """

@@ -1,4 +1,4 @@
-"""Kernels for the CPU: one module a family. Each is plain NumPy; where Numba is installed, those of `compiled/` take over.
+"""Kernels for the CPU, one module a family, in plain NumPy; where Numba is installed, those of `compiled/` take over.
 
 `kernel(outs, ins, **static)` writes into the arrays `outs`; a view returns another look at its input. Set
 `TINYMAML_NUMBA=0` to stay with NumPy, the reference.
@@ -29,7 +29,7 @@ def numpy_kernel(name: str) -> Callable[..., Any]:
     found = getattr(importlib.import_module(f"{__name__}.{family}"), own, None)
     if found is None:
         raise KeyError(f"there is no kernel {name!r}")
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 @cache

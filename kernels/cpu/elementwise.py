@@ -62,7 +62,7 @@ def power_of(outs: Arrays, ins: Arrays, exponent: float) -> None:
 
 
 def sigmoid(outs: Arrays, ins: Arrays) -> None:
-    """1 / (1 + exp(-x)); exp is only taken of negative numbers, so nothing overflows and small values keep their digits."""
+    """1 / (1 + exp(-x)); exp is only taken of negative numbers: nothing overflows, small values keep their digits."""
     (x,), (y,) = ins, outs
     small = np.exp(-np.abs(x))
     np.divide(np.where(x >= 0, 1, small), 1 + small, out=y)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ Arrays = Sequence[Any]
 def mse(outs: Arrays, ins: Arrays) -> None:
     """The mean of (p - t)^2 over all axes but the first."""
     p, t = ins
-    difference = (p - t).reshape(len(p), -1)
+    difference = (p - t).reshape(len(p), math.prod(p.shape[1:]))
     np.divide(np.einsum("tn,tn->t", difference, difference), difference.shape[1], out=outs[0])
 
 

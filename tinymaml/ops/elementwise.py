@@ -1,7 +1,8 @@
 """Elementwise primitives, with NumPy's broadcasting.
 
-Most are declared by their partial derivatives alone, from which both rules follow: the tangent of the output is the sum of
-tangent x partial, the cotangent of an input is cotangent x partial, summed over the axes along which it was broadcast.
+Most are declared by their partial derivatives alone, from which both rules follow: the tangent of the output is the
+sum of tangent x partial, the cotangent of an input is cotangent x partial, summed over the axes along which it was
+broadcast.
 """
 
 from __future__ import annotations
@@ -37,7 +38,9 @@ def _specs(name: str, result: Any = None) -> Callable[..., Sequence[Spec]]:
                 try:
                     shape = broadcast_shapes(*shapes)
                 except ValueError:
-                    raise ValueError(f"{name}: shapes {', '.join(map(str, shapes))} do not broadcast together") from None
+                    raise ValueError(
+                        f"{name}: shapes {', '.join(map(str, shapes))} do not broadcast together"
+                    ) from None
                 break
         return ((shape, result or arrays[-1].dtype),)
 
@@ -81,14 +84,14 @@ def _linear_jvp(combine: Callable[..., Tangent]) -> Callable[..., Tangent]:
 
 # Arithmetic.
 
-add = Primitive(
+add: Primitive = Primitive(
     "add",
     kernel("elementwise.add"),
     _specs("add"),
     vjp=each(lambda g, y, a, b: sum_to(g, a.shape), lambda g, y, a, b: sum_to(g, b.shape)),
     jvp=_linear_jvp(add_tangents),
 )
-negative = Primitive(
+negative: Primitive = Primitive(
     "negative",
     kernel("elementwise.negative"),
     _specs("negative"),
@@ -103,16 +106,15 @@ def _subtract_tangents(one: Tangent, other: Tangent) -> Tangent:
     return negative(other) if one is None else subtract(one, other)
 
 
-subtract = Primitive(
+subtract: Primitive = Primitive(
     "subtract",
     kernel("elementwise.subtract"),
     _specs("subtract"),
     vjp=each(lambda g, y, a, b: sum_to(g, a.shape), lambda g, y, a, b: sum_to(negative(g), b.shape)),
     jvp=_linear_jvp(_subtract_tangents),
 )
-multiply = from_partials("multiply", lambda y, a, b: b, lambda y, a, b: a)
-divide = from_partials("divide", lambda y, a, b: divide(1.0, b), lambda y, a, b: negative(divide(y, b)))
-
+multiply: Primitive = from_partials("multiply", lambda y, a, b: b, lambda y, a, b: a)
+divide: Primitive = from_partials("divide", lambda y, a, b: divide(1.0, b), lambda y, a, b: negative(divide(y, b)))
 
 
 def _descend_jvp(tangents: Sequence[Tangent], y: Tensor, x: Tensor, rate: Tensor, g: Tensor) -> Tangent:
@@ -122,7 +124,7 @@ def _descend_jvp(tangents: Sequence[Tangent], y: Tensor, x: Tensor, rate: Tensor
 
 
 # descend(x, rate, g) = x - rate g in one pass: a step of gradient descent.
-descend = Primitive(
+descend: Primitive = Primitive(
     "descend",
     kernel("elementwise.descend"),
     _specs("descend"),
@@ -136,11 +138,11 @@ descend = Primitive(
 
 # Powers. A constant exponent n gives n xⁿ⁻¹, which is right at 0 and below it; a variable one needs a logarithm.
 
-_power_of = from_partials(
+_power_of: Primitive = from_partials(
     "power_of",
     lambda y, x, exponent: multiply(power(x, exponent - 1), float(exponent)),
 )
-_power = from_partials(
+_power: Primitive = from_partials(
     "power",
     lambda y, x, n: multiply(n, _power(x, where(equal(n, 0.0), 1.0, subtract(n, 1.0)))),
     lambda y, x, n: multiply(y, log(where(equal(x, 0.0), 1.0, x))),
@@ -158,17 +160,17 @@ def power(x: Any, exponent: Any) -> Tensor:
 
 # Functions of one argument.
 
-exp = from_partials("exp", lambda y, x: y)
-expm1 = from_partials("expm1", lambda y, x: add(y, 1.0))
-log = from_partials("log", lambda y, x: divide(1.0, x))
-log1p = from_partials("log1p", lambda y, x: divide(1.0, add(x, 1.0)))
-sqrt = from_partials("sqrt", lambda y, x: divide(0.5, y))
-sin = from_partials("sin", lambda y, x: cos(x))
-cos = from_partials("cos", lambda y, x: negative(sin(x)))
-tanh = from_partials("tanh", lambda y, x: subtract(1.0, multiply(y, y)))
-sigmoid = from_partials("sigmoid", lambda y, x: multiply(y, subtract(1.0, y)))
-softplus = from_partials("softplus", lambda y, x: sigmoid(x))
-abs = from_partials("abs", lambda y, x: sign(x))  # noqa: A001
+exp: Primitive = from_partials("exp", lambda y, x: y)
+expm1: Primitive = from_partials("expm1", lambda y, x: add(y, 1.0))
+log: Primitive = from_partials("log", lambda y, x: divide(1.0, x))
+log1p: Primitive = from_partials("log1p", lambda y, x: divide(1.0, add(x, 1.0)))
+sqrt: Primitive = from_partials("sqrt", lambda y, x: divide(0.5, y))
+sin: Primitive = from_partials("sin", lambda y, x: cos(x))
+cos: Primitive = from_partials("cos", lambda y, x: negative(sin(x)))
+tanh: Primitive = from_partials("tanh", lambda y, x: subtract(1.0, multiply(y, y)))
+sigmoid: Primitive = from_partials("sigmoid", lambda y, x: multiply(y, subtract(1.0, y)))
+softplus: Primitive = from_partials("softplus", lambda y, x: sigmoid(x))
+abs: Primitive = from_partials("abs", lambda y, x: sign(x))  # noqa: A001
 
 
 # Locally constant: comparisons and the sign.
@@ -178,13 +180,13 @@ def _locally_constant(name: str, result: Any = np.bool_) -> Primitive:
     return Primitive(name, kernel(f"elementwise.{name}"), _specs(name, result), vjp=None, jvp=None)
 
 
-greater = _locally_constant("greater")
-greater_equal = _locally_constant("greater_equal")
-less = _locally_constant("less")
-less_equal = _locally_constant("less_equal")
-equal = _locally_constant("equal")
-not_equal = _locally_constant("not_equal")
-sign = _locally_constant("sign", None)
+greater: Primitive = _locally_constant("greater")
+greater_equal: Primitive = _locally_constant("greater_equal")
+less: Primitive = _locally_constant("less")
+less_equal: Primitive = _locally_constant("less_equal")
+equal: Primitive = _locally_constant("equal")
+not_equal: Primitive = _locally_constant("not_equal")
+sign: Primitive = _locally_constant("sign", None)
 
 
 # Piecewise linear: a choice that is locally constant, and linear given it.
@@ -197,7 +199,7 @@ def _where_jvp(tangents: Sequence[Tangent], y: Tensor, condition: Tensor, a: Ten
     return _fit(where(condition, 0.0 if ta is None else ta, 0.0 if tb is None else tb), y)
 
 
-where = Primitive(
+where: Primitive = Primitive(
     "where",
     kernel("elementwise.where"),
     _specs("where"),
@@ -211,14 +213,14 @@ where = Primitive(
 )
 
 # gate(g, y): g where y > 0, else 0. It is ReLU's derivative applied, by the sign of ReLU's own output.
-gate = Primitive(
+gate: Primitive = Primitive(
     "gate",
     kernel("elementwise.gate"),
     _specs("gate"),
     vjp=each(lambda g, z, h, y: sum_to(gate(g, y), h.shape), None),
     jvp=lambda tangents, z, h, y: None if tangents[0] is None else _fit(gate(tangents[0], y), z),
 )
-relu = Primitive(
+relu: Primitive = Primitive(
     "relu",
     kernel("elementwise.relu"),
     _specs("relu"),
@@ -250,15 +252,15 @@ def clip(x: Any, low: float | None, high: float | None) -> Tensor:
 # Identities.
 
 # A fresh node with the same values: where a transform starts, so that its input is a variable of its own.
-identity = Primitive(
+identity: Primitive = Primitive(
     "identity",
     view("shape.identity"),
     None,
     vjp=each(lambda g, y, x: g),
     jvp=lambda tangents, y, x: tangents[0],
 )
-stop_gradient = Primitive("stop_gradient", view("shape.identity"), None, vjp=None, jvp=None)
-_astype = Primitive(
+stop_gradient: Primitive = Primitive("stop_gradient", view("shape.identity"), None, vjp=None, jvp=None)
+_astype: Primitive = Primitive(
     "astype",
     kernel("elementwise.astype"),
     lambda x, dtype: ((x.shape, dtype),),
@@ -279,5 +281,10 @@ def astype(x: Any, dtype: Any) -> Tensor:
 
 
 def as_tensor(x: Any) -> Tensor:
-    """x itself if it is a tensor, else a constant."""
-    return x if isinstance(x, Tensor) else constant(x)
+    """x itself if it is a tensor, else a constant. Raises TypeError for what is not numbers."""
+    if isinstance(x, Tensor):
+        return x
+    found = constant(x)
+    if found.dtype.kind not in "fiub":
+        raise TypeError(f"expected a tensor, an array or a number, got {type(x).__name__}")
+    return found

@@ -1,8 +1,8 @@
 """Products of matrices: one primitive, closed under differentiation.
 
-`linear(a, b, c) = op(a) op(b) + c` on stacks of matrices, where op transposes or not. The gradients in a and in b are the
-same primitive on other operands, its tangent is two of them, the second adding to the first. So one kernel serves every
-order and both modes.
+`linear(a, b, c) = op(a) op(b) + c` on stacks of matrices, where op transposes or not. The gradients in a and in b are
+the same primitive on other operands, its tangent is two of them, the second adding to the first. So one kernel serves
+every order and both modes.
 """
 
 from __future__ import annotations
@@ -11,13 +11,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from tinymaml.device import kernel
-from tinymaml.ops.elementwise import as_tensor, broadcast_shapes
+from tinymaml.ops.elementwise import add, as_tensor, broadcast_shapes
 from tinymaml.ops.shape import broadcast_to, expand_dims, reshape, squeeze, sum_to, swapaxes
 from tinymaml.primitive import Primitive, Spec, Tangent
 from tinymaml.tensor import Array, Tensor
 
 
 def _specs(a: Array, b: Array, c: Array | None = None, *, ta: bool, tb: bool) -> Sequence[Spec]:
+    if a.ndim < 2 or b.ndim < 2:
+        raise ValueError(f"matrix product: {a.shape} and {b.shape} need two axes or more; see matmul for vectors")
     n, k = (a.shape[-1], a.shape[-2]) if ta else a.shape[-2:]
     k2, o = (b.shape[-1], b.shape[-2]) if tb else b.shape[-2:]
     if k != k2:
@@ -63,11 +65,12 @@ def _jvp(
     return total if total is None else broadcast_to(total, y.shape)
 
 
-_linear = Primitive("linear", kernel("linear.linear"), _specs, _vjp, _jvp)
+_linear: Primitive = Primitive("linear", kernel("linear.linear"), _specs, _vjp, _jvp)
 
 
 def linear(a: Any, b: Any, c: Any = None, *, ta: bool = False, tb: bool = False) -> Tensor:
-    """op(a) op(b) + c for stacks of matrices a[..., n, k] and b[..., k, o]; `ta`, `tb` transpose the last two axes first.
+    """op(a) op(b) + c for stacks of matrices a[..., n, k] and b[..., k, o]; `ta`, `tb` transpose the last two axes
+    first.
 
     Leading axes broadcast; c broadcasts to the result.
     """
@@ -91,6 +94,8 @@ def dense(x: Any, w: Any, b: Any = None) -> Tensor:
     if w.shape[0] == 1 < x.shape[0] and (b is None or b.shape[0] == 1):
         rows = reshape(x, (1, x.shape[0] * x.shape[1], x.shape[2]))
         return reshape(linear(rows, w, b), (x.shape[0], x.shape[1], w.shape[2]))
+    if b is not None and b.shape[0] > max(x.shape[0], w.shape[0]):
+        return add(linear(x, w), b)  # only the bias is per task
     return linear(x, w, b)
 
 

@@ -42,7 +42,7 @@ def _mse_jvp(tangents: Sequence[Tangent], y: Tensor, prediction: Tensor, target:
     return multiply(sum_per_task(multiply(tangent, subtract(prediction, target))), _scale(prediction))
 
 
-_mse = Primitive("mse", kernel("losses.mse"), _mse_specs, _mse_vjp, _mse_jvp)
+_mse: Primitive = Primitive("mse", kernel("losses.mse"), _mse_specs, _mse_vjp, _mse_jvp)
 
 
 def _difference_vjp(
@@ -54,9 +54,7 @@ def _difference_vjp(
     return dp, dt, dh
 
 
-def _difference_jvp(
-    tangents: Sequence[Tangent], z: Tensor, p: Tensor, t: Tensor, h: Tensor, scale: float
-) -> Tangent:
+def _difference_jvp(tangents: Sequence[Tangent], z: Tensor, p: Tensor, t: Tensor, h: Tensor, scale: float) -> Tangent:
     dp, dt, dh = tangents
     total = None if dh is None else _scaled_difference(p, t, dh, scale=scale)
     if dp is not None and dt is not None:
@@ -68,7 +66,7 @@ def _difference_jvp(
 
 
 # The gradient of mse, in one pass: scale h (p - t), with one h a task.
-_scaled_difference = Primitive(
+_scaled_difference: Primitive = Primitive(
     "scaled_difference",
     kernel("losses.scaled_difference"),
     lambda p, t, h, scale: ((p.shape, p.dtype),),
@@ -119,4 +117,3 @@ def softmax_cross_entropy(logits: Any, labels: Any) -> Tensor:
     chosen = take_along_axis(logits, labels.data[..., None], -1)
     loss = subtract(logsumexp(logits, -1, keepdims=True), chosen)
     return mean(reshape(loss, (loss.shape[0], -1)), 1)
-

@@ -11,7 +11,6 @@ import numpy as np
 from tinymaml.device import kernel
 from tinymaml.ops.elementwise import as_tensor, exp, multiply, subtract
 from tinymaml.ops.shape import (
-    getitem,
     normal_axes,
     reshape,
     scatter_add,
@@ -61,7 +60,7 @@ def _grid(index: Tensor) -> tuple[Any, ...]:
 
 
 # max_last(x[..., n]) -> (y[..., 1], index[..., 1]): the first of the largest. Linear given the index.
-_max_last = Primitive(
+_max_last: Primitive = Primitive(
     "max_last",
     kernel("reduce.max_last"),
     _last_specs,
@@ -85,7 +84,7 @@ def _logsumexp_jvp(tangents: Sequence[Tangent], y: Tensor, x: Tensor, shape: tup
 
 
 # logsumexp with the reduced axes kept: its derivative is the softmax, exp(x - y).
-_logsumexp = Primitive(
+_logsumexp: Primitive = Primitive(
     "logsumexp",
     kernel("reduce.logsumexp"),
     lambda x, shape: ((shape, x.dtype),),

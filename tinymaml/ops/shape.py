@@ -1,7 +1,8 @@
 """Moving numbers about: views (reshape, transpose, broadcast, slice), their adjoints, gather and scatter, joining.
 
 All are linear, so each is its own tangent rule and the adjoint of another of them:
-reshape <-> reshape, transpose <-> transpose, broadcast_to <-> sum_to, slice and gather <-> scatter, concatenate <-> slices.
+reshape <-> reshape, transpose <-> transpose, broadcast_to <-> sum_to, slice and gather <-> scatter, concatenate <->
+slices.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from tinymaml.device import kernel, view
-from tinymaml.primitive import Primitive, Spec, Tangent, each
+from tinymaml.primitive import Primitive, Spec, Tangent
 from tinymaml.tensor import Array, Tensor, constant, is_array
 
 Shape = tuple[int, ...]
@@ -42,15 +43,19 @@ def _tensor(x: Any) -> Tensor:
 
 # Views.
 
-_reshape = _linear("reshape", view("shape.reshape"), None, lambda g, x, shape: _reshape(g, shape=x.shape))
-_transpose = _linear(
+_reshape: Primitive = _linear("reshape", view("shape.reshape"), None, lambda g, x, shape: _reshape(g, shape=x.shape))
+_transpose: Primitive = _linear(
     "transpose",
     view("shape.transpose"),
     None,
     lambda g, x, axes: _transpose(g, axes=tuple(sorted(range(len(axes)), key=axes.__getitem__))),
 )
-_broadcast_to = _linear("broadcast_to", view("shape.broadcast_to"), None, lambda g, x, shape: sum_to(g, x.shape))
-_slice = _linear("slice", view("shape.slice"), None, lambda g, x, index: _scatter(g, index=index, shape=x.shape))
+_broadcast_to: Primitive = _linear(
+    "broadcast_to", view("shape.broadcast_to"), None, lambda g, x, shape: sum_to(g, x.shape)
+)
+_slice: Primitive = _linear(
+    "slice", view("shape.slice"), None, lambda g, x, index: _scatter(g, index=index, shape=x.shape)
+)
 
 
 def reshape(x: Any, shape: int | Sequence[int]) -> Tensor:
@@ -99,7 +104,9 @@ def _sum_to_specs(x: Array, shape: Shape) -> Sequence[Spec]:
     return ((shape, x.dtype),)
 
 
-_sum_to = _linear("sum_to", kernel("shape.sum_to"), _sum_to_specs, lambda g, x, shape: broadcast_to(g, x.shape))
+_sum_to: Primitive = _linear(
+    "sum_to", kernel("shape.sum_to"), _sum_to_specs, lambda g, x, shape: broadcast_to(g, x.shape)
+)
 
 
 def sum_to(x: Tensor, shape: Shape) -> Tensor:
@@ -133,7 +140,7 @@ def squeeze(x: Any, axis: int | Sequence[int] | None = None) -> Tensor:
     return reshape(x, [n for i, n in enumerate(x.shape) if i not in drop])
 
 
-# Indexing: `index` is a tuple of slices, integers, None, Ellipsis, and `ARRAY` where an index array comes in as an input.
+# Indexing: `index` is a tuple of slices, integers, None, Ellipsis, and `ARRAY` where an index array is an input.
 
 
 class _Array:
@@ -157,14 +164,14 @@ def _gather_specs(x: Array, *arrays: Array, index: tuple[Any, ...]) -> Sequence[
     return ((empty[fill(index, arrays)].shape, x.dtype),)
 
 
-_gather = _linear(
+_gather: Primitive = _linear(
     "gather",
     kernel("shape.gather"),
     _gather_specs,
     lambda g, x, *arrays, index: _scatter(g, *arrays, index=index, shape=x.shape),
     integer_inputs=tuple(range(1, 32)),
 )
-_scatter = _linear(
+_scatter: Primitive = _linear(
     "scatter",
     kernel("shape.scatter"),
     lambda g, *arrays, index, shape: ((shape, g.dtype),),
@@ -173,10 +180,12 @@ _scatter = _linear(
 )
 
 
-def _parse(index: Any) -> tuple[tuple[Any, ...], list[Array]]:
+def _parse(index: Any, shape: Shape) -> tuple[tuple[Any, ...], list[Array]]:
     """A NumPy index as its static part and its arrays of integers; a mask becomes the places where it is true."""
     static: list[Any] = []
     arrays: list[Array] = []
+    plain: list[Any] = []
+    masks = False
     for part in index if isinstance(index, tuple) else (index,):
         if isinstance(part, int | np.integer) and not isinstance(part, bool):
             static.append(int(part))
@@ -184,20 +193,25 @@ def _parse(index: Any) -> tuple[tuple[Any, ...], list[Array]]:
             static.append(part)
         else:
             array = np.asarray(part.data if isinstance(part, Tensor) else part)
-            if array.dtype == np.bool_:
-                found = array.nonzero()
+            if array.dtype == np.bool_ and array.ndim:
+                masks, part, found = True, array, array.nonzero()
             elif array.dtype.kind in "iu" or array.size == 0:
-                found = (array.astype(np.intp),)
+                part = array.astype(np.intp)
+                found = (part,)
             else:
-                raise TypeError(f"an index must be of integers or booleans, got {array.dtype}")
+                raise TypeError(f"an index must be of integers or masks, got {array.dtype} of shape {array.shape}")
             static += [ARRAY] * len(found)
             arrays += found
+        plain.append(part)
+    if masks:  # NumPy raises IndexError if one does not fit, which the places where it is true would not
+        np.broadcast_to(np.False_, shape)[tuple(plain)]
     return tuple(static), arrays
 
 
 def getitem(x: Any, index: Any) -> Tensor:
     """x[index] as in NumPy: slices are views; integer and boolean arrays gather copies. Indices carry no derivative."""
-    static, arrays = _parse(index)
+    x = _tensor(x)
+    static, arrays = _parse(index, x.shape)
     return _gather(x, *arrays, index=static) if arrays else _slice(x, index=static)
 
 
@@ -209,7 +223,8 @@ def take(x: Any, indices: Any, axis: int) -> Tensor:
 
 
 def take_along_axis(x: Any, indices: Any, axis: int) -> Tensor:
-    """For every place of `indices` the entry of x there along an axis, as `numpy.take_along_axis`: the label's logit."""
+    """For every place of `indices` the entry of x there along an axis, as `numpy.take_along_axis`: the label's
+    logit."""
     x, found = _tensor(x), _integers("take_along_axis", indices)
     axis = normal_axis("take_along_axis", axis, x.ndim)
     if found.ndim != x.ndim:
@@ -221,7 +236,7 @@ def take_along_axis(x: Any, indices: Any, axis: int) -> Tensor:
 def scatter_add(x: Any, index: Any, updates: Any) -> Tensor:
     """A new tensor: x with `updates` added at x[index]; where an index comes twice, both are added."""
     x = _tensor(x)
-    static, arrays = _parse(index)
+    static, arrays = _parse(index, x.shape)
     ((shape, _),) = _gather_specs(x.data, *arrays, index=static)
     return x + _scatter(broadcast_to(updates, shape), *arrays, index=static, shape=x.shape)
 
@@ -239,7 +254,9 @@ def _integers(name: str, indices: Any) -> Array:
 def _concatenate_specs(*arrays: Array, axis: int) -> Sequence[Spec]:
     first = arrays[0].shape
     for array in arrays[1:]:
-        if array.ndim != len(first) or any(n != m for i, (n, m) in enumerate(zip(array.shape, first, strict=True)) if i != axis):
+        if array.ndim != len(first) or any(
+            n != m for i, (n, m) in enumerate(zip(array.shape, first, strict=True)) if i != axis
+        ):
             raise ValueError(f"concatenate: {array.shape} and {first} differ in more than axis {axis}")
     return (((*first[:axis], sum(array.shape[axis] for array in arrays), *first[axis + 1 :]), arrays[0].dtype),)
 
@@ -259,7 +276,7 @@ def _concatenate_jvp(tangents: Sequence[Tangent], y: Tensor, *inputs: Tensor, ax
     return _concatenate(*parts, axis=axis)
 
 
-_concatenate = Primitive(
+_concatenate: Primitive = Primitive(
     "concatenate", kernel("shape.concatenate"), _concatenate_specs, _concatenate_vjp, _concatenate_jvp
 )
 

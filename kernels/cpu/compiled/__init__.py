@@ -1,1 +1,1 @@
-"""The same kernels in Numba, where that pays. A module here has the name of its family, a function that of its kernel."""
+"""The same kernels in Numba, where that pays: a module has the name of its family, a function that of its kernel."""

@@ -12,14 +12,14 @@ from tinymaml.kernels.cpu import elementwise as reference
 Arrays = Sequence[Any]
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def _gate(out: Any, g: Any, y: Any) -> None:
     zero = out.dtype.type(0)
     for i in range(out.size):
         out[i] = g[i] if y[i] > 0 else zero
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def _descend(out: Any, x: Any, rate: Any, g: Any) -> None:
     for i in range(out.size):
         out[i] = x[i] - rate * g[i]
@@ -28,10 +28,7 @@ def _descend(out: Any, x: Any, rate: Any, g: Any) -> None:
 def aligned(*arrays: Any) -> bool:
     """Whether the arrays have one shape and lie in memory in C order, so that a flat loop may run over them."""
     shape = arrays[0].shape
-    for x in arrays:
-        if x.shape != shape or not x.flags.c_contiguous:
-            return False
-    return True
+    return all([x.shape == shape and x.flags.c_contiguous for x in arrays])
 
 
 def gate(outs: Arrays, ins: Arrays) -> None:
@@ -50,5 +47,3 @@ def descend(outs: Arrays, ins: Arrays) -> None:
         _descend(out.ravel(), x.ravel(), rate.dtype.type(rate), g.ravel())
     else:
         reference.descend(outs, ins)
-
-

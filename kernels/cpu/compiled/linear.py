@@ -16,7 +16,7 @@ Arrays = Sequence[Any]
 _LARGE = 256  # from this length of k on, blocking for the cache pays, and BLAS does it
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def _stack(a: Any, b: Any, c: Any, out: Any, ta: bool) -> None:
     """out[t] = op(a[t]) b[t] + c[t]; an array with one entry on a task or row axis serves for all of it."""
     size = out.itemsize
@@ -69,9 +69,11 @@ def linear(outs: Arrays, ins: Arrays, ta: bool, tb: bool) -> None:
     """op(a) op(b) + c, the last if given."""
     a, b, (out,) = ins[0], ins[1], outs
     c = ins[2] if len(ins) == 3 else np.zeros((1, 1, out.shape[-1]), out.dtype)
-    small = out.ndim == a.ndim == b.ndim == c.ndim == 3 and c.shape[2] == out.shape[2] and a.shape[1 if ta else 2] <= _LARGE
+    small = (
+        out.ndim == a.ndim == b.ndim == c.ndim == 3 and c.shape[2] == out.shape[2] and a.shape[1 if ta else 2] <= _LARGE
+    )
     if small and tb and 1 in b.shape[1:]:
-        b, tb = b.reshape(-1, b.shape[2], b.shape[1]), False  # a vector's transpose has the same memory
+        b, tb = b.reshape(b.shape[0], b.shape[2], b.shape[1]), False  # a vector's transpose has the same memory
     if small and not tb:
         _stack(_plain(a), _plain(b), _plain(c), out, ta)
     else:

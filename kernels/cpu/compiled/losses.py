@@ -12,7 +12,7 @@ from tinymaml.kernels.cpu import losses as reference
 Arrays = Sequence[Any]
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def _mse(out: Any, p: Any, t: Any) -> None:
     for i in range(p.shape[0]):
         total = out.dtype.type(0)
@@ -21,7 +21,7 @@ def _mse(out: Any, p: Any, t: Any) -> None:
         out[i] = total / out.dtype.type(p.shape[1])
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def _scaled_difference(out: Any, p: Any, t: Any, h: Any, scale: Any) -> None:
     for i in range(p.shape[0]):
         factor = h[i] * scale
@@ -36,7 +36,7 @@ def _flat(x: Any) -> Any:
 def mse(outs: Arrays, ins: Arrays) -> None:
     """The mean of (p - t)^2 over all axes but the first."""
     p, t = ins
-    if p.flags.c_contiguous and t.flags.c_contiguous:
+    if p.size and p.flags.c_contiguous and t.flags.c_contiguous:
         _mse(outs[0], _flat(p), _flat(t))
     else:
         reference.mse(outs, ins)

@@ -15,7 +15,7 @@ from tinymaml.kernels.cpu.compiled.elementwise import aligned
 Arrays = Sequence[Any]
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def _adam(x2: Any, m2: Any, v2: Any, x: Any, g: Any, m: Any, v: Any, scalars: Any) -> None:
     rate, correction, b1, b2, epsilon = scalars
     one = rate / rate

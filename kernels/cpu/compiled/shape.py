@@ -12,7 +12,7 @@ from tinymaml.kernels.cpu import shape as reference
 Arrays = Sequence[Any]
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def _sum_middle(out: Any, x: Any) -> None:
     """out[i, 0, j] = sum over k of x[i, k, j], in the order of k."""
     for i in range(x.shape[0]):
@@ -26,7 +26,7 @@ def _sum_middle(out: Any, x: Any) -> None:
 def sum_to(outs: Arrays, ins: Arrays, shape: tuple[int, ...]) -> None:
     """The sum over the leading axes that `shape` lacks and those where it has length 1."""
     (out,), (x,) = outs, ins
-    if x.ndim == len(shape) and x.ndim > 1 and x.flags.c_contiguous:
+    if x.size and x.ndim == len(shape) and x.ndim > 1 and x.flags.c_contiguous:
         if shape[1:] == x.shape[1:] and shape[0] == 1:
             _sum_middle(out.reshape(1, 1, -1), x.reshape(1, x.shape[0], -1))
             return

@@ -1,7 +1,8 @@
 """A tile of a matrix product held in vector registers, as an intrinsic of explicit LLVM vectors.
 
-`rows` x `vectors` accumulators live in registers while k runs: a row of b is loaded once for all rows of the tile, an entry
-of a is broadcast over all its vectors. The last vector of a tile may be ragged: it is loaded and stored under a mask.
+`rows` x `vectors` accumulators live in registers while k runs: a row of b is loaded once for all rows of the tile, an
+entry of a is broadcast over all its vectors. The last vector of a tile may be ragged: it is loaded and stored under a
+mask.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ def _lanes(kind: Any) -> int:
 def _splat(b: ir.IRBuilder, scalar: ir.Value, lanes: int) -> ir.Value:
     vector = ir.VectorType(scalar.type, lanes)
     one = b.insert_element(ir.Constant(vector, ir.Undefined), scalar, ir.Constant(_i32, 0))
-    return b.shuffle_vector(one, ir.Constant(vector, ir.Undefined), ir.Constant(ir.VectorType(_i32, lanes), [0] * lanes))
+    return b.shuffle_vector(
+        one, ir.Constant(vector, ir.Undefined), ir.Constant(ir.VectorType(_i32, lanes), [0] * lanes)
+    )
 
 
 def _declare(b: ir.IRBuilder, name: str, result: ir.Type, args: list[ir.Type]) -> ir.Function:
@@ -36,7 +39,7 @@ def _declare(b: ir.IRBuilder, name: str, result: ir.Type, args: list[ir.Type]) -
     return known if known is not None else ir.Function(b.module, ir.FunctionType(result, args), name)
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def tile(
     context: Any,
     zero: Any,
@@ -70,9 +73,7 @@ def tile(
         mask_type = ir.VectorType(ir.IntType(1), lanes)
         fma = _declare(builder, f"llvm.fma.{suffix}", vector, [vector] * 3)
         pointer = vector.as_pointer()
-        masked_load = _declare(
-            builder, f"llvm.masked.load.{suffix}.p0", vector, [pointer, _i32, mask_type, vector]
-        )
+        masked_load = _declare(builder, f"llvm.masked.load.{suffix}.p0", vector, [pointer, _i32, mask_type, vector])
         masked_store = _declare(
             builder, f"llvm.masked.store.{suffix}.p0", ir.VoidType(), [vector, pointer, _i32, mask_type]
         )

@@ -1,0 +1,60 @@
+"""What is installed and what can run here."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+from importlib import metadata
+
+from tinymaml import __version__
+from tinymaml.kernels.cpu import numba_is_used
+
+EXTRAS = {
+    "fast": ("numba", "threadpoolctl"),
+    "cuda12": ("cupy-cuda12x", "numba-cuda"),
+    "cuda13": ("cupy-cuda13x", "numba-cuda"),
+    "data": ("h5py", "pillow"),
+    "rl": ("gymnasium", "mujoco"),
+    "train": ("h5py", "matplotlib", "tqdm"),
+    "bench": ("torch", "jax", "jaxlib"),
+}
+
+
+def version(package: str) -> str | None:
+    """Of an installed package; None if it is not."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def report() -> str:
+    """Versions, devices and extras, as text."""
+    lines = [
+        f"tinymaml   {__version__}",
+        f"Python     {platform.python_version()} on {platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        f"numpy      {version('numpy')}",
+        "",
+        "Devices",
+        f"  cpu      kernels in {'Numba where they are faster, else NumPy' if numba_is_used() else 'NumPy alone'}",
+        f"  gpu      {_gpu()}",
+        "",
+        "Extras",
+    ]
+    for extra, packages in EXTRAS.items():
+        found = {package: version(package) for package in packages}
+        listed = ", ".join(f"{package} {number or '(missing)'}" for package, number in found.items())
+        hint = "" if all(found.values()) else f"   pip install 'tinymaml[{extra}]'"
+        lines.append(f"  {extra:8} {listed}{hint}")
+    board = "tensorboardX" if importlib.util.find_spec("tensorboardX") else None
+    if board is None and importlib.util.find_spec("tensorboard") and importlib.util.find_spec("torch"):
+        board = "tensorboard with torch"
+    lines += ["", f"TensorBoard: {board or 'not written (install tensorboardX for it)'}"]
+    if not numba_is_used():
+        lines.append("Without Numba everything runs, slower: pip install 'tinymaml[fast]'")
+    return "\n".join(lines)
+
+
+def _gpu() -> str:
+    return "no kernels for it in this version"

@@ -1,0 +1,64 @@
+"""Metrics as JSON lines, one object a line, and to TensorBoard where it is installed."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+from tinymaml.train.checkpoint import atomic_write
+
+
+class Metrics:
+    """Writes `metrics.jsonl` in a folder, going on after `iteration`: later or torn lines of a killed run are
+    dropped."""
+
+    def __init__(self, folder: Path, iteration: int) -> None:
+        self.path = folder / "metrics.jsonl"
+        kept = [line for line in read(self.path) if line["iteration"] <= iteration]
+        atomic_write(self.path, "".join(json.dumps(line) + "\n" for line in kept).encode())
+        self._file = self.path.open("a", encoding="utf-8")
+        self._board = _tensorboard(folder)
+
+    def write(self, iteration: int, **values: float) -> None:
+        """One line; it is on its way to the disk when this returns."""
+        self._file.write(json.dumps({"iteration": iteration, **values}) + "\n")
+        self._file.flush()
+        if self._board is not None:
+            for name, value in values.items():
+                self._board.add_scalar(name, value, iteration)
+
+    def close(self) -> None:
+        self._file.close()
+        if self._board is not None:
+            self._board.close()
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """The lines that are whole; a torn last one is left out."""
+    if not path.exists():
+        return []
+    found = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            value = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(value, dict) and isinstance(value.get("iteration"), int):
+            found.append(value)
+    return found
+
+
+def tensorboard_writer() -> str | None:
+    """The module that can write for TensorBoard here, or None: tensorboardX, or TensorBoard through PyTorch."""
+    if importlib.util.find_spec("tensorboardX"):
+        return "tensorboardX"
+    if importlib.util.find_spec("tensorboard") and importlib.util.find_spec("torch"):
+        return "torch.utils.tensorboard"
+    return None
+
+
+def _tensorboard(folder: Path) -> Any:
+    name = tensorboard_writer()
+    return None if name is None else importlib.import_module(name).SummaryWriter(str(folder / "tensorboard"))

@@ -1,0 +1,110 @@
+"""Training methods into a run's folder, side by side in processes of their own, and evaluating what is there."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from tinymaml.train import loop, results, sinusoid
+from tinymaml.train.extras import require
+from tinymaml.train.loop import Report
+from tinymaml.train.progress import Progress
+from tinymaml.train.settings import SinusoidSettings
+
+INTERRUPTED = 130  # the exit status of a process that was stopped
+
+
+def train(run: Path, method: str, settings: SinusoidSettings, report: Report | None = None) -> None:
+    """Train one method in this process. `report` gets the progress instead of the terminal."""
+    progress = None if report else Progress(method, settings.iterations)
+    try:
+        with _one_blas_thread():
+            loop.train(
+                run / method,
+                settings,
+                method,
+                lambda: sinusoid.start_state(settings, method),
+                sinusoid.stepper(settings, method),
+                report or progress.update,  # type: ignore[union-attr]  # one of them is there
+            )
+    finally:
+        if progress:
+            progress.close()
+
+
+def train_side_by_side(
+    run: Path, methods: Sequence[str], settings: SinusoidSettings, options: list[str], jobs: int
+) -> None:
+    """Train several methods, `jobs` at a time, each in a process of its own; results do not depend on how many.
+
+    Raises:
+        loop.Interrupted: one of them was stopped.
+        RuntimeError: one of them failed; the message is its own.
+    """
+    children: list[subprocess.Popen[str]] = []
+    bars = [Progress(method, settings.iterations, position) for position, method in enumerate(methods)]
+
+    def work(position: int) -> tuple[int, str]:
+        command = [sys.executable, "-m", "tinymaml", "train", "sinusoid", "--method", methods[position]]
+        child = subprocess.Popen(
+            [*command, "--out", str(run), "--json-progress", "--no-evaluate", *options],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
+        )
+        children.append(child)
+        with child:
+            for line in child.stdout or ():
+                bars[position].update(**json.loads(line))
+            message = child.stderr.read() if child.stderr else ""
+        return child.returncode, message
+
+    try:
+        with ThreadPoolExecutor(jobs) as pool:
+            outcomes = list(pool.map(work, range(len(methods))))
+    except BaseException:
+        for child in children:
+            child.terminate()
+        raise
+    finally:
+        for bar in bars:
+            bar.close()
+    for method, (code, message) in zip(methods, outcomes, strict=True):
+        if code == INTERRUPTED:
+            raise loop.Interrupted(message.strip().removeprefix("tinymaml: "))
+        if code:
+            raise RuntimeError(f"{method}: {message.strip().removeprefix('tinymaml: ') or f'exit status {code}'}")
+
+
+def evaluate(run: Path, methods: Sequence[str], protocol: dict[str, Any]) -> results.Results:
+    """Evaluate what was trained in a run's folder; `results.json` there gets an entry for each method.
+
+    Args:
+        protocol: settings of the evaluation (`SinusoidSettings.EVALUATION`); all others are those of the training.
+
+    Raises:
+        FileNotFoundError: a method has no checkpoint.
+    """
+    for method in methods:
+        trained = loop.latest(run / method)
+        settings = SinusoidSettings.from_dict({**trained.settings, **protocol})
+        with _one_blas_thread():
+            entry = sinusoid.evaluate(settings, method, trained.state, trained.iterations, trained.seconds)
+        results.merge(run / "results.json", "sinusoid", method, entry)
+    return results.load(run / "results.json")
+
+
+def _one_blas_thread() -> Any:
+    """Small products are faster on one BLAS thread, and the same bits on every machine with these versions."""
+    if importlib.util.find_spec("threadpoolctl") is None:
+        return nullcontext()
+    return require("threadpoolctl", "fast").threadpool_limits(1)

@@ -1,0 +1,98 @@
+"""Settings of experiments: frozen dataclasses whose fields are documented, and are the options of the command line."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Self
+
+from tinymaml.transforms import MODES
+
+
+def setting(default: Any, text: str, choices: tuple[Any, ...] | None = None) -> Any:
+    """A field with its help text."""
+    return field(default=default, metadata={"help": text, "choices": choices})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What every experiment has."""
+
+    seed: int = setting(0, "seed of the start of the weights and of the stream of tasks")
+    iterations: int = setting(70_000, "meta-iterations")
+    log_every: int = setting(500, "iterations between two lines of metrics")
+    checkpoint_every: int = setting(5_000, "iterations between two checkpoints")
+    keep: int = setting(3, "checkpoints kept")
+
+    # What may differ between a checkpoint and the run that resumes it.
+    FREE: ClassVar[tuple[str, ...]] = ("iterations", "log_every", "checkpoint_every", "keep")
+
+    def __post_init__(self) -> None:
+        for name in ("iterations", "log_every", "checkpoint_every", "keep"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """From what `as_dict` gave, read back from JSON; other entries are passed over."""
+        names = [field.name for field in dataclasses.fields(cls)]
+        given: dict[str, Any] = {}
+        for name in names:
+            if name in values:
+                given[name] = tuple(values[name]) if isinstance(values[name], list) else values[name]
+        return cls(**given)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON: tuples become lists."""
+        return {
+            name: list(value) if isinstance(value, tuple) else value for name, value in dataclasses.asdict(self).items()
+        }
+
+
+@dataclass(frozen=True)
+class SinusoidSettings(Settings):
+    """Few-shot regression of sinusoids (paper, section 5.1); the defaults are the paper's."""
+
+    shots: int = setting(10, "support points a task in meta-training")
+    query_points: int = setting(10, "query points a task in meta-training")
+    meta_batch: int = setting(25, "tasks a meta-iteration")
+    steps: int = setting(1, "inner steps in meta-training")
+    alpha: float = setting(0.01, "step size of the inner steps")
+    learning_rate: float = setting(1e-3, "step size of Adam, the outer optimiser")
+    hidden: tuple[int, ...] = setting((40, 40), "units of each hidden layer")
+    activation: str = setting("relu", "nonlinearity between layers", ("relu", "tanh", "sigmoid", "softplus"))
+    start: str = setting(
+        "he-normal", "how weights start; biases start at 0", ("he-normal", "xavier-uniform", "truncated-normal")
+    )
+    learn_alpha: bool = setting(False, "learn a step size for every parameter (Meta-SGD)")
+    hvp_mode: str = setting(MODES[0], "how Hessian-vector products are made", MODES)
+    records: str = setting(
+        "keep", "records of the inner steps: kept, or recomputed to save memory", ("keep", "recompute")
+    )
+    clip_element: float | None = setting(None, "bound on each element of the meta-gradient")
+    clip_norm: float | None = setting(None, "bound on the norm of the meta-gradient")
+    dtype: str = setting("float32", "of parameters and data", ("float32", "float64"))
+    eval_tasks: int = setting(600, "fresh test tasks in an evaluation")
+    eval_shots: tuple[int, ...] = setting((5, 10, 20), "numbers of support points evaluated")
+    eval_steps: int = setting(10, "inner steps evaluated")
+    eval_query: int = setting(100, "query points a task in an evaluation")
+    finetune_alphas: tuple[float, ...] = setting(
+        (3e-4, 1e-3, 2e-3, 5e-3, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2),
+        "step sizes among which the pretrained network's fine-tuning finds the best, on validation tasks",
+    )
+
+    EVALUATION: ClassVar[tuple[str, ...]] = ("eval_tasks", "eval_shots", "eval_steps", "eval_query", "finetune_alphas")
+    FREE: ClassVar[tuple[str, ...]] = (*Settings.FREE, *EVALUATION)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("shots", "query_points", "meta_batch", "steps", "eval_tasks", "eval_steps", "eval_query"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("alpha", "learning_rate"):
+            if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
+                raise ValueError(f"{name} must be a positive number, got {getattr(self, name)}")
+        for name in ("hidden", "eval_shots", "finetune_alphas"):
+            if not getattr(self, name) or min(getattr(self, name)) <= 0:
+                raise ValueError(f"{name} needs positive numbers, got {getattr(self, name)}")

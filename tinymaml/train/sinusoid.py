@@ -1,0 +1,255 @@
+"""The sinusoid experiment (paper, section 5.1 and appendix B): four methods, how each is trained and how each is
+evaluated.
+
+maml and fomaml learn a start from which a few inner steps fit a new sinusoid. pretrained is one network trained on all
+sinusoids, then fine-tuned on a new one with the step size that suits it best. oracle is told amplitude and phase as
+inputs.
+"""
+
+from __future__ import annotations
+
+import math
+import platform
+import sys
+from collections.abc import Callable
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+
+from tinymaml import adapt, mean, meta_value_and_grad, mse, nn, optim, tree, value_and_grad
+from tinymaml.maml import NonFiniteError
+from tinymaml.tasks import sinusoid
+from tinymaml.tensor import Array
+from tinymaml.train.results import interval
+from tinymaml.train.settings import SinusoidSettings
+from tinymaml.tree import Tree
+
+METHODS = ("maml", "fomaml", "pretrained", "oracle")
+
+_BLOCK = 1000  # meta-batches drawn at once: drawing many costs little more than drawing one
+
+
+def network(settings: SinusoidSettings, method: str) -> nn.Model:
+    """The paper's MLP; the oracle's has two more inputs."""
+    return nn.mlp([3 if method == "oracle" else 1, *settings.hidden, 1], settings.activation, settings.start)
+
+
+def loss_of(model: nn.Model) -> Callable[[Tree, Tree], Any]:
+    """Mean squared error of each task on a batch {"x": [T, N, I], "y": [T, N, 1]}."""
+    return lambda params, batch: mse(model.apply(params, batch["x"]), batch["y"])
+
+
+def batches(drawn: sinusoid.Sinusoids, method: str, parts: tuple[slice, ...]) -> list[dict[str, Array]]:
+    """Parts of the drawn points as batches, in C order; for the oracle amplitude and phase stand beside x."""
+    found = []
+    for part in parts:
+        x, y = drawn.x[:, part], drawn.y[:, part]
+        if method == "oracle":
+            extra = [np.broadcast_to(a[:, None, None], x.shape) for a in (drawn.amplitude, drawn.phase)]
+            x = np.concatenate([x, *extra], axis=2)
+        found.append({"x": np.ascontiguousarray(x), "y": np.ascontiguousarray(y)})
+    return found
+
+
+def start_state(settings: SinusoidSettings, method: str) -> Tree:
+    """Weights, optimiser and the place in the stream of tasks, from the seed."""
+    params = network(settings, method).init(np.random.default_rng(settings.seed), np.dtype(settings.dtype))
+    if settings.learn_alpha and method in ("maml", "fomaml"):
+        params = {"network": params, "alpha": tree.map(lambda p: np.full_like(p, settings.alpha), params)}
+    return {
+        "params": params,
+        "optimiser": optim.adam(settings.learning_rate).init(params),
+        "stream": {"seed": settings.seed, "next_task": 0},
+    }
+
+
+def stepper(settings: SinusoidSettings, method: str) -> Callable[[Tree], tuple[Tree, float]]:
+    """One iteration of training, a pure function of the state."""
+    loss = loss_of(network(settings, method))
+    optimiser = optim.adam(settings.learning_rate)
+    gradient = _meta_gradient(settings, method, loss) if method in ("maml", "fomaml") else _plain_gradient(loss)
+    points, size = settings.shots + settings.query_points, settings.meta_batch
+    parts = (
+        (slice(None),) if gradient.__name__ == "plain" else (slice(0, settings.shots), slice(settings.shots, points))
+    )
+    first, block = -1, []  # the block of meta-batches drawn last, and the index of its first task
+
+    def step(state: Tree) -> tuple[Tree, float]:
+        nonlocal first, block
+        seed, task = state["stream"]["seed"], state["stream"]["next_task"]
+        if first < 0 or not first <= task < first + _BLOCK * size:
+            drawn = sinusoid.sample(seed, "train", task, _BLOCK * size, points, dtype=settings.dtype)
+            first, block = task, batches(drawn, method, parts)
+        here = slice(task - first, task - first + size)
+        value, grads = gradient(state["params"], *[{k: a[here] for k, a in part.items()} for part in block])
+        params, moments = optimiser.update(grads, state["optimiser"], state["params"])
+        stream = {"seed": seed, "next_task": task + size}
+        return {"params": params, "optimiser": moments, "stream": stream}, float(value)
+
+    return step
+
+
+def _meta_gradient(settings: SinusoidSettings, method: str, loss: Any) -> Callable[..., tuple[Any, Tree]]:
+    options: dict[str, Any] = {
+        "order": 1 if method == "fomaml" else 2,
+        "mode": settings.hvp_mode,
+        "records": settings.records,
+        "clip_element": settings.clip_element,
+        "clip_norm": settings.clip_norm,
+    }
+
+    def meta(params: Tree, support: Tree, query: Tree) -> tuple[Any, Tree]:
+        if not settings.learn_alpha:
+            return meta_value_and_grad(loss, params, support, query, settings.alpha, settings.steps, **options)
+        weights, alpha = params["network"], params["alpha"]
+        value, (by_weights, by_alpha) = meta_value_and_grad(
+            loss, weights, support, query, alpha, settings.steps, learn_alpha=True, **options
+        )
+        return value, {"network": by_weights, "alpha": by_alpha}
+
+    return meta
+
+
+def _plain_gradient(loss: Any) -> Callable[..., tuple[Any, Tree]]:
+    gradient = value_and_grad(lambda params, batch: mean(loss(params, batch)))
+
+    def plain(params: Tree, batch: Tree) -> tuple[Any, Tree]:
+        value, grads = gradient(params, batch)
+        if not math.isfinite(value):
+            raise NonFiniteError("the loss is not finite")
+        return value, grads
+
+    return plain
+
+
+def evaluate(settings: SinusoidSettings, method: str, state: Tree, iterations: int, seconds: float) -> dict[str, Any]:
+    """The entry of results.json: mean squared error on fresh test tasks after every inner step, with 95 % intervals.
+
+    Every task has `eval_query` query points, and its first 5, 10, 20 (`eval_shots`) of the same support points.
+    """
+    model = network(settings, method)
+    drawn = _evaluation_tasks(settings, "test", settings.eval_tasks)
+    shots, alphas = {}, {}
+    for k in settings.eval_shots:
+        alphas[str(k)] = _step_size(settings, method, model, state, k)
+        mses = _curve(settings, method, model, state, alphas[str(k)], drawn, k)
+        means, widths = zip(*[interval(errors) for errors in mses], strict=True)
+        shots[str(k)] = {"mean": list(means), "half_width": list(widths)}
+    return {
+        "protocol": {
+            "split": "test",
+            "first_task": 0,
+            "tasks": settings.eval_tasks,
+            "query_points": settings.eval_query,
+            "alpha": "learned" if _learned(state["params"]) else alphas,
+            "interval": "mean ± 1.96 sigma / sqrt(tasks)",
+        },
+        "seed": settings.seed,
+        "iterations": iterations,
+        "seconds": round(seconds, 1),
+        "versions": versions(),
+        "machine": f"{platform.machine()}, {platform.system()}",
+        "settings": settings.as_dict(),
+        "shots": shots,
+        "qualitative": _qualitative(settings, method, model, state, alphas),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of what the figures depend on."""
+    found = {"python": platform.python_version()}
+    for name in ("tinymaml", "numpy", "numba"):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = sys.modules[name].__version__ if name in sys.modules else "not installed"
+    return found
+
+
+def _evaluation_tasks(settings: SinusoidSettings, split: str, tasks: int) -> sinusoid.Sinusoids:
+    points = max(settings.eval_shots) + settings.eval_query
+    return sinusoid.sample(settings.seed, split, 0, tasks, points, dtype=settings.dtype)
+
+
+def _learned(params: Tree) -> bool:
+    return isinstance(params, dict) and "alpha" in params
+
+
+def _adaptation(params: Tree, alpha: float | None) -> tuple[Tree, Tree]:
+    """(weights, step sizes); None is for the learned ones."""
+    return (params["network"], params["alpha"]) if _learned(params) else (params, alpha)
+
+
+def _curve(
+    settings: SinusoidSettings,
+    method: str,
+    model: nn.Model,
+    state: Tree,
+    alpha: float | None,
+    drawn: sinusoid.Sinusoids,
+    shots: int,
+) -> list[Array]:
+    """Query error [tasks] after 0, 1, ... inner steps. The oracle does not adapt: it knows the task."""
+    most = max(settings.eval_shots)
+    support, query = batches(drawn, method, (slice(0, shots), slice(most, None)))
+    loss = loss_of(model)
+    params, rates = _adaptation(state["params"], alpha)
+    errors = [loss(params, query).numpy()]
+    for _ in range(settings.eval_steps):
+        if method != "oracle":
+            params = adapt(loss, params, support, rates, 1)
+        errors.append(loss(params, query).numpy() if method != "oracle" else errors[0])
+    return errors
+
+
+def _step_size(settings: SinusoidSettings, method: str, model: nn.Model, state: Tree, shots: int) -> float | None:
+    """The inner step size at meta-test; the pretrained network's is the best after the last step on validation
+    tasks."""
+    if method == "oracle" or _learned(state["params"]):
+        return None
+    if method != "pretrained":
+        return settings.alpha
+    drawn = _evaluation_tasks(settings, "validation", settings.eval_tasks)
+    found: dict[float, float] = {}
+    for alpha in settings.finetune_alphas:
+        try:
+            found[alpha] = float(_curve(settings, method, model, state, alpha, drawn, shots)[-1].mean())
+        except NonFiniteError:
+            found[alpha] = math.inf
+    return min(found, key=found.__getitem__)
+
+
+def _qualitative(
+    settings: SinusoidSettings, method: str, model: nn.Model, state: Tree, alphas: dict[str, Any], tasks: int = 6
+) -> list[dict[str, Any]]:
+    """Curves of the first test tasks after 0, 1 and all inner steps, for the pictures."""
+    drawn = _evaluation_tasks(settings, "test", tasks)
+    x = np.linspace(-5, 5, 100, dtype=settings.dtype)
+    line = drawn._replace(x=np.broadcast_to(x[None, :, None], (tasks, 100, 1)), y=np.zeros((tasks, 100, 1), x.dtype))
+    (grid,) = batches(line, method, (slice(None),))
+    found = []
+    for shots in settings.eval_shots:
+        (support,) = batches(drawn, method, (slice(0, shots),))
+        params, rates = _adaptation(state["params"], alphas[str(shots)])
+        curves = {0: model.apply(params, grid["x"]).numpy()}
+        for step in range(1, settings.eval_steps + 1):
+            if method != "oracle":
+                params = adapt(loss_of(model), params, support, rates, 1)
+            curves[step] = model.apply(params, grid["x"]).numpy()
+        for t in range(tasks):
+            found.append(
+                {
+                    "amplitude": float(drawn.amplitude[t]),
+                    "phase": float(drawn.phase[t]),
+                    "shots": shots,
+                    "support_x": support["x"][t, :, 0].tolist(),
+                    "support_y": support["y"][t, :, 0].tolist(),
+                    "x": x.tolist(),
+                    "steps": {
+                        str(k): np.broadcast_to(curves[k], (tasks, 100, 1))[t, :, 0].tolist()
+                        for k in sorted({0, 1, settings.eval_steps})
+                    },
+                }
+            )
+    return found
