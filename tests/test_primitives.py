@@ -6,7 +6,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import tinymaml as tm
-from tests.primitive_cases import CASES, COMPOSITES, CONSTANT, Source
+from tests.composite_cases import COMPOSITES
+from tests.primitive_cases import CASES, CONSTANT, Source
 from tinymaml import tree
 from tinymaml.primitive import REGISTRY, Primitive
 from tinymaml.testing import check_derivatives

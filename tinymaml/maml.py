@@ -17,16 +17,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from numbers import Integral
 from typing import Any
 
 import numpy as np
 
 from tinymaml import tree
-from tinymaml.ops import add, as_tensor, broadcast_to, clip, divide, mean, multiply, ones_like, sqrt, subtract, where
+from tinymaml.ops import add, broadcast_to, clip, divide, mean, multiply, sqrt, subtract
 from tinymaml.ops import sum as sum_over
 from tinymaml.ops.elementwise import descend
 from tinymaml.ops.shape import sum_to
-from tinymaml.tensor import FLOATS, Tensor, constant, now
+from tinymaml.tensor import FLOATS, Tensor, constant, is_array, now
 from tinymaml.transforms import MODES, Record, enter, leave
 from tinymaml.tree import Structure, Tree
 
@@ -34,7 +36,11 @@ Loss = Callable[[Tree, Tree], Tensor]
 
 
 class NonFiniteError(ArithmeticError):
-    """A loss or a gradient is infinite or not a number; the message says which."""
+    """A loss or a gradient is infinite or not a number; the message says which. `tasks` has the indices concerned."""
+
+    def __init__(self, message: str, tasks: Sequence[int] = ()) -> None:
+        super().__init__(message)
+        self.tasks = list(tasks)
 
 
 def adapt(loss: Loss, params: Tree, support: Tree, alpha: Tree, steps: int, *, adapted: Tree = None) -> Tree:
@@ -65,8 +71,12 @@ def adapt(loss: Loss, params: Tree, support: Tree, alpha: Tree, steps: int, *, a
         record = problem.record(phi, mark)
         _check_finite(f"the support loss at inner step {k}", record.value)
         phi = problem.step(record, mark)
-    _check_finite("the adapted parameters", *phi)
-    return tree.unflatten(problem.structure, [leave(x, mark) for x in phi])
+    problem.check_finite("the adapted", phi, per_task=True)
+    results = [leave(x, mark) for x in phi]
+    # A copy, where no step has moved the caller's own array.
+    moved = [a is not None and steps > 0 for a in problem.alpha_of]
+    own = [x if m or isinstance(x, Tensor) else x.copy() for x, m in zip(results, moved, strict=True)]
+    return tree.unflatten(problem.structure, own)
 
 
 def meta_value_and_grad(
@@ -112,8 +122,8 @@ def meta_value_and_grad(
     if records not in ("keep", "recompute"):
         raise ValueError(f"records must be 'keep' or 'recompute', got {records!r}")
     for name, bound in (("clip_element", clip_element), ("clip_norm", clip_norm)):
-        if bound is not None and not bound > 0:
-            raise ValueError(f"{name} must be positive, got {bound}")
+        if bound is not None and not (isinstance(bound, int | float | np.number) and bound > 0):
+            raise ValueError(f"{name} must be a positive number or None, got {bound!r}")
     problem = _Problem.of(loss, params, support, alpha, steps, adapted, any_sign=learn_alpha)
     problem.check_tasks("query", query)
 
@@ -123,13 +133,14 @@ def meta_value_and_grad(
     for k in range(steps):
         record = problem.record(phi, mark)
         _check_finite(f"the support loss at inner step {k}", record.value)
-        kept.append(record if records == "keep" else phi)
+        if order == 2 or learn_alpha:
+            kept.append(record if records == "keep" else phi)
         phi = problem.step(record, mark)
-    del record  # so that with "recompute" nothing but the iterates is alive
+        del record  # so that with "recompute" nothing but the iterates is alive
 
     # The query's gradient at phi_K.
     final = Record(lambda xs: problem.objective(xs, query), [enter(x) for x in phi])
-    v = problem.cut(problem.used(final.gradient, "query"), mark)
+    v = problem.cut(final.gradient, mark)
     value = final.value
     del final
 
@@ -137,8 +148,6 @@ def meta_value_and_grad(
     alpha_grads: list[Tensor | None] = [None] * len(problem.alphas)
     while kept:
         step = kept.pop()
-        if order == 1 and not learn_alpha:
-            continue
         record = step if isinstance(step, Record) else problem.record(step, mark)
         if learn_alpha:
             problem.collect_alpha(alpha_grads, record, v)
@@ -152,11 +161,12 @@ def meta_value_and_grad(
         v, alpha_grads = problem.cut(v, mark), problem.cut(alpha_grads, mark)
         del step, record
 
+    problem.check_used(v, order)
     grads = [problem.over_tasks(x, leaf.shape) for x, leaf in zip(v, problem.leaves, strict=True)]
     if learn_alpha:
         grads += [problem.over_tasks(x, a.shape) for x, a in zip(alpha_grads, problem.alphas, strict=True)]
+    problem.check_finite("the meta-gradient by", grads, per_task=False)
     grads = _clipped(grads, clip_element, clip_norm)
-    _check_finite("the meta-gradient", *grads)
     results = [leave(x, mark) for x in grads]
     count = len(problem.leaves)
     by_params = tree.unflatten(problem.structure, results[:count])
@@ -183,44 +193,36 @@ class _Problem:
     def of(
         loss: Loss, params: Tree, support: Tree, alpha: Tree, steps: int, adapted: Tree, any_sign: bool = False
     ) -> _Problem:
-        if not isinstance(steps, int) or isinstance(steps, bool) or steps < 0:
+        if not callable(loss):
+            raise TypeError(f"loss must be a function loss(params, batch) -> Tensor [T], got {type(loss).__name__}")
+        if not isinstance(steps, Integral) or isinstance(steps, bool) or steps < 0:
             raise ValueError(f"steps must be a whole number >= 0, got {steps!r}")
         raw, structure = tree.flatten(params)
         if not raw:
-            raise ValueError("params has no leaves")
-        leaves = [as_tensor(x) for x in raw]
+            raise ValueError("params has no arrays")
+        leaves = [_number(x, None, lambda i=i: tree.place("params", params, i)) for i, x in enumerate(raw)]
         dtype = leaves[0].dtype
         tasks = _tasks("support", support)
         for i, x in enumerate(leaves):
-            where_ = (
-                f"params{tree.paths(params)[i]}" if x.dtype not in FLOATS or x.dtype != dtype or not x.shape else ""
-            )
-            if x.dtype not in FLOATS:
-                raise TypeError(f"{where_} is {x.dtype}: gradients are taken of float32 or float64 only")
-            if x.dtype != dtype:
-                raise TypeError(f"{where_} is {x.dtype}, the first parameter {dtype}: all must have one dtype")
-            if x.shape[:1] not in ((1,), (tasks,)):
-                raise ValueError(
-                    f"params{tree.paths(params)[i]} has shape {x.shape}: its first axis is the task axis, of length 1 "
-                    f"(shared) or {tasks} (the number of tasks in support)"
-                )
+            if x.dtype not in FLOATS or x.dtype != dtype or x.shape[:1] not in ((1,), (tasks,)):
+                _refuse_parameter(tree.place("params", params, i), x, dtype, tasks)
         alpha_leaves, alpha_structure = tree.flatten(alpha)
-        alphas = [a if isinstance(a, Tensor) else constant(a, dtype) for a in alpha_leaves]
+        alphas = [_number(a, dtype, lambda i=i: tree.place("alpha", alpha, i)) for i, a in enumerate(alpha_leaves)]
         order = tree.spread(tree.unflatten(alpha_structure, range(len(alphas))), structure, "alpha")
         masks = [True] * len(leaves) if adapted is None else tree.spread(adapted, structure, "adapted")
         if any(not isinstance(mask, bool | np.bool_) for mask in masks):
-            raise TypeError(f"adapted must hold booleans, got {adapted!r}")
+            raise TypeError(f"adapted must hold booleans, one for a parameter or for a branch of them, got {adapted!r}")
         if not any(masks):
-            raise ValueError("adapted selects no parameter")
+            raise ValueError("adapted selects no parameter: at least one must be adapted")
         for i, (x, a) in enumerate(zip(leaves, order, strict=True)):
-            _check_alpha(alphas[a], x, tasks, any_sign, lambda i=i: tree.paths(params)[i])  # type: ignore[misc]
+            _check_alpha(alphas[a], x, tasks, any_sign, lambda i=i: tree.place("params", params, i))
         return _Problem(
             loss,
             support,
             tasks,
             leaves,
             structure,
-            lambda i: f"params{tree.paths(params)[i]}",
+            lambda i: tree.place("params", params, i),
             alphas,
             alpha_structure,
             [a if mask else None for a, mask in zip(order, masks, strict=True)],
@@ -234,7 +236,7 @@ class _Problem:
     def check_tasks(self, name: str, batch: Tree) -> None:
         found = _tasks(name, batch)
         if found != self.tasks:
-            raise ValueError(f"{name} has {found} tasks, support {self.tasks}")
+            raise ValueError(f"{name} has {found} tasks, support has {self.tasks}: the tasks must be the same")
 
     def start(self) -> list[Tensor]:
         """theta on the task axis: a view, so that every task's gradient is its own."""
@@ -243,9 +245,10 @@ class _Problem:
     def losses(self, xs: Sequence[Tensor], batch: Tree, name: str) -> Tensor:
         found = self.loss(tree.unflatten(self.structure, xs), batch)
         if not isinstance(found, Tensor):
-            raise TypeError(f"loss must return a Tensor made of its parameters, got {type(found).__name__}")
+            raise TypeError(f"loss must return a Tensor, made by tinymaml's functions, got {type(found).__name__}")
         if found.shape != (self.tasks,):
-            raise ValueError(f"loss must return one number a task, shape ({self.tasks},), on {name}; got {found.shape}")
+            one = f"one number a task, shape ({self.tasks},)"
+            raise ValueError(f"loss must return {one}, as mse does; on {name} it returned shape {found.shape}")
         return found
 
     def objective(self, xs: Sequence[Tensor], query: Tree) -> Tensor:
@@ -257,18 +260,28 @@ class _Problem:
     def record(self, phi: Sequence[Tensor], mark: int) -> Record:
         """The support loss at phi, recorded from fresh variables."""
         record = Record(lambda xs: self.losses(xs, self.support, "support"), [enter(x) for x in phi])
-        self.used(record.gradient, "support")
+        for i, (g, a) in enumerate(zip(record.gradient, self.alpha_of, strict=True)):
+            if g is None and a is not None:
+                raise ValueError(
+                    f"{self.paths(i)} is never used by the support loss: take it out of params, or out of adapted"
+                )
         return record
 
-    def used(self, grads: list[Tensor | None], name: str) -> list[Tensor | None]:
-        """The gradients, when none is missing that should be there."""
-        for i, (g, a) in enumerate(zip(grads, self.alpha_of, strict=True)):
-            if g is None and (a is not None or name == "query"):
-                raise ValueError(
-                    f"{self.paths(i)} is never used by the {name} loss: take it out of params"
-                    + (", or out of adapted" if name == "support" else "")
-                )
-        return grads
+    def check_used(self, grads: list[Tensor | None], order: int) -> None:
+        """Every parameter must have a meta-gradient: through the query loss, or through the inner steps."""
+        for i, g in enumerate(grads):
+            if g is None:
+                why = ", and order=1 leaves out what the support loss makes of it" if order == 1 else ""
+                raise ValueError(f"{self.paths(i)} is never used by the query loss{why}: take it out of params")
+
+    def check_finite(self, name: str, found: Sequence[Tensor], per_task: bool) -> None:
+        """All finite; else the error names the parameter, or alpha for what comes after the parameters."""
+        for i, x in enumerate(found):
+            try:
+                _check_finite(name, x, per_task)
+            except NonFiniteError as error:
+                path = self.paths(i) if i < len(self.leaves) else "alpha"
+                raise NonFiniteError(f"{name} {path}{str(error).removeprefix(name)}", error.tasks) from None
 
     def step(self, record: Record, mark: int) -> list[Tensor]:
         """phi - alpha g, without the history that ends here."""
@@ -303,28 +316,53 @@ def _tasks(name: str, batch: Tree) -> int:
     shapes = [getattr(x, "shape", None) for x in arrays]
     if not arrays:
         raise ValueError(f"{name} has no arrays")
-    for path, shape in zip(tree.paths(batch), shapes, strict=True):
+    for i, shape in enumerate(shapes):
+        if shape and 0 not in shape and shape[0] == shapes[0][0]:  # type: ignore[index]  # the first was checked first
+            continue
+        path = tree.place(name, batch, i)
         if not shape:
-            raise ValueError(
-                f"{name}{path} needs a task axis: an array [T, ...] is expected, got {shape or 'a number'}"
-            )
+            raise ValueError(f"{path} needs a task axis: an array [T, ...] is expected, got {arrays[i]!r}")
         if 0 in shape:
-            raise ValueError(f"{name}{path} is without examples: its shape is {shape}")
-        if shape[0] != shapes[0][0]:  # type: ignore[index]  # the first was checked first
-            raise ValueError(f"{name}{path} has {shape[0]} tasks, another array {shapes[0][0]}")  # type: ignore[index]
+            raise ValueError(f"{path} is without examples: its shape is {shape}")
+        first = f"{tree.place(name, batch, 0)} has {shapes[0][0]}"  # type: ignore[index]
+        raise ValueError(f"{path} has {shape[0]} tasks, but {first}: the first axis is the task axis")
     return int(shapes[0][0])  # type: ignore[index]
+
+
+def _number(value: Any, dtype: Any, path: Callable[[], str]) -> Tensor:
+    """A leaf of params or alpha as a tensor; a Python number takes the dtype."""
+    if isinstance(value, Tensor):
+        return value
+    try:
+        found = constant(value, None if is_array(value) else dtype)
+    except (TypeError, ValueError):
+        found = None
+    if found is None or found.dtype.kind not in "fiub":
+        raise TypeError(f"{path()} must be an array or a number, got {value!r}")
+    return found
+
+
+def _refuse_parameter(name: str, x: Tensor, dtype: Any, tasks: int) -> None:
+    if x.dtype not in FLOATS:
+        raise TypeError(f"{name} is {x.dtype}: gradients are taken of float32 or float64 only; cast it with .astype()")
+    if x.dtype != dtype:
+        raise TypeError(f"{name} is {x.dtype}, the first parameter {dtype}: all must have one dtype")
+    raise ValueError(
+        f"{name} has shape {x.shape}: its first axis is the task axis, of length 1 (shared by the tasks) or {tasks} "
+        "(the number of tasks in support)"
+    )
 
 
 def _check_alpha(alpha: Tensor, x: Tensor, tasks: int, any_sign: bool, path: Callable[[], str]) -> None:
     data = alpha.data
     if alpha.dtype != x.dtype:
-        raise TypeError(f"alpha for params{path()} is {alpha.dtype}, the parameter {x.dtype}")
+        raise TypeError(f"alpha for {path()} is {alpha.dtype}, the parameter {x.dtype}: they must have one dtype")
     target = (tasks, *x.shape[1:])
     if alpha.ndim > x.ndim or any(n not in (1, m) for n, m in zip(alpha.shape[::-1], target[::-1], strict=False)):
-        raise ValueError(f"alpha for params{path()} has shape {alpha.shape}, which does not broadcast to {target}")
+        raise ValueError(f"alpha for {path()} has shape {alpha.shape}, which does not broadcast to {target}")
     any_sign = any_sign or alpha.ndim > 0  # a step size for every number was learned, and may have turned
     if not np.isfinite(data).all() or not (any_sign or data > 0):
-        raise ValueError(f"alpha for params{path()} must be {'finite' if any_sign else 'positive'}, got {data.min()}")
+        raise ValueError(f"alpha for {path()} must be {'finite' if any_sign else 'positive'}, got {data.min()}")
 
 
 def _minus(x: Tensor | None, y: Tensor | None) -> Tensor | None:
@@ -336,26 +374,24 @@ def _minus(x: Tensor | None, y: Tensor | None) -> Tensor | None:
 def _clipped(grads: list[Tensor], element: float | None, norm: float | None) -> list[Tensor]:
     if element is not None:
         grads = [clip(g, -element, element) for g in grads]
-    if norm is not None:
-        total = sqrt(_sum_of_squares(grads))
-        factor = where(total > norm, divide(norm, total), ones_like(total)) if float(total) > 0 else ones_like(total)
-        grads = [multiply(g, factor) for g in grads]
+    largest = 0.0 if norm is None else max([float(np.abs(g.data).max(initial=0)) for g in grads])
+    if norm is not None and largest > 0:
+        # The norm of the gradients over the largest of them: squares of large ones would overflow.
+        parts = [divide(g, largest) for g in grads]
+        relative = sqrt(reduce(add, [sum_over(multiply(part, part)) for part in parts]))
+        if float(relative) * largest > norm:
+            grads = [multiply(part, divide(norm, relative)) for part in parts]
     return grads
 
 
-def _sum_of_squares(grads: Sequence[Tensor]) -> Tensor:
-    total = sum_over(multiply(grads[0], grads[0]))
-    for g in grads[1:]:
-        total = add(total, sum_over(multiply(g, g)))
-    return total
-
-
-def _check_finite(name: str, *tensors: Tensor) -> None:
+def _check_finite(name: str, x: Tensor, per_task: bool = True) -> None:
     # A sum is finite only if all its terms are (or it overflowed, which then is looked at again).
-    for tensor in tensors:
-        if not math.isfinite(tensor.data.sum()) and not np.isfinite(tensor.data).all():
-            bad = np.flatnonzero(~np.isfinite(tensor.data).reshape(len(tensor.data), -1).all(1)) if tensor.ndim else [0]
-            raise NonFiniteError(
-                f"{name} is not finite (tasks {list(bad[:5])}): look for a NaN in the data, or take a smaller alpha "
-                "or learning rate"
-            )
+    with np.errstate(invalid="ignore", over="ignore"):
+        if math.isfinite(x.data.sum()):
+            return
+    finite = np.isfinite(x.data)
+    if not finite.all():
+        tasks = np.flatnonzero(~finite.reshape(len(finite), -1).all(1)).tolist() if per_task else []
+        which = f" (tasks {', '.join(map(str, tasks[:5]))}{', ...' * (len(tasks) > 5)})" if tasks else ""
+        hint = "look for a NaN in the data or in params, or take a smaller alpha or learning rate"
+        raise NonFiniteError(f"{name} is not finite{which}: {hint}", tasks)

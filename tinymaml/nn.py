@@ -9,12 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from tinymaml.ops import dense, relu, sigmoid, softplus, tanh
-from tinymaml.tensor import Array, Tensor
+from tinymaml.tensor import FLOATS, Array, Tensor
 from tinymaml.tree import Tree
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -60,15 +61,20 @@ STARTS: dict[str, Callable[[np.random.Generator, int, int], Array]] = {
 
 def _choose(name: str, value: str, choices: dict[str, Any]) -> Any:
     if value not in choices:
-        raise ValueError(f"{name}: unknown {value!r}; one of {', '.join(choices)}")
+        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
     return choices[value]
 
 
 def linear(inputs: int, outputs: int, start: str = "he-normal") -> Model:
     """x[T, N, inputs] -> x w + b [T, N, outputs]; biases start at 0."""
     draw = _choose("start", start, STARTS)
+    for name, n in (("inputs", inputs), ("outputs", outputs)):
+        if not isinstance(n, Integral) or n < 1:
+            raise ValueError(f"linear: {name} must be a whole number >= 1, got {n!r}")
 
     def init(rng: np.random.Generator, dtype: Any = np.float32) -> Tree:
+        if np.dtype(dtype) not in FLOATS:
+            raise TypeError(f"dtype must be float32 or float64, got {np.dtype(dtype)}")
         return {"w": draw(rng, inputs, outputs).astype(dtype), "b": np.zeros((1, 1, outputs), dtype)}
 
     return Model(init, lambda params, x: dense(x, params["w"], params["b"]))
@@ -79,8 +85,8 @@ def mlp(sizes: Sequence[int], activation: str = "relu", start: str = "he-normal"
 
     The paper's network for sinusoids is mlp([1, 40, 40, 1]) (section 5.1).
     """
-    if len(sizes) < 2 or any(n < 1 for n in sizes):
-        raise ValueError(f"mlp: at least two sizes >= 1 are needed, got {list(sizes)}")
+    if len(sizes) < 2 or any(not isinstance(n, Integral) or n < 1 for n in sizes):
+        raise ValueError(f"mlp: sizes must be two whole numbers >= 1 or more, inputs first, got {list(sizes)}")
     act = _choose("activation", activation, ACTIVATIONS)
     layers = [linear(i, o, start) for i, o in pairwise(sizes)]
 
@@ -88,6 +94,8 @@ def mlp(sizes: Sequence[int], activation: str = "relu", start: str = "he-normal"
         return [layer.init(rng, dtype) for layer in layers]
 
     def apply(params: Tree, x: Any) -> Tensor:
+        if len(params) != len(layers):
+            raise ValueError(f"params has {len(params)} layers, mlp({list(sizes)}) has {len(layers)}")
         for k, (layer, own) in enumerate(zip(layers, params, strict=True)):
             x = layer.apply(own, act(x) if k else x)
         return x

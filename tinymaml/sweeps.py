@@ -7,11 +7,12 @@ themselves.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from operator import attrgetter
 from typing import Any
 
-from tinymaml.tensor import CONSTANT, OPERATORS, Node, Tensor
+from tinymaml.tensor import CONSTANT, OPERATORS, SWEEP, Node, Tensor
 
 Tangent = Tensor | None
 _serial = attrgetter("serial")
@@ -34,21 +35,22 @@ def pull(outputs: Sequence[Tensor], inputs: Sequence[Tensor], cotangents: Sequen
             _check("cotangent", output, cotangent)
             collect(output, cotangent)
     nodes, reached = between(outputs, inputs)
-    for node in reversed(nodes):
-        primitive: Any = node.primitive  # never None: leaves are not between
-        if primitive.outputs == 1:
-            g: Any = total.pop((node, 0), None)
-            missing = g is None
-        else:
-            g = tuple([total.pop((node, i), None) for i in range(primitive.outputs)])
-            missing = all(part is None for part in g)
-        if missing:
-            continue
-        wanted = [tensor.node in reached for tensor in node.inputs]
-        found = primitive.vjp(wanted, g, values(node), *node.inputs, **node.static)
-        for tensor, want, cotangent in zip(node.inputs, wanted, found, strict=True):
-            if want and cotangent is not None:
-                collect(tensor, cotangent)
+    with _order_above(nodes):
+        for node in reversed(nodes):
+            primitive: Any = node.primitive  # never None: leaves are not between
+            if primitive.outputs == 1:
+                g: Any = total.pop((node, 0), None)
+                missing = g is None
+            else:
+                g = tuple([total.pop((node, i), None) for i in range(primitive.outputs)])
+                missing = all(part is None for part in g)
+            if missing:
+                continue
+            wanted = [tensor.node in reached for tensor in node.inputs]
+            found = primitive.vjp(wanted, g, values(node), *node.inputs, **node.static)
+            for tensor, want, cotangent in zip(node.inputs, wanted, found, strict=True):
+                if want and cotangent is not None:
+                    collect(tensor, cotangent)
     results = [total.get((tensor.node, tensor.index)) for tensor in inputs]
     for tensor, cotangent in zip(inputs, results, strict=True):
         if cotangent is not None:
@@ -67,15 +69,17 @@ def push(outputs: Sequence[Tensor], inputs: Sequence[Tensor], tangents: Sequence
         if tangent is not None:
             _check("tangent", tensor, tangent)
             known[tensor.node, tensor.index] = tangent
-    for node in between(outputs, inputs)[0]:
-        ts = [known.get((tensor.node, tensor.index)) for tensor in node.inputs]
-        if all([t is None for t in ts]):
-            continue
-        primitive: Any = node.primitive  # never None: leaves are not between
-        result = primitive.jvp(ts, values(node), *node.inputs, **node.static)
-        for i, tangent in enumerate(result if type(result) is tuple else (result,)):
-            if tangent is not None:
-                known[node, i] = tangent
+    nodes, _ = between(outputs, inputs)
+    with _order_above(nodes):
+        for node in nodes:
+            ts = [known.get((tensor.node, tensor.index)) for tensor in node.inputs]
+            if all([t is None for t in ts]):
+                continue
+            primitive: Any = node.primitive  # never None: leaves are not between
+            result = primitive.jvp(ts, values(node), *node.inputs, **node.static)
+            for i, tangent in enumerate(result if type(result) is tuple else (result,)):
+                if tangent is not None:
+                    known[node, i] = tangent
     return [known.get((tensor.node, tensor.index)) for tensor in outputs]
 
 
@@ -113,6 +117,16 @@ def between(outputs: Sequence[Tensor], inputs: Sequence[Tensor]) -> tuple[list[N
                 nodes.append(node)
                 break
     return nodes, reached
+
+
+@contextmanager
+def _order_above(nodes: Sequence[Node]) -> Iterator[None]:
+    """What is recorded meanwhile is of the next order of derivative, for pictures."""
+    token = SWEEP.set(max(SWEEP.get(), 1 + max([node.order for node in nodes], default=0)))
+    try:
+        yield
+    finally:
+        SWEEP.reset(token)
 
 
 def values(node: Node) -> Any:

@@ -4,15 +4,17 @@ A node holds the primitive, its inputs, its static settings and its output array
 the output). Edges point from results to what they were made of and nowhere back, so that there are no reference
 cycles: a graph is freed the moment its last result is dropped.
 
-Every node has two numbers. Its `serial` says when it was made; inputs are always older than outputs, so sorting by it
-sorts the graph. Its `root` is the serial of the oldest variable that it depends on (`CONSTANT` when it depends on
-none); a node that depends on no variable keeps no inputs, so plain arithmetic on constants grows no graph.
+Every node has two numbers that the sweeps go by. Its `serial` says when it was made; inputs are always older than
+outputs, so sorting by it sorts the graph. Its `root` is the serial of the oldest variable that it depends on (`CONSTANT`
+when it depends on none); a node that depends on no variable keeps no inputs, so plain arithmetic on constants grows no
+graph. A third, its `order`, is for pictures alone: the order of derivative of the sweep that made it.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, np.dtype[Any]]
 
 CONSTANT = 1 << 62
+# The order of derivative that the sweep under way in this thread makes; 0 outside of one.
+SWEEP: ContextVar[int] = ContextVar("sweep", default=0)
+_sweep = SWEEP.get
 _new = object.__new__
 _serials = itertools.count()
 now: Callable[[], int] = _serials.__next__
@@ -34,7 +39,7 @@ OPERATORS: dict[str, Callable[..., Any]] = {}
 class Node:
     """One applied primitive, or a leaf of the graph (then `primitive` is None)."""
 
-    __slots__ = ("inputs", "outputs", "primitive", "root", "serial", "static")
+    __slots__ = ("inputs", "order", "outputs", "primitive", "root", "serial", "static")
 
     def __init__(
         self,
@@ -50,6 +55,7 @@ class Node:
         self.static = static
         self.outputs = outputs
         self.root = self.serial if root is None else root
+        self.order = _sweep()
 
 
 class Tensor:

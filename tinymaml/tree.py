@@ -39,16 +39,17 @@ def _children(tree: Tree) -> tuple[tuple[Any, ...], list[Tree]] | None:
 def flatten(tree: Tree) -> tuple[list[Any], Structure]:
     """The leaves of a tree, in a fixed order, and its structure."""
     leaves: list[Any] = []
+    return leaves, _collect(tree, leaves)
 
-    def visit(node: Tree) -> Structure:
-        found = _children(node)
-        if found is None:
-            leaves.append(node)
-            return LEAF
-        keys, children = found
-        return Structure(type(node), keys, tuple([visit(child) for child in children]))
 
-    return leaves, visit(tree)
+def _collect(tree: Tree, leaves: list[Any]) -> Structure:
+    # Not a closure: one that calls itself is a reference cycle, and would keep the leaves alive with it.
+    found = _children(tree)
+    if found is None:
+        leaves.append(tree)
+        return LEAF
+    keys, children = found
+    return Structure(type(tree), keys, tuple([_collect(child, leaves) for child in children]))
 
 
 def leaves(tree: Tree) -> list[Any]:
@@ -104,33 +105,41 @@ def _difference(expected: Structure, got: Structure, path: str = "") -> str:
         return f"at {path or 'the top'} expected {_describe(expected)}, got {_describe(got)}"
     for key, one, other in zip(expected.keys, expected.children, got.children, strict=True):
         if one != other:
-            return _difference(one, other, f"{path}[{key!r}]")
+            return _difference(one, other, path + _step(expected.kind, key))
     return "the same"
 
 
 def _describe(structure: Structure) -> str:
-    if structure.kind is object:
-        return "a leaf"
+    if structure.kind in (object, type(None)):
+        return "a leaf" if structure.kind is object else "None"
     return f"{structure.kind.__name__} with keys {list(structure.keys)}"
 
 
+def _step(kind: type, key: Any) -> str:
+    """One step down into a container, as it would be written: `['w']`, `[0]`, `.w`."""
+    return f".{key}" if hasattr(kind, "_fields") else f"[{key!r}]"
+
+
+def place(name: str, tree: Tree, position: int) -> str:
+    """What a leaf of the tree called `name` is called in an error: `params['layers'][0]['w']`."""
+    return name if _children(tree) is None else name + paths(tree)[position]
+
+
 def paths(tree: Tree) -> list[str]:
-    """The place of every leaf, written as it would be indexed: `['layers'][0]['w']`."""
-    found: list[str] = []
-
-    def visit(node: Tree, path: str) -> None:
-        children = _children(node)
-        if children is None:
-            found.append(path or "the value itself")
-            return
-        for key, child in zip(*children, strict=True):
-            visit(child, f"{path}[{key!r}]")
-
-    visit(tree, "")
-    return found
+    """The place of every leaf, written as it would be reached: `['layers'][0]['w']`, `.w` in a named tuple."""
+    return [path or "the value itself" for path in _paths(tree, "")]
 
 
-def spread(prefix: Tree, structure: Structure, name: str) -> list[Any]:
+def _paths(tree: Tree, path: str) -> Iterator[str]:
+    children = _children(tree)
+    if children is None:
+        yield path
+        return
+    for key, child in zip(*children, strict=True):
+        yield from _paths(child, path + _step(type(tree), key))
+
+
+def spread(prefix: Tree, structure: Structure, name: str, path: str = "") -> list[Any]:
     """One leaf of `prefix` for every leaf of `structure`: a leaf at the place of a container stands for all of it.
 
     So `False`, `[False, True]` and a tree with a value at every parameter are all good. `name` is for the error.
@@ -139,11 +148,11 @@ def spread(prefix: Tree, structure: Structure, name: str) -> list[Any]:
         return [prefix] * count(structure)
     keys, children = _children(prefix)  # type: ignore[misc]  # not None here
     if structure.kind is not type(prefix) or structure.keys != keys:
-        expected, got = _describe(structure), f"{type(prefix).__name__} with keys {list(keys)}"
-        raise ValueError(f"{name} does not fit the parameters: expected {expected} or one value for it, got {got}")
-    return [
-        leaf for child, part in zip(children, structure.children, strict=True) for leaf in spread(child, part, name)
-    ]
+        expected, got = _describe(structure), _describe(Structure(type(prefix), keys))
+        one = "" if structure.kind is object else " or one value for all of it"
+        raise ValueError(f"{name}{path} does not fit the parameters: expected {expected}{one}, got {got}")
+    parts = zip(keys, children, structure.children, strict=True)
+    return [leaf for key, child, part in parts for leaf in spread(child, part, name, path + _step(type(prefix), key))]
 
 
 def count(structure: Structure) -> int:

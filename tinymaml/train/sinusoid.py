@@ -21,7 +21,7 @@ from tinymaml import adapt, mean, meta_value_and_grad, mse, nn, optim, tree, val
 from tinymaml.maml import NonFiniteError
 from tinymaml.tasks import sinusoid
 from tinymaml.tensor import Array
-from tinymaml.train.results import interval
+from tinymaml.train.results import summary
 from tinymaml.train.settings import SinusoidSettings
 from tinymaml.tree import Tree
 
@@ -133,9 +133,7 @@ def evaluate(settings: SinusoidSettings, method: str, state: Tree, iterations: i
     shots, alphas = {}, {}
     for k in settings.eval_shots:
         alphas[str(k)] = _step_size(settings, method, model, state, k)
-        mses = _curve(settings, method, model, state, alphas[str(k)], drawn, k)
-        means, widths = zip(*[interval(errors) for errors in mses], strict=True)
-        shots[str(k)] = {"mean": list(means), "half_width": list(widths)}
+        shots[str(k)] = summary(*_curve(settings, method, model, state, alphas[str(k)], drawn, k))
     return {
         "protocol": {
             "split": "test",
@@ -189,18 +187,49 @@ def _curve(
     alpha: float | None,
     drawn: sinusoid.Sinusoids,
     shots: int,
-) -> list[Array]:
-    """Query error [tasks] after 0, 1, ... inner steps. The oracle does not adapt: it knows the task."""
+) -> tuple[list[Array], Array]:
+    """Query error [tasks] after 0, 1, ... inner steps, infinite from where a task left all bounds; and which diverged.
+
+    Diverged is a task whose support loss ends above where it began, which a user sees without any test data. The oracle
+    does not adapt: it knows the task.
+    """
     most = max(settings.eval_shots)
     support, query = batches(drawn, method, (slice(0, shots), slice(most, None)))
     loss = loss_of(model)
     params, rates = _adaptation(state["params"], alpha)
     errors = [loss(params, query).numpy()]
-    for _ in range(settings.eval_steps):
-        if method != "oracle":
-            params = adapt(loss, params, support, rates, 1)
-        errors.append(loss(params, query).numpy() if method != "oracle" else errors[0])
-    return errors
+    if method == "oracle":
+        return errors * (settings.eval_steps + 1), np.zeros(len(drawn.x), np.bool_)
+    alive = np.arange(len(drawn.x))
+    before = loss(params, support).numpy()
+    with np.errstate(over="ignore", invalid="ignore"):
+        for _ in range(settings.eval_steps):
+            params, going = _step_of_those_alive(loss, params, {k: a[alive] for k, a in support.items()}, rates)
+            alive = alive[going]
+            found = np.full(len(drawn.x), np.inf, query["y"].dtype)
+            found[alive] = loss(params, {k: a[alive] for k, a in query.items()}).numpy()
+            errors.append(np.where(np.isnan(found), np.inf, found))
+        after = np.full_like(before, np.inf)
+        after[alive] = loss(params, {k: a[alive] for k, a in support.items()}).numpy()
+    return errors, ~(after <= before)
+
+
+def _step_of_those_alive(loss: Any, params: Tree, support: Tree, rates: Tree) -> tuple[Tree, Array]:
+    """One inner step, and the indices of the tasks that it did not take beyond all bounds."""
+    tasks = len(support["x"])
+    going = np.arange(tasks)
+    while True:
+        try:
+            return adapt(loss, params, {k: a[going] for k, a in support.items()}, rates, 1), going
+        except NonFiniteError as error:
+            keep = np.delete(np.arange(len(going)), error.tasks)
+            params = _of_tasks(params, keep, len(going))
+            going = going[keep]
+
+
+def _of_tasks(params: Tree, keep: Array, tasks: int) -> Tree:
+    """The parameters of some tasks; those that all share stay."""
+    return tree.map(lambda p: p[keep] if len(p) == tasks > 1 else p, params)
 
 
 def _step_size(settings: SinusoidSettings, method: str, model: nn.Model, state: Tree, shots: int) -> float | None:
@@ -211,12 +240,10 @@ def _step_size(settings: SinusoidSettings, method: str, model: nn.Model, state: 
     if method != "pretrained":
         return settings.alpha
     drawn = _evaluation_tasks(settings, "validation", settings.eval_tasks)
-    found: dict[float, float] = {}
+    found = {}
     for alpha in settings.finetune_alphas:
-        try:
-            found[alpha] = float(_curve(settings, method, model, state, alpha, drawn, shots)[-1].mean())
-        except NonFiniteError:
-            found[alpha] = math.inf
+        errors, _ = _curve(settings, method, model, state, alpha, drawn, shots)
+        found[alpha] = float(errors[-1].mean(dtype=np.float64))
     return min(found, key=found.__getitem__)
 
 

@@ -1,0 +1,133 @@
+"""The command line, as a user calls it: settings, errors in one line, a small run from start to pictures."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("h5py", reason="runs need h5py: pip install 'tinymaml[train]'")
+
+from tinymaml.cli import main
+from tinymaml.train.settings import SinusoidSettings
+
+SMALL = [
+    "--iterations",
+    "30",
+    "--hidden",
+    "8",
+    "--meta-batch",
+    "4",
+    "--log-every",
+    "10",
+    "--checkpoint-every",
+    "10",
+    "--eval-tasks",
+    "20",
+    "--eval-steps",
+    "3",
+    "--eval-query",
+    "20",
+    "--finetune-alphas",
+    "0.001",
+    "0.01",
+]
+
+
+def test_help_names_every_setting_with_its_default(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["train", "--help"])
+    assert stop.value.code == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for field in dataclasses.fields(SinusoidSettings):
+        assert f"--{field.name.replace('_', '-')}" in text
+        assert field.metadata["help"].split(":")[0] in text
+    assert "(default: 70000)" in text
+
+
+def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor"]) == 0
+    out = capsys.readouterr().out
+    for word in ("tinymaml", "numpy", "Python", "cpu", "fast", "train", "bench"):
+        assert word in out
+
+
+def test_all_methods_from_training_to_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("matplotlib", reason="pictures need matplotlib: pip install 'tinymaml[train]'")
+    out = tmp_path / "run"
+    assert main(["train", "sinusoid", "--method", "all", "--jobs", "2", "--out", str(out), *SMALL]) == 0
+    printed = capsys.readouterr().out
+    assert "alpha" in printed
+    results = json.loads((out / "results.json").read_text())
+    assert set(results["methods"]) == {"maml", "fomaml", "pretrained", "oracle"}
+    for entry in results["methods"].values():
+        assert set(entry["shots"]) == {"5", "10", "20"}
+        for shots in entry["shots"].values():
+            assert len(shots["mean"]) == len(shots["half_width"]) == 4
+    assert (out / "figures" / "figure3.png").stat().st_size > 5000
+    for method in ("maml", "pretrained"):
+        assert len((out / method / "metrics.jsonl").read_text().splitlines()) == 3
+
+    # Evaluating again gives the same figures; another protocol is taken from the options.
+    before = results["methods"]["maml"]["shots"]
+    assert main(["evaluate", "sinusoid", "--out", str(out), *SMALL[-9:]]) == 0
+    assert json.loads((out / "results.json").read_text())["methods"]["maml"]["shots"] == before
+    capsys.readouterr()
+    assert main(["plot", "sinusoid", "--out", str(out)]) == 0
+    assert "training.png" in capsys.readouterr().out
+
+
+def test_the_number_of_jobs_does_not_matter(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="pictures need matplotlib: pip install 'tinymaml[train]'")
+    found = []
+    for jobs in ("1", "4"):
+        out = tmp_path / jobs
+        assert main(["train", "sinusoid", "--method", "all", "--jobs", jobs, "--out", str(out), *SMALL]) == 0
+        methods = json.loads((out / "results.json").read_text())["methods"]
+        found.append({name: entry["shots"] for name, entry in methods.items()})
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["train", "sinusoid", "--alpha", "-1"], "alpha must be a positive number, got -1.0"),
+        (["train", "sinusoid", "--shots", "0"], "shots must be at least 1, got 0"),
+        (["evaluate", "sinusoid"], "has no trained method"),
+        (["evaluate", "sinusoid", "--method", "maml"], "has no checkpoint: train it first"),
+        (["plot", "sinusoid"], "results.json"),
+    ],
+)
+def test_errors_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], argv: list[str], message: str) -> None:
+    assert main([*argv, "--out", str(tmp_path / "none")]) == 1
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert captured.err.startswith("tinymaml: ")
+    assert captured.err.count("\n") == 1
+
+
+def test_unknown_options_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    for argv in (["train", "mnist"], ["train", "sinusoid", "--start", "zeros"], ["train", "sinusoid", "--bogus"], []):
+        with pytest.raises(SystemExit) as stop:
+            main(argv)
+        assert stop.value.code == 2
+    assert "invalid choice: 'zeros'" in capsys.readouterr().err
+
+
+def test_missing_extras_are_named(tmp_path: Path) -> None:
+    """Without h5py training says which extra to install; help and doctor work."""
+    code = (
+        "import sys; sys.modules['h5py'] = None\n"
+        "from tinymaml.cli import main\n"
+        "assert main(['doctor']) == 0\n"
+        f"sys.exit(main(['train', 'sinusoid', '--out', {str(tmp_path)!r}, '--iterations', '1']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parent.parent
+    )
+    assert done.returncode == 1, done.stderr
+    assert "pip install 'tinymaml[train]'" in done.stderr

@@ -1,0 +1,210 @@
+"""Checkpoints: HDF5 files that are whole or refused.
+
+A file is ordinary HDF5 behind a user block of 512 bytes, which HDF5 leaves to applications. The block holds a magic
+word, the format's version, and the length and SHA-256 of all that follows, and ends with a checksum of itself: a torn
+or changed file is found out before HDF5 reads a byte of it. Arrays are data sets; structure and plain values are JSON.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import struct
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tinymaml.train.extras import require
+from tinymaml.tree import Tree
+
+FORMAT = 1
+MAGIC = b"tinymaml checkpoint\n"
+BLOCK = 512
+_HEADER = struct.Struct("<20sIQ32s")  # magic, format, length of the rest, SHA-256 of the rest
+
+KINDS = "fiub"  # of arrays: floating, integer, unsigned, boolean
+
+
+class CheckpointError(Exception):
+    """A checkpoint cannot be used; the message names the file and says what is wrong."""
+
+
+class Checkpoint(NamedTuple):
+    """What a file holds."""
+
+    iteration: int
+    settings: dict[str, Any]
+    state: Tree
+
+
+def save(path: Path, state: Tree, settings: dict[str, Any], iteration: int) -> None:
+    """Write a checkpoint; under its name it is either whole or not there.
+
+    Args:
+        state: dicts with string keys, lists and tuples of arrays, numbers, strings, booleans and None.
+        settings: what JSON can hold.
+
+    Raises:
+        TypeError: something else is in the state.
+        MissingExtra: h5py is not installed.
+        OSError: the disk is full, say; then nothing was changed.
+    """
+    h5py = require("h5py", "train")
+    buffer = io.BytesIO()
+    arrays: list[Any] = []
+    with h5py.File(buffer, "w", userblock_size=BLOCK, libver=("v108", "v110"), track_order=False) as file:
+        file.attrs["structure"] = json.dumps(_encode(state, arrays))
+        file.attrs["settings"] = json.dumps(settings)
+        file.attrs["iteration"] = iteration
+        file.attrs["format"] = FORMAT
+        for i, array in enumerate(arrays):
+            file.create_dataset(f"arrays/{i:04}", data=array, track_times=False)
+    content = buffer.getvalue()[BLOCK:]
+    header = _HEADER.pack(MAGIC, FORMAT, len(content), hashlib.sha256(content).digest())
+    header += bytes(BLOCK - len(header) - 32)
+    atomic_write(path, header + hashlib.sha256(header).digest() + content)
+
+
+def load(path: Path) -> Checkpoint:
+    """Read a checkpoint.
+
+    Raises:
+        CheckpointError: the file is torn, changed, of another kind, or made by a newer version.
+        MissingExtra: h5py is not installed.
+    """
+    h5py = require("h5py", "train")
+    content = _verified(path, path.read_bytes())
+    # The checksum says that the rest is as it was written; the guard is for files made to deceive.
+    try:
+        with h5py.File(io.BytesIO(bytes(BLOCK) + content), "r") as file:
+            arrays = [_array(file[f"arrays/{i:04}"]) for i in range(len(file["arrays"]) if "arrays" in file else 0)]
+            state = _decode(json.loads(file.attrs["structure"]), arrays)
+            return Checkpoint(int(file.attrs["iteration"]), json.loads(file.attrs["settings"]), state)
+    except (OSError, KeyError, ValueError, TypeError, IndexError, RuntimeError) as error:
+        raise CheckpointError(f"{path} is not a checkpoint of this program: {error}") from error
+
+
+def _verified(path: Path, data: bytes) -> bytes:
+    if not data.startswith(MAGIC):
+        kind = "is empty" if not data else "is not a tinymaml checkpoint: it begins otherwise"
+        raise CheckpointError(f"{path} {kind}; expected a file that `tinymaml train` wrote")
+    header = data[: BLOCK - 32]
+    if len(data) < BLOCK or hashlib.sha256(header).digest() != data[BLOCK - 32 : BLOCK]:
+        raise CheckpointError(f"{path} is damaged: its first {BLOCK} bytes do not fit their checksum")
+    _, version, length, digest = _HEADER.unpack(header[: _HEADER.size])
+    if version > FORMAT:
+        raise CheckpointError(
+            f"{path} was made by a newer tinymaml (format {version}, this one reads {FORMAT}): upgrade"
+        )
+    content = data[BLOCK:]
+    if len(content) != length:
+        raise CheckpointError(f"{path} is torn: {len(content)} bytes of content, {length} were written")
+    if hashlib.sha256(content).digest() != digest:
+        raise CheckpointError(f"{path} is damaged: its content does not fit its checksum")
+    return content
+
+
+def _array(dataset: Any) -> Any:
+    if dataset.dtype.kind not in KINDS:
+        raise TypeError(f"an array of {dataset.dtype}")
+    return dataset[()] if dataset.shape else np.asarray(dataset[()])
+
+
+def _encode(value: Any, arrays: list[Any]) -> Any:
+    """The structure as JSON: containers tagged with their kind, arrays by number, plain values as they are."""
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, np.ndarray | np.generic):
+        array = np.asarray(value)
+        if array.dtype.kind not in KINDS:
+            raise TypeError(f"a checkpoint holds arrays of numbers, not of {array.dtype}")
+        arrays.append(array)
+        return {"array": len(arrays) - 1}
+    if isinstance(value, float):
+        return {"float": value.hex()}
+    if isinstance(value, dict) and all(isinstance(key, str) for key in value):
+        return {"dict": {key: _encode(item, arrays) for key, item in value.items()}}
+    if type(value) in (list, tuple):
+        return {type(value).__name__: [_encode(item, arrays) for item in value]}
+    raise TypeError(f"a checkpoint cannot hold a {type(value).__name__}: {value!r}")
+
+
+def _decode(value: Any, arrays: list[Any]) -> Tree:
+    if not isinstance(value, dict):
+        return value
+    ((kind, content),) = value.items()
+    if kind == "array":
+        return arrays[content]
+    if kind == "float":
+        return float.fromhex(content)
+    if kind == "dict":
+        return {key: _decode(item, arrays) for key, item in content.items()}
+    return {"list": list, "tuple": tuple}[kind](_decode(item, arrays) for item in content)
+
+
+def write_numbered(folder: Path, state: Tree, settings: dict[str, Any], iteration: int, keep: int = 3) -> Path:
+    """Save as `folder/ITERATION.h5`; then older ones beyond `keep`, and what killed runs left, are removed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{iteration:09}.h5"
+    save(path, state, settings, iteration)
+    for old in [*_numbered(folder)[keep:], *folder.glob("*.tmp")]:
+        old.unlink(missing_ok=True)
+    return path
+
+
+def latest(folder: Path, report: Callable[[str], None] | None = None) -> Checkpoint | None:
+    """The newest good checkpoint in a folder, None if it has none at all; bad ones above it are reported.
+
+    Raises:
+        CheckpointError: there are checkpoints, and none is good.
+    """
+    bad: list[str] = []
+    for path in _numbered(folder):
+        try:
+            found = load(path)
+        except CheckpointError as error:
+            bad.append(str(error))
+            continue
+        for message in bad:
+            (report or _warn)(f"{message}; going on from {path.name}")
+        return found
+    if bad:
+        raise CheckpointError(f"no checkpoint in {folder} is good: {'; '.join(bad)}")
+    return None
+
+
+def _warn(message: str) -> None:
+    print(f"tinymaml: {message}", file=sys.stderr)
+
+
+def _numbered(folder: Path) -> list[Path]:
+    """Checkpoints in a folder, newest first."""
+    return sorted((path for path in folder.glob("*.h5") if path.stem.isdigit()), key=lambda path: -int(path.stem))
+
+
+def atomic_write(path: Path, data: bytes) -> None:
+    """Write a file that is whole or not there: to a temporary name, synced, renamed, the folder synced."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+    if os.name != "nt":  # a folder cannot be opened on Windows
+        descriptor = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

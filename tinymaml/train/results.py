@@ -1,0 +1,153 @@
+"""`results.json`: what every evaluation writes into its run's folder, and what tables and pictures are made from."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tinymaml.tensor import Array
+from tinymaml.train.checkpoint import atomic_write
+
+FORMAT = 1
+Results = dict[str, Any]
+
+NAMES = {"maml": "MAML", "fomaml": "MAML, first order", "pretrained": "pretrained", "oracle": "oracle"}
+
+# Finn, Abbeel & Levine 2017, table 2 and figure 3: 5-shot mean squared error after 1, 5 and 10 inner steps.
+PAPER_STEPS = (1, 5, 10)
+PAPER = {"maml": (0.67, 0.38, 0.35), "pretrained": (2.41, 2.23, 2.19)}
+
+
+class ResultsError(ValueError):
+    """A results file cannot be used; the message names it and says what is wrong."""
+
+
+def summary(errors: list[Array], diverged: Array) -> dict[str, Any]:
+    """Statistics of the tasks' errors after every inner step.
+
+    Args:
+        errors: [tasks] for each number of inner steps; infinite where a task left all bounds.
+        diverged: booleans [tasks]; those whose adaptation made the fit of the support set itself worse.
+
+    Returns:
+        mean and half_width (1.96 sigma / sqrt(n)) over all tasks, None where not finite; the same over the tasks that
+        did not diverge; the median over all; and how many diverged.
+    """
+    rest = [e[~diverged] for e in errors]
+    return {
+        "mean": [_number(e.mean()) for e in errors],
+        "half_width": [half_width(e) for e in errors],
+        "median": [_number(np.median(e)) for e in errors],
+        "diverged": int(diverged.sum()),
+        "mean_converged": [_number(e.mean()) for e in rest],
+        "half_width_converged": [half_width(e) for e in rest],
+    }
+
+
+def half_width(values: Array) -> float | None:
+    """Of the 95 % interval of a mean: 1.96 sigma / sqrt(n)."""
+    if not np.isfinite(values).all():
+        return None
+    return _number(1.96 * np.std(values.astype(np.float64), ddof=1) / math.sqrt(len(values)))
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def load(path: Path) -> Results:
+    """Read a results file. Raises ResultsError if it is not one, or is newer."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ResultsError(f"{path} is not there: `tinymaml evaluate` writes it") from None
+    except ValueError as error:
+        raise ResultsError(f"{path} is not JSON: {error}") from error
+    if not isinstance(found, dict) or not isinstance(found.get("methods"), dict) or "format" not in found:
+        raise ResultsError(f"{path} is not a results file: it has no 'format' and 'methods'")
+    if found["format"] > FORMAT:
+        raise ResultsError(f"{path} was made by a newer tinymaml (format {found['format']}, this one reads {FORMAT})")
+    return found
+
+
+def merge(path: Path, experiment: str, method: str, entry: dict[str, Any]) -> None:
+    """Put one method's entry into a results file; the others stay. Raises ResultsError as `load`."""
+    found: Results = load(path) if path.exists() else {"format": FORMAT, "experiment": experiment, "methods": {}}
+    if found.get("experiment") != experiment:
+        raise ResultsError(f"{path} is of {found.get('experiment')}, not of {experiment}: take another --out")
+    found["methods"][method] = entry
+    atomic_write(path, (json.dumps(found, indent=1, allow_nan=False) + "\n").encode())
+
+
+def table(results: Results) -> str:
+    """Our figures beside the paper's, from a results file alone."""
+    methods = [m for m in NAMES if m in results["methods"]]
+    lines = ["", "Mean squared error on new sinusoids, 5 support points (the paper's figure in brackets)", ""]
+    lines += [f"{'':20}" + "".join(f"{f'after {k} steps' if k > 1 else 'after 1 step':>26}" for k in PAPER_STEPS)]
+    for method in methods:
+        entry = results["methods"][method]
+        if "5" in entry["shots"]:
+            row = [_cell(entry["shots"]["5"], k, _paper(method, k)) for k in PAPER_STEPS]
+            lines.append(f"{NAMES[method]:20}" + "".join(f"{cell:>26}" for cell in row))
+    for shots in [s for s in ("10", "20") if all(s in results["methods"][m]["shots"] for m in methods)]:
+        lines += ["", f"{shots} support points"]
+        for method in methods:
+            row = [_cell(results["methods"][method]["shots"][shots], k, None) for k in PAPER_STEPS]
+            lines.append(f"{NAMES[method]:20}" + "".join(f"{cell:>26}" for cell in row))
+    return "\n".join([*lines, "", *_notes(results, methods)])
+
+
+def _paper(method: str, steps: int) -> float | None:
+    return PAPER[method][PAPER_STEPS.index(steps)] if method in PAPER else None
+
+
+def _cell(shots: dict[str, Any], steps: int, paper: float | None) -> str:
+    if steps >= len(shots["mean"]):
+        return "-"
+    mean, width = shots["mean"][steps], shots["half_width"][steps]
+    text = "diverged" if mean is None else f"{mean:.3g}" if mean >= 100 else f"{mean:.2f} ± {width:.2f}"
+    if shots["diverged"] and steps > 1:
+        text += "*"
+    return f"{text} [{paper:.2f}]" if paper is not None else text
+
+
+def _notes(results: Results, methods: list[str]) -> list[str]:
+    notes = []
+    for method in methods:
+        entry = results["methods"][method]
+        for shots, found in entry["shots"].items():
+            if found["diverged"]:
+                rest = [
+                    f"{found['mean_converged'][k]:.2f} ± {found['half_width_converged'][k]:.2f}"
+                    for k in PAPER_STEPS
+                    if k < len(found["mean"])
+                ]
+                notes.append(
+                    f"* {NAMES[method]}, {shots} points: on {found['diverged']} of {entry['protocol']['tasks']} tasks the "
+                    f"inner steps diverged (the support loss ended above its start); without them: {', '.join(rest)}"
+                )
+    for method in methods:
+        entry = results["methods"][method]
+        shots = entry["shots"].get("5")
+        if method == "maml" and shots:
+            verdicts = []
+            for k in (k for k in PAPER_STEPS if k < len(shots["mean"])):
+                mean, width = shots["mean"][k], shots["half_width"][k]
+                reached = mean is not None and mean - width <= PAPER["maml"][PAPER_STEPS.index(k)]
+                verdicts.append(f"{k}: {'yes' if reached else 'no'}")
+            notes.append(
+                f"MAML at the paper's figure or under, up to our interval, after inner steps {', '.join(verdicts)}"
+            )
+    for method in methods:
+        entry = results["methods"][method]
+        alpha = entry["protocol"]["alpha"]
+        shown = ", ".join(f"{a} at {k}" for k, a in alpha.items()) if isinstance(alpha, dict) else alpha
+        notes.append(
+            f"{NAMES[method]}: seed {entry['seed']}, {entry['iterations']} iterations in {entry['seconds']:.0f} s, "
+            f"{entry['protocol']['tasks']} test tasks, {entry['protocol']['query_points']} query points, step size {shown}"
+        )
+    return notes
