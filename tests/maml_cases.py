@@ -86,7 +86,7 @@ def close(one, other, tolerance=1e-12):
     assert error <= tolerance, f"differ by {error:.2e}"
 
 
-def directional(function, params, seed, step=1e-3):
+def directional(function, params, seed, step=1e-4):
     """A direction, and the derivative of `function` along it by a central difference of fourth order."""
     leaves, structure = tm.tree.flatten(params)
     rng = np.random.default_rng(seed)

@@ -100,6 +100,11 @@ def test_float32_follows_float64(p, steps):
     assert {x.dtype for x in tm.tree.leaves(tm.adapt(*single[:3], ALPHA, steps))} == {np.dtype(np.float32)}
 
 
+def task(trees, t):
+    """The part of one task; what is shared stays whole."""
+    return tm.tree.map(lambda x: x[t : t + 1] if len(x) > 1 else x, trees)
+
+
 @DRAWN
 @given(problems(), STEPS)
 def test_every_task_is_by_itself(p, steps):
@@ -109,9 +114,8 @@ def test_every_task_is_by_itself(p, steps):
     tasks = len(p.support["x"])
     values, alone_grads = [], []
     for t in range(tasks):
-        one = slice(t, t + 1)
-        alone = Problem(p.loss, *(tm.tree.map(lambda x: x[one] if len(x) > 1 else x, part) for part in p[1:]))
-        close(tm.tree.map(lambda x: x[one], together), tm.adapt(*alone[:3], ALPHA, steps))
+        alone = Problem(p.loss, *(task(part, t) for part in p[1:]))
+        close(task(together, t), tm.adapt(*alone[:3], ALPHA, steps))
         value_of_one, grads_of_one = tm.meta_value_and_grad(*alone, ALPHA, steps)
         values.append(value_of_one)
         alone_grads.append(grads_of_one)

@@ -138,20 +138,8 @@ KILLS = 50
 def test_killed_fifty_times_nothing_is_lost(tmp_path: Path) -> None:
     """SIGKILL at random moments: what a checkpoint held is never lost, and the end is the same to the bit."""
     command = [sys.executable, "-m", "tinymaml", "train", "sinusoid", "--method", "maml", "--json-progress"]
-    command += [
-        "--hidden",
-        "8",
-        "--meta-batch",
-        "4",
-        "--shots",
-        "3",
-        "--query-points",
-        "3",
-        "--log-every",
-        "5",
-        "--checkpoint-every",
-        "5",
-    ]
+    command += ["--hidden", "8", "--meta-batch", "4", "--shots", "3", "--query-points", "3"]
+    command += ["--log-every", "5", "--checkpoint-every", "5"]
     environment = {**os.environ, "TINYMAML_NUMBA": "0", "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 
     def start(folder: Path, iterations: int) -> subprocess.Popen[str]:

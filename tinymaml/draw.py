@@ -92,8 +92,8 @@ def _text(results: list[Tensor], names: Mapping[Node, str]) -> str:
         f'  graph [rankdir=TB, bgcolor="{PAPER}", nodesep=0.22, ranksep=0.34, pad=0.25, fontname="Helvetica"]',
         f'  node [shape=box, style="rounded,filled", fontname="Helvetica", fontsize=11, fontcolor="{INK}", '
         'margin="0.11,0.05", height=0.3, penwidth=1.1]',
-        f'  edge [color="{FAINT}", arrowsize=0.55, penwidth=0.9, fontname="Helvetica", fontsize=8, fontcolor="{FAINT}", '
-        "labeldistance=1.5, labelangle=32]",
+        f'  edge [color="{FAINT}", arrowsize=0.55, penwidth=0.9, fontname="Helvetica", fontsize=8, '
+        f'fontcolor="{FAINT}", labeldistance=1.5, labelangle=32]',
     ]
     for node in nodes:
         look = _look(node, orders[node], node in last, names.get(node, ""), shared)

@@ -5,9 +5,9 @@ the output). Edges point from results to what they were made of and nowhere back
 cycles: a graph is freed the moment its last result is dropped.
 
 Every node has two numbers that the sweeps go by. Its `serial` says when it was made; inputs are always older than
-outputs, so sorting by it sorts the graph. Its `root` is the serial of the oldest variable that it depends on (`CONSTANT`
-when it depends on none); a node that depends on no variable keeps no inputs, so plain arithmetic on constants grows no
-graph. A third, its `order`, is for pictures alone: the order of derivative of the sweep that made it.
+outputs, so sorting by it sorts the graph. Its `root` is the serial of the oldest variable that it depends on
+(`CONSTANT` when it depends on none); a node that depends on no variable keeps no inputs, so plain arithmetic on
+constants grows no graph. A third, its `order`, is for pictures alone: which order of derivative the sweep made it for.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Tensor:
     """An array whose history is recorded. `Tensor(array)` is a new variable: a leaf one may differentiate by.
 
     Tensors are never changed in place. Arithmetic, comparisons, indexing and the methods below follow NumPy, except
-    that dtypes are never mixed: Python numbers take the tensor's dtype, anything else must have it already (see
+    that dtypes are never mixed: numbers and lists of them take the tensor's dtype, arrays must have it already (see
     `astype`).
 
     Args:

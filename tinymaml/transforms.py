@@ -118,8 +118,12 @@ class Record:
             pairs = [(g, v) for g, v in zip(self.gradient, vs, strict=True) if g is not None and v is not None]
             return pull([g for g, _ in pairs], self.variables, [v for _, v in pairs])
         if mode == "reverse-over-forward":
+            # v may have been made from these very variables (an outer derivative keeps that history); it is not varied.
+            vs = [v if v is None or v.node.root == CONSTANT else enter(v) for v in vs]
             slope = push([self.value], self.variables, vs)[0]
-            return [None] * len(vs) if slope is None else pull([slope], self.variables, [ones_like(slope)])
+            stops = [v for v in vs if v is not None and v.node.root != CONSTANT]
+            found = None if slope is None else pull([slope], [*self.variables, *stops], [ones_like(slope)])
+            return [None] * len(vs) if found is None else found[: len(vs)]
         if mode == "finite-difference":
             return self._difference(vs)
         raise ValueError(f"unknown mode {mode!r} of the Hessian-vector product; one of {', '.join(MODES)}")

@@ -140,7 +140,7 @@ def evaluate(settings: SinusoidSettings, method: str, state: Tree, iterations: i
             "first_task": 0,
             "tasks": settings.eval_tasks,
             "query_points": settings.eval_query,
-            "alpha": "learned" if _learned(state["params"]) else alphas,
+            "alpha": "none" if method == "oracle" else "learned" if _learned(state["params"]) else alphas,
             "interval": "mean ± 1.96 sigma / sqrt(tasks)",
         },
         "seed": settings.seed,
