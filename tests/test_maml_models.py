@@ -33,16 +33,16 @@ def sinusoids(rng, count):
 
 def test_an_mlp():
     model = tm.nn.mlp([1, 32, 32, 1])
-    params = model.init(np.random.default_rng(0))
+    params = model.init(np.random.default_rng(1))
 
     def loss(params, batch):
         return tm.mse(model.apply(params, batch[0]), batch[1])
 
     start, (before, after) = meta_train(
-        loss, params, sinusoids, alpha=0.05, steps=1, iterations=500, learning_rate=3e-3
+        loss, params, sinusoids, alpha=0.01, steps=2, iterations=400, learning_rate=1e-2
     )
-    assert after < 0.35 * start[1]
-    assert after < 0.5 * before
+    assert after < 0.25 * start[1]
+    assert after < 0.25 * before
 
 
 def test_a_function_of_ones_own():

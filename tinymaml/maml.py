@@ -18,7 +18,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -333,13 +333,9 @@ def _number(value: Any, dtype: Any, path: Callable[[], str]) -> Tensor:
     """A leaf of params or alpha as a tensor; a Python number takes the dtype."""
     if isinstance(value, Tensor):
         return value
-    try:
-        found = constant(value, None if is_array(value) else dtype)
-    except (TypeError, ValueError):
-        found = None
-    if found is None or found.dtype.kind not in "fiub":
+    if not isinstance(value, Real) and not (is_array(value) and value.dtype.kind in "fiub"):
         raise TypeError(f"{path()} must be an array or a number, got {value!r}")
-    return found
+    return constant(value, None if is_array(value) else dtype)
 
 
 def _refuse_parameter(name: str, x: Tensor, dtype: Any, tasks: int) -> None:

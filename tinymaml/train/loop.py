@@ -39,6 +39,7 @@ def train(
     start: Callable[[], Tree],
     step: Step,
     report: Report = lambda iteration, loss, seconds: None,
+    validate: Callable[[Tree], float] | None = None,
 ) -> Tree:
     """Train to `settings.iterations`, from where the folder's latest checkpoint is.
 
@@ -48,6 +49,8 @@ def train(
             the position in the stream of tasks.
         step: state -> (next state, loss); pure, so that a resumed run gives the same bits as one that never stopped.
         report: is called with every line of metrics.
+        validate: state -> error on held-out tasks; every `settings.validate_every` iterations. The parameters with the
+            smallest are kept in the checkpoints, beside the last.
 
     Returns:
         The final state.
@@ -59,11 +62,11 @@ def train(
     wanted = {"method": method, **settings.as_dict()}
     found = checkpoint.latest(places)
     if found is None:
-        iteration, state, running, seconds = 0, start(), [0.0, 0], 0.0
+        iteration, state, running, seconds, best = 0, start(), [0.0, 0], 0.0, None
     else:
         _check_settings(folder, found.settings, wanted, settings.FREE)
         iteration, state = found.iteration, found.state["state"]
-        running, seconds = list(found.state["running"]), found.state["seconds"]
+        running, seconds, best = list(found.state["running"]), found.state["seconds"], found.state["best"]
     if iteration >= settings.iterations:
         return state
 
@@ -71,7 +74,7 @@ def train(
 
     def save() -> None:
         nonlocal saved
-        content = {"state": state, "running": running, "seconds": seconds}
+        content = {"state": state, "running": running, "seconds": seconds, "best": best}
         checkpoint.write_numbered(places, content, wanted, iteration, settings.keep)
         saved = iteration
 
@@ -82,8 +85,8 @@ def train(
             while iteration < settings.iterations:
                 try:
                     state, loss = step(state)
-                except NonFiniteError as error:
-                    raise TrainingDiverged(_diverged(iteration, error, places, saved)) from error
+                except NonFiniteError as reason:
+                    raise TrainingDiverged(_diverged(iteration, reason, places, saved)) from reason
                 iteration += 1
                 running = [running[0] + loss, running[1] + 1]
                 if iteration % settings.log_every == 0 or iteration == settings.iterations:
@@ -92,6 +95,11 @@ def train(
                     running = [0.0, 0]
                     metrics.write(iteration, loss=mean, seconds=round(seconds, 3))
                     report(iteration, mean, seconds)
+                if validate is not None and iteration % settings.validate_every == 0:
+                    error = validate(state)
+                    metrics.write(iteration, validation=error)
+                    if best is None or error < best["error"]:
+                        best = {"iteration": iteration, "error": error, "params": state["params"]}
                 if iteration % settings.checkpoint_every == 0 or iteration == settings.iterations or stopped():
                     seconds = time.perf_counter() - before
                     save()
@@ -109,6 +117,7 @@ class Trained(NamedTuple):
     state: Tree
     iterations: int
     seconds: float
+    best: dict[str, Any] | None  # iteration, validation error and params; None if there was no validation
 
 
 def latest(folder: Path) -> Trained:
@@ -116,7 +125,7 @@ def latest(folder: Path) -> Trained:
     found = checkpoint.latest(folder / "checkpoints")
     if found is None:
         raise FileNotFoundError(f"{folder} has no checkpoint: train it first")
-    return Trained(found.settings, found.state["state"], found.iteration, found.state["seconds"])
+    return Trained(found.settings, found.state["state"], found.iteration, found.state["seconds"], found.state["best"])
 
 
 def _check_settings(folder: Path, found: dict[str, Any], wanted: dict[str, Any], free: tuple[str, ...]) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,8 @@ class Metrics:
 
     def write(self, iteration: int, **values: float) -> None:
         """One line; it is on its way to the disk when this returns."""
-        self._file.write(json.dumps({"iteration": iteration, **values}) + "\n")
+        finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
+        self._file.write(json.dumps({"iteration": iteration, **finite}) + "\n")
         self._file.flush()
         if self._board is not None:
             for name, value in values.items():

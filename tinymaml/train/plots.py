@@ -188,7 +188,7 @@ def _training(plt: Any, found: results.Results, run: Path) -> Any:
     """The training loss of every method."""
     figure, axes = plt.subplots(figsize=(4.6, 3.1), layout="constrained")
     for method in _methods(found):
-        lines = metrics.read(run / method / "metrics.jsonl")
+        lines = [line for line in metrics.read(run / method / "metrics.jsonl") if line.get("loss") is not None]
         axes.plot(
             [line["iteration"] for line in lines],
             [line["loss"] for line in lines],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -85,20 +86,26 @@ def merge(path: Path, experiment: str, method: str, entry: dict[str, Any]) -> No
 
 def table(results: Results) -> str:
     """Our figures beside the paper's, from a results file alone."""
-    methods = [m for m in NAMES if m in results["methods"]]
+    rows = list(_rows(results))
     lines = ["", "Mean squared error on new sinusoids, 5 support points (the paper's figure in brackets)", ""]
-    lines += [f"{'':20}" + "".join(f"{f'after {k} steps' if k > 1 else 'after 1 step':>26}" for k in PAPER_STEPS)]
-    for method in methods:
-        entry = results["methods"][method]
-        if "5" in entry["shots"]:
-            row = [_cell(entry["shots"]["5"], k, _paper(method, k)) for k in PAPER_STEPS]
-            lines.append(f"{NAMES[method]:20}" + "".join(f"{cell:>26}" for cell in row))
-    for shots in [s for s in ("10", "20") if all(s in results["methods"][m]["shots"] for m in methods)]:
-        lines += ["", f"{shots} support points"]
-        for method in methods:
-            row = [_cell(results["methods"][method]["shots"][shots], k, None) for k in PAPER_STEPS]
-            lines.append(f"{NAMES[method]:20}" + "".join(f"{cell:>26}" for cell in row))
-    return "\n".join([*lines, "", *_notes(results, methods)])
+    lines += [f"{'':28}" + "".join(f"{f'after {k} steps' if k > 1 else 'after 1 step':>24}" for k in PAPER_STEPS)]
+    for shots in ("5", "10", "20"):
+        lines += ["", f"{shots} support points"] if shots != "5" else []
+        for name, method, found in rows:
+            if shots in found:
+                cells = [_cell(found[shots], k, _paper(method, k) if shots == "5" else None) for k in PAPER_STEPS]
+                lines.append(f"{name:28}" + "".join(f"{cell:>24}" for cell in cells))
+    return "\n".join([*lines, "", *_notes(results, rows)])
+
+
+def _rows(results: Results) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """(name, method, figures) of every row: each method's last parameters, and those best in validation."""
+    for method, name in NAMES.items():
+        entry = results["methods"].get(method)
+        if entry is not None:
+            yield name, method, entry["shots"]
+            if entry["best"] is not None:
+                yield f"{name}, best", method, entry["best"]["shots"]
 
 
 def _paper(method: str, steps: int) -> float | None:
@@ -120,35 +127,31 @@ def _reached(mean: float | None, width: float | None, paper: float) -> bool:
     return mean is not None and width is not None and width < paper and mean - width <= paper
 
 
-def _notes(results: Results, methods: list[str]) -> list[str]:
+def _notes(results: Results, rows: list[tuple[str, str, dict[str, Any]]]) -> list[str]:
     notes = []
-    for method in methods:
-        entry = results["methods"][method]
-        for shots, found in entry["shots"].items():
+    for name, _, figures in rows:
+        for shots, found in figures.items():
             if found["diverged"]:
                 pairs = list(zip(found["mean_converged"], found["half_width_converged"], strict=True))
                 rest = ", ".join(f"{pairs[k][0]:.2f} ± {pairs[k][1]:.2f}" for k in PAPER_STEPS if k < len(pairs))
-                notes.append(
-                    f"* {NAMES[method]}, {shots} points: the inner steps diverged (the support loss ended above its "
-                    f"start) on {found['diverged']} of {entry['protocol']['tasks']} tasks; without them: {rest}"
-                )
-    if "5" in results["methods"].get("maml", {"shots": {}})["shots"]:
-        found = results["methods"]["maml"]["shots"]["5"]
-        for over, suffix in (("over all tasks", ""), ("without those that diverged", "_converged")):
+                notes.append(f"* {name}, {shots} points: diverged on {found['diverged']} tasks; without them {rest}")
+    if notes:
+        notes.append("  (diverged: the inner steps left the support loss above its start; all tasks are in the table)")
+    for name, method, figures in rows:
+        if method == "maml" and "5" in figures:
+            found = figures["5"]
             answers = [
-                f"{k}: {'yes' if _reached(found['mean' + suffix][k], found['half_width' + suffix][k], paper) else 'no'}"
+                f"{k}: {'yes' if _reached(found['mean'][k], found['half_width'][k], paper) else 'no'}"
                 for k, paper in zip(PAPER_STEPS, PAPER["maml"], strict=True)
                 if k < len(found["mean"])
             ]
-            notes.append(f"MAML at the paper's figure or under, up to our interval, {over}: {', '.join(answers)}")
-            if not found["diverged"]:
-                break
-    for method in methods:
-        entry = results["methods"][method]
+            notes.append(f"{name}: the paper's figure or under, up to our interval, after {', '.join(answers)}")
+    for method, entry in results["methods"].items():
         protocol, alpha = entry["protocol"], entry["protocol"]["alpha"]
         shown = ", ".join(f"{a} at {k}" for k, a in alpha.items()) if isinstance(alpha, dict) else alpha
+        best = "" if entry["best"] is None else f", best in validation at {entry['best']['iteration']}"
         notes.append(
-            f"{NAMES[method]}: seed {entry['seed']}, {entry['iterations']} iterations in {entry['seconds']:.0f} s, "
+            f"{NAMES[method]}: seed {entry['seed']}, {entry['iterations']} iterations, {entry['seconds']:.0f} s{best}, "
             f"{protocol['tasks']} test tasks, {protocol['query_points']} query points, step size {shown}"
         )
     return notes

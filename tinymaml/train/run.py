@@ -34,6 +34,7 @@ def train(run: Path, method: str, settings: SinusoidSettings, report: Report | N
                 lambda: sinusoid.start_state(settings, method),
                 sinusoid.stepper(settings, method),
                 report or progress.update,  # type: ignore[union-attr]  # one of them is there
+                sinusoid.validator(settings, method),
             )
     finally:
         if progress:
@@ -98,7 +99,7 @@ def evaluate(run: Path, methods: Sequence[str], protocol: dict[str, Any]) -> res
         trained = loop.latest(run / method)
         settings = SinusoidSettings.from_dict({**trained.settings, **protocol})
         with _one_blas_thread():
-            entry = sinusoid.evaluate(settings, method, trained.state, trained.iterations, trained.seconds)
+            entry = sinusoid.evaluate(settings, method, trained)
         results.merge(run / "results.json", "sinusoid", method, entry)
     return results.load(run / "results.json")
 

@@ -24,12 +24,15 @@ class Settings:
     log_every: int = setting(500, "iterations between two lines of metrics")
     checkpoint_every: int = setting(5_000, "iterations between two checkpoints")
     keep: int = setting(3, "checkpoints kept")
+    validate_every: int = setting(
+        2_500, "iterations between two validations; the best parameters are kept beside the last"
+    )
 
     # What may differ between a checkpoint and the run that resumes it.
     FREE: ClassVar[tuple[str, ...]] = ("iterations", "log_every", "checkpoint_every", "keep")
 
     def __post_init__(self) -> None:
-        for name in ("iterations", "log_every", "checkpoint_every", "keep"):
+        for name in ("iterations", "log_every", "checkpoint_every", "keep", "validate_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
 

@@ -21,6 +21,7 @@ from tinymaml import adapt, mean, meta_value_and_grad, mse, nn, optim, tree, val
 from tinymaml.maml import NonFiniteError
 from tinymaml.tasks import sinusoid
 from tinymaml.tensor import Array
+from tinymaml.train.loop import Trained
 from tinymaml.train.results import summary
 from tinymaml.train.settings import SinusoidSettings
 from tinymaml.tree import Tree
@@ -123,34 +124,60 @@ def _plain_gradient(loss: Any) -> Callable[..., tuple[Any, Tree]]:
     return plain
 
 
-def evaluate(settings: SinusoidSettings, method: str, state: Tree, iterations: int, seconds: float) -> dict[str, Any]:
+def validator(settings: SinusoidSettings, method: str) -> Callable[[Tree], float] | None:
+    """The error on validation tasks, mean over the inner steps from 1 on, with the fewest support points; MAML only.
+
+    Meta-training goes on improving the first inner step at the price of the later ones, of which it sees nothing: some
+    tasks come to the edge of stability, or beyond. The training loss does not show it, this does.
+    """
+    if method not in ("maml", "fomaml"):
+        return None
+    model = network(settings, method)
+    drawn = _evaluation_tasks(settings, "validation", settings.eval_tasks)
+
+    def validate(state: Tree) -> float:
+        alpha = None if settings.learn_alpha else settings.alpha
+        errors, _ = _curve(settings, method, model, state["params"], alpha, drawn, min(settings.eval_shots))
+        return float(np.mean(errors[1:], dtype=np.float64))
+
+    return validate
+
+
+def evaluate(settings: SinusoidSettings, method: str, trained: Trained) -> dict[str, Any]:
     """The entry of results.json: mean squared error on fresh test tasks after every inner step, with 95 % intervals.
 
-    Every task has `eval_query` query points, and its first 5, 10, 20 (`eval_shots`) of the same support points.
+    Every task has `eval_query` query points, and its first 5, 10, 20 (`eval_shots`) of the same support points. The
+    figures are of the last parameters, as the paper's; those that were best in validation stand beside them.
     """
     model = network(settings, method)
+    params = trained.state["params"]
     drawn = _evaluation_tasks(settings, "test", settings.eval_tasks)
-    shots, alphas = {}, {}
-    for k in settings.eval_shots:
-        alphas[str(k)] = _step_size(settings, method, model, state, k)
-        shots[str(k)] = summary(*_curve(settings, method, model, state, alphas[str(k)], drawn, k))
+    alphas = {str(k): _step_size(settings, method, model, params, k) for k in settings.eval_shots}
+
+    def figures(params: Tree) -> dict[str, Any]:
+        return {k: summary(*_curve(settings, method, model, params, a, drawn, int(k))) for k, a in alphas.items()}
+
+    best = None
+    if trained.best is not None:
+        best = {"iteration": trained.best["iteration"], "shots": figures(trained.best["params"])}
     return {
         "protocol": {
             "split": "test",
             "first_task": 0,
             "tasks": settings.eval_tasks,
             "query_points": settings.eval_query,
-            "alpha": "none" if method == "oracle" else "learned" if _learned(state["params"]) else alphas,
+            "alpha": "none" if method == "oracle" else "learned" if _learned(params) else alphas,
             "interval": "mean ± 1.96 sigma / sqrt(tasks)",
         },
         "seed": settings.seed,
-        "iterations": iterations,
-        "seconds": round(seconds, 1),
+        "iterations": trained.iterations,
+        "seconds": round(trained.seconds, 1),
         "versions": versions(),
         "machine": f"{platform.machine()}, {platform.system()}",
         "settings": settings.as_dict(),
-        "shots": shots,
-        "qualitative": _qualitative(settings, method, model, state, alphas),
+        "shots": figures(params),
+        "best": best,
+        "qualitative": _qualitative(settings, method, model, params, alphas),
     }
 
 
@@ -183,7 +210,7 @@ def _curve(
     settings: SinusoidSettings,
     method: str,
     model: nn.Model,
-    state: Tree,
+    params: Tree,
     alpha: float | None,
     drawn: sinusoid.Sinusoids,
     shots: int,
@@ -196,7 +223,7 @@ def _curve(
     most = max(settings.eval_shots)
     support, query = batches(drawn, method, (slice(0, shots), slice(most, None)))
     loss = loss_of(model)
-    params, rates = _adaptation(state["params"], alpha)
+    params, rates = _adaptation(params, alpha)
     errors = [loss(params, query).numpy()]
     if method == "oracle":
         return errors * (settings.eval_steps + 1), np.zeros(len(drawn.x), np.bool_)
@@ -232,23 +259,23 @@ def _of_tasks(params: Tree, keep: Array, tasks: int) -> Tree:
     return tree.map(lambda p: p[keep] if len(p) == tasks > 1 else p, params)
 
 
-def _step_size(settings: SinusoidSettings, method: str, model: nn.Model, state: Tree, shots: int) -> float | None:
+def _step_size(settings: SinusoidSettings, method: str, model: nn.Model, params: Tree, shots: int) -> float | None:
     """The inner step size at meta-test; the pretrained network's is the best after the last step on validation
     tasks."""
-    if method == "oracle" or _learned(state["params"]):
+    if method == "oracle" or _learned(params):
         return None
     if method != "pretrained":
         return settings.alpha
     drawn = _evaluation_tasks(settings, "validation", settings.eval_tasks)
     found = {}
     for alpha in settings.finetune_alphas:
-        errors, _ = _curve(settings, method, model, state, alpha, drawn, shots)
+        errors, _ = _curve(settings, method, model, params, alpha, drawn, shots)
         found[alpha] = float(errors[-1].mean(dtype=np.float64))
     return min(found, key=found.__getitem__)
 
 
 def _qualitative(
-    settings: SinusoidSettings, method: str, model: nn.Model, state: Tree, alphas: dict[str, Any], tasks: int = 6
+    settings: SinusoidSettings, method: str, model: nn.Model, params: Tree, alphas: dict[str, Any], tasks: int = 6
 ) -> list[dict[str, Any]]:
     """Curves of the first test tasks after 0, 1 and all inner steps, for the pictures."""
     drawn = _evaluation_tasks(settings, "test", tasks)
@@ -258,12 +285,12 @@ def _qualitative(
     found = []
     for shots in settings.eval_shots:
         (support,) = batches(drawn, method, (slice(0, shots),))
-        params, rates = _adaptation(state["params"], alphas[str(shots)])
-        curves = {0: model.apply(params, grid["x"]).numpy()}
+        adapted, rates = _adaptation(params, alphas[str(shots)])
+        curves = {0: model.apply(adapted, grid["x"]).numpy()}
         for step in range(1, settings.eval_steps + 1):
             if method != "oracle":
-                params = adapt(loss_of(model), params, support, rates, 1)
-            curves[step] = model.apply(params, grid["x"]).numpy()
+                adapted = adapt(loss_of(model), adapted, support, rates, 1)
+            curves[step] = model.apply(adapted, grid["x"]).numpy()
         for t in range(tasks):
             found.append(
                 {
