@@ -80,9 +80,7 @@ def test_right_rules_pass(plant):
     ],
 )
 def test_planted_errors_are_caught(plant, vjp, jvp, message, dtype):
-    wrong = plant(
-        "planted", **like("tanh"), vjp=each(lambda g, y, x: vjp(g, y)), jvp=lambda ts, y, x: jvp(ts[0], y)
-    )
+    wrong = plant("planted", **like("tanh"), vjp=each(lambda g, y, x: vjp(g, y)), jvp=lambda ts, y, x: jvp(ts[0], y))
     with pytest.raises(DerivativeError, match=message):
         check_derivatives(wrong, X.astype(dtype))
 

@@ -43,14 +43,14 @@ def test_linear_layers(inputs, outputs, name):
 
 
 def test_choices():
-    with pytest.raises(ValueError, match="^activation must be one of relu, tanh, .*, got 'gelu'"):
+    with pytest.raises(ValueError, match=r"^activation must be one of relu, tanh, .*, got 'gelu'"):
         tm.nn.mlp([1, 2, 1], activation="gelu")
-    with pytest.raises(ValueError, match="^start must be one of he-normal, .*, got 'zeros'"):
+    with pytest.raises(ValueError, match=r"^start must be one of he-normal, .*, got 'zeros'"):
         tm.nn.mlp([1, 2, 1], start="zeros")
 
 
 def test_the_dtype_of_a_model():
-    with pytest.raises(TypeError, match="^dtype must be float32 or float64, got int64"):
+    with pytest.raises(TypeError, match=r"^dtype must be float32 or float64, got int64"):
         tm.nn.mlp([1, 2, 1]).init(np.random.default_rng(0), np.int64)
 
 
@@ -126,9 +126,9 @@ def test_gradients_unlike_the_parameters(name, grads, message):
 
 def test_schedules():
     for make in (lambda n: tm.optim.cosine(0.1, n), lambda n: tm.optim.warmup(0.1, n)):
-        with pytest.raises(ValueError, match="^iterations must be a positive number, got 0"):
+        with pytest.raises(ValueError, match=r"^iterations must be a positive number, got 0"):
             make(0)
-    with pytest.raises(ValueError, match="^every must be a positive number, got 0"):
+    with pytest.raises(ValueError, match=r"^every must be a positive number, got 0"):
         tm.optim.exponential(0.1, 0.5, every=0)
-    with pytest.raises(ValueError, match="^learning_rate"):
+    with pytest.raises(ValueError, match=r"^learning_rate"):
         tm.optim.warmup(-0.1, 5)

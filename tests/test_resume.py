@@ -24,8 +24,14 @@ from tinymaml.train.settings import SinusoidSettings
 
 ROOT = Path(__file__).parent.parent
 TINY: dict[str, Any] = {
-    **{"hidden": (8,), "meta_batch": 4, "shots": 3, "query_points": 3, "log_every": 10, "validate_every": 15},
-    **{"eval_tasks": 10, "eval_steps": 2},
+    "hidden": (8,),
+    "meta_batch": 4,
+    "shots": 3,
+    "query_points": 3,
+    "log_every": 10,
+    "validate_every": 15,
+    "eval_tasks": 10,
+    "eval_steps": 2,
 }
 
 

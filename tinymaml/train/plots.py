@@ -12,12 +12,8 @@ from tinymaml.train.extras import require
 
 # Okabe and Ito's palette, which the colour-blind can tell apart.
 COLOURS = {"maml": "#0072B2", "fomaml": "#56B4E9", "pretrained": "#D55E00", "oracle": "#009E73"}
-STEPS = {
-    0: ("before adaptation", "#BBBBBB", ":"),
-    1: ("after 1 step", "#56B4E9", "--"),
-    10: ("after 10 steps", "", "-"),
-}
-TRUTH, POINTS = "#222222", "#882255"
+TRUTH, POINTS, ADAPTED = "#222222", "#882255", "#0072B2"
+STEPS = {0: ("before adaptation", "#BBBBBB", ":"), 1: ("after 1 step", "#56B4E9", "--")}
 
 STYLE = {
     "figure.dpi": 150,
@@ -70,20 +66,24 @@ def _methods(found: results.Results, *names: str) -> list[str]:
     return [name for name in names or COLOURS if name in found["methods"]]
 
 
-def _curve(axes: Any, shots: dict[str, Any], method: str) -> None:
-    """Mean and 95 % interval over the tasks that did not diverge, against inner steps."""
-    mean, width = (
-        np.array([np.nan if value is None else value for value in shots[key]], float)
-        for key in ("mean_converged", "half_width_converged")
-    )
-    steps = np.arange(len(mean))
-    axes.plot(steps, mean, color=COLOURS[method], marker="o", markersize=3, label=results.NAMES[method])
+def _curve(axes: Any, entry: dict[str, Any], shots: str, method: str) -> None:
+    """Mean and 95 % interval over the tasks that did not diverge, against inner steps; dashed: best in validation."""
+
+    def values(figures: dict[str, Any], key: str) -> Any:
+        return np.array([np.nan if value is None else value for value in figures[shots][key]], float)
+
+    mean, width = values(entry["shots"], "mean_converged"), values(entry["shots"], "half_width_converged")
+    steps, name = np.arange(len(mean)), results.NAMES[method]
+    axes.plot(steps, mean, color=COLOURS[method], marker="o", markersize=3, label=name)
     axes.fill_between(steps, mean - width, mean + width, color=COLOURS[method], alpha=0.18, linewidth=0)
+    if method == "maml" and entry["best"] is not None:
+        best = values(entry["best"]["shots"], "mean_converged")
+        axes.plot(steps, best, color=COLOURS[method], linestyle="--", linewidth=1, label=f"{name}, best in validation")
 
 
 def _panel(axes: Any, found: results.Results, shots: str, methods: list[str]) -> None:
     for method in methods:
-        _curve(axes, found["methods"][method]["shots"][shots], method)
+        _curve(axes, found["methods"][method], shots, method)
     axes.set_title(f"K = {shots} support points")
     axes.set_xlabel("inner steps")
     axes.set_ylim(bottom=0)
@@ -134,13 +134,13 @@ def _figure6(plt: Any, found: results.Results) -> Any:
     return figure
 
 
-def _sketch(axes: Any, one: dict[str, Any], method: str) -> None:
+def _sketch(axes: Any, one: dict[str, Any]) -> None:
     """One task: the truth, the support points, the network before and after inner steps."""
     x = np.array(one["x"])
     axes.plot(x, one["amplitude"] * np.sin(x - one["phase"]), color=TRUTH, linewidth=1.2, label="ground truth")
     for steps in sorted(one["steps"], key=int):
-        label, colour, line = STEPS.get(int(steps), (f"after {steps} steps", "", "-"))
-        axes.plot(x, one["steps"][steps], color=colour or COLOURS[method], linestyle=line, label=label)
+        label, colour, line = STEPS.get(int(steps), (f"after {steps} steps", ADAPTED, "-"))
+        axes.plot(x, one["steps"][steps], color=colour, linestyle=line, label=label)
     axes.plot(
         one["support_x"], one["support_y"], "^", color=POINTS, markersize=5, linestyle="none", label="support points"
     )
@@ -166,7 +166,7 @@ def _grid(plt: Any, found: results.Results, tasks: list[int], shots: list[int], 
     for row, (method, k) in zip(cells, rows, strict=True):
         sketches = [q for q in found["methods"][method]["qualitative"] if q["shots"] == k]
         for axes, t in zip(row, tasks, strict=True):
-            _sketch(axes, sketches[t], method)
+            _sketch(axes, sketches[t])
         row[0].set_ylabel(f"{results.NAMES[method]}\nK = {k}")
     handles, labels = cells[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=8)
@@ -199,5 +199,6 @@ def _training(plt: Any, found: results.Results, run: Path) -> Any:
     axes.set_yscale("log")
     axes.set_xlabel("iteration")
     axes.set_ylabel("training loss (MAML: of the query set)")
-    axes.legend()
+    axes.set_ylim(top=3 * axes.get_ylim()[1])
+    axes.legend(ncols=2, loc="upper right")
     return figure

@@ -134,9 +134,11 @@ def _notes(results: Results, rows: list[tuple[str, str, dict[str, Any]]]) -> lis
             if found["diverged"]:
                 pairs = list(zip(found["mean_converged"], found["half_width_converged"], strict=True))
                 rest = ", ".join(f"{pairs[k][0]:.2f} ± {pairs[k][1]:.2f}" for k in PAPER_STEPS if k < len(pairs))
-                notes.append(f"* {name}, {shots} points: diverged on {found['diverged']} tasks; without them {rest}")
+                notes.append(f"* {name}, {shots} points: diverged on {found['diverged']}; without them {rest}")
     if notes:
-        notes.append("  (diverged: the inner steps left the support loss above its start; all tasks are in the table)")
+        notes.append(
+            "  (diverged: tasks whose inner steps left the support loss above its start; the table is over all tasks)"
+        )
     for name, method, figures in rows:
         if method == "maml" and "5" in figures:
             found = figures["5"]

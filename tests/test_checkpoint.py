@@ -1,0 +1,212 @@
+"""Checkpoints are whole or refused: round trips, damage of every kind, foreign files, writers that die."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import struct
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+h5py = pytest.importorskip("h5py", reason="checkpoints need h5py: pip install 'tinymaml[train]'")
+
+from tinymaml.train import checkpoint  # noqa: E402
+from tinymaml.train.checkpoint import (  # noqa: E402
+    BLOCK,
+    CheckpointError,
+    latest,
+    load,
+    save,
+    write_numbered,
+)
+
+SETTINGS = {"alpha": 0.1, "hidden": [40, 40], "start": "he-normal"}
+STATE: dict[str, Any] = {
+    "params": [{"w": np.arange(6, dtype=np.float32).reshape(1, 2, 3), "b": np.zeros((1, 1, 3))}, ()],
+    "optimiser": {"iteration": np.zeros((), np.int64), "m": (np.array([np.pi, -0.0, np.inf, np.nan]), None)},
+    "stream": {"seed": 2**63, "next_task": 12, "mask": np.array([True, False]), "empty": np.zeros((0, 3), np.float32)},
+    "words": np.array([2**64 - 1], np.uint64),
+    "plain": [1, True, None, "ü", 0.1, -0.0, float("inf"), {}],
+}
+
+
+def same(one: Any, other: Any) -> bool:
+    if isinstance(one, np.ndarray):
+        return isinstance(other, np.ndarray) and (one.dtype, one.shape, one.tobytes()) == (
+            other.dtype,
+            other.shape,
+            other.tobytes(),
+        )
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, dict):
+        return list(one) == list(other) and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(same(a, b) for a, b in zip(one, other, strict=True))
+    return repr(one) == repr(other)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    save(tmp_path / "one.h5", STATE, SETTINGS, 7)
+    return tmp_path / "one.h5"
+
+
+def test_everything_comes_back_as_it_was(path: Path) -> None:
+    found = load(path)
+    assert found.iteration == 7
+    assert found.settings == SETTINGS
+    assert same(found.state, STATE)
+
+
+def test_the_same_state_gives_the_same_bytes(path: Path) -> None:
+    save(path.with_name("two.h5"), STATE, SETTINGS, 7)
+    assert path.read_bytes() == path.with_name("two.h5").read_bytes()
+
+
+def test_it_is_ordinary_hdf5(path: Path) -> None:
+    with h5py.File(path) as file:
+        assert file.attrs["iteration"] == 7
+        assert json.loads(file.attrs["settings"]) == SETTINGS
+        assert len(file["arrays"]) == 7
+
+
+@pytest.mark.parametrize(
+    "value", [object(), np.array(["text"]), {1: 2}, np.array([None]), 1j, np.zeros(1, np.complex64)]
+)
+def test_what_cannot_be_held_is_refused_and_nothing_written(tmp_path: Path, value: Any) -> None:
+    with pytest.raises(TypeError, match="a checkpoint"):
+        save(tmp_path / "one.h5", {"value": value}, {}, 0)
+    assert not list(tmp_path.iterdir())
+
+
+def test_truncated_files_are_refused(path: Path) -> None:
+    data = path.read_bytes()
+    for length in {0, 1, 19, 20, 100, BLOCK - 1, BLOCK, BLOCK + 1, *range(0, len(data), 97), len(data) - 1}:
+        path.write_bytes(data[:length])
+        with pytest.raises(CheckpointError, match=r"one\.h5"):
+            load(path)
+
+
+def test_changed_bytes_are_refused(path: Path) -> None:
+    data = path.read_bytes()
+    rng = np.random.default_rng(0)
+    places = [*range(BLOCK), *rng.integers(BLOCK, len(data), 500).tolist()]
+    for place in places:
+        changed = bytearray(data)
+        changed[place] ^= 1 << int(rng.integers(8))
+        path.write_bytes(changed)
+        with pytest.raises(CheckpointError, match=r"one\.h5"):
+            load(path)
+
+
+def test_appended_and_swapped_content_is_refused(path: Path) -> None:
+    data = path.read_bytes()
+    for changed in (data + b"\0", data[:BLOCK] + data[BLOCK:][::-1], data[:BLOCK] * 2):
+        path.write_bytes(changed)
+        with pytest.raises(CheckpointError, match=r"one\.h5"):
+            load(path)
+
+
+def test_foreign_files_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "one.h5"
+    with h5py.File(path, "w") as file:
+        file["arrays/0000"] = np.zeros(3)
+    foreign = [path.read_bytes(), b"\x89PNG\r\n\x1a\n" + bytes(600), b"a text", b"\x80\x04K\x01.", b"PK\x03\x04"]
+    for data in foreign:
+        path.write_bytes(data)
+        with pytest.raises(CheckpointError, match=r"one\.h5 is not a tinymaml checkpoint"):
+            load(path)
+    path.write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"one\.h5 is empty"):
+        load(path)
+
+
+def signed(content: bytes, version: int = checkpoint.FORMAT) -> bytes:
+    """A file with checksums that fit, whatever is in it."""
+    import hashlib
+
+    header = struct.pack("<20sIQ32s", checkpoint.MAGIC, version, len(content), hashlib.sha256(content).digest())
+    header = header.ljust(BLOCK - 32, b"\0")
+    return header + hashlib.sha256(header).digest() + content
+
+
+def test_a_newer_format_is_refused_with_what_to_do(path: Path) -> None:
+    path.write_bytes(signed(path.read_bytes()[BLOCK:], version=checkpoint.FORMAT + 1))
+    with pytest.raises(CheckpointError, match=r"made by a newer tinymaml .*: upgrade"):
+        load(path)
+
+
+def test_wrong_content_with_right_checksums_is_refused(path: Path) -> None:
+    with h5py.File(path, "r+") as file:
+        del file["arrays/0003"]
+    short = path.read_bytes()[BLOCK:]
+    for content in (b"", b"not HDF5", short):
+        path.write_bytes(signed(content))
+        with pytest.raises(CheckpointError, match=r"one\.h5 is not a checkpoint of this program"):
+            load(path)
+
+
+def test_only_the_last_are_kept(tmp_path: Path) -> None:
+    (tmp_path / "000000001.h5.123.tmp").write_bytes(b"what a killed run left")
+    for iteration in (5, 10, 100, 1000):
+        write_numbered(tmp_path, {"i": iteration}, {}, iteration, keep=2)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["000000100.h5", "000001000.h5"]
+
+
+def test_the_newest_good_one_is_taken_and_the_bad_reported(tmp_path: Path) -> None:
+    assert latest(tmp_path) is None
+    for iteration in (1, 2, 3):
+        write_numbered(tmp_path, {"i": iteration}, {}, iteration)
+    newest = tmp_path / "000000003.h5"
+    newest.write_bytes(newest.read_bytes()[:-10])
+    said: list[str] = []
+    found = latest(tmp_path, said.append)
+    assert found is not None
+    assert found.iteration == 2
+    assert len(said) == 1
+    assert "000000003.h5 is torn" in said[0]
+    assert "going on from 000000002.h5" in said[0]
+    for path in tmp_path.glob("*.h5"):
+        path.write_bytes(b"nothing")
+    with pytest.raises(CheckpointError, match=r"no checkpoint in .* is good"):
+        latest(tmp_path)
+
+
+@pytest.mark.parametrize("function", ["fsync", "replace"])
+def test_a_disk_that_fails_leaves_the_old_file(path: Path, monkeypatch: pytest.MonkeyPatch, function: str) -> None:
+    def fail(*args: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    before = path.read_bytes()
+    monkeypatch.setattr(os, function, fail)
+    with pytest.raises(OSError, match="No space left"):
+        save(path, {"other": 1}, {}, 8)
+    assert [p.name for p in path.parent.iterdir()] == ["one.h5"]
+    assert path.read_bytes() == before
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL on Windows")
+@pytest.mark.parametrize("moment", ["fsync", "replace"])
+def test_a_writer_killed_in_the_middle_leaves_the_old_file(tmp_path: Path, moment: str) -> None:
+    write_numbered(tmp_path, STATE, SETTINGS, 1)
+    code = (
+        "import os, signal, sys\nfrom pathlib import Path\nfrom tinymaml.train import checkpoint\n"
+        f"os.{moment} = lambda *args: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "checkpoint.write_numbered(Path(sys.argv[1]), {'i': 2}, {}, 2)"
+    )
+    root = Path(__file__).parent.parent
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=root)
+    assert done.returncode == -signal.SIGKILL
+    found = latest(tmp_path)
+    assert found is not None
+    assert found.iteration == 1
+    assert same(found.state, STATE)
+    write_numbered(tmp_path, {"i": 3}, {}, 3)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["000000001.h5", "000000003.h5"]
