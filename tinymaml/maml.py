@@ -68,8 +68,7 @@ def adapt(loss: Loss, params: Tree, support: Tree, alpha: Tree, steps: int, *, a
     problem = _Problem.of(loss, params, support, alpha, steps, adapted)
     phi = problem.start()
     for k in range(steps):
-        record = problem.record(phi, mark)
-        _check_finite(f"the support loss at inner step {k}", record.value)
+        record = problem.record(phi, k)
         phi = problem.step(record, mark)
     problem.check_finite("the adapted", phi, per_task=True)
     results = [leave(x, mark) for x in phi]
@@ -131,8 +130,7 @@ def meta_value_and_grad(
     phi = problem.start()
     kept: list[Record | list[Tensor]] = []
     for k in range(steps):
-        record = problem.record(phi, mark)
-        _check_finite(f"the support loss at inner step {k}", record.value)
+        record = problem.record(phi, k)
         if order == 2 or learn_alpha:
             kept.append(record if records == "keep" else phi)
         phi = problem.step(record, mark)
@@ -148,7 +146,7 @@ def meta_value_and_grad(
     alpha_grads: list[Tensor | None] = [None] * len(problem.alphas)
     while kept:
         step = kept.pop()
-        record = step if isinstance(step, Record) else problem.record(step, mark)
+        record = step if isinstance(step, Record) else problem.record(step, len(kept))
         if learn_alpha:
             problem.collect_alpha(alpha_grads, record, v)
         if order == 2:
@@ -257,9 +255,10 @@ class _Problem:
         _check_finite("the query loss", losses)
         return mean(losses)
 
-    def record(self, phi: Sequence[Tensor], mark: int) -> Record:
-        """The support loss at phi, recorded from fresh variables."""
+    def record(self, phi: Sequence[Tensor], k: int) -> Record:
+        """The support loss at phi, recorded from fresh variables; phi is where inner step k starts."""
         record = Record(lambda xs: self.losses(xs, self.support, "support"), [enter(x) for x in phi])
+        _check_finite(f"the support loss at inner step {k}", record.value)
         for i, (g, a) in enumerate(zip(record.gradient, self.alpha_of, strict=True)):
             if g is None and a is not None:
                 raise ValueError(
@@ -333,9 +332,11 @@ def _number(value: Any, dtype: Any, path: Callable[[], str]) -> Tensor:
     """A leaf of params or alpha as a tensor; a Python number takes the dtype."""
     if isinstance(value, Tensor):
         return value
-    if not isinstance(value, Real) and not (is_array(value) and value.dtype.kind in "fiub"):
-        raise TypeError(f"{path()} must be an array or a number, got {value!r}")
-    return constant(value, None if is_array(value) else dtype)
+    if is_array(value) and value.dtype.kind in "fiub":
+        return constant(value)
+    if isinstance(value, Real):
+        return constant(value, dtype)
+    raise TypeError(f"{path()} must be an array or a number, got {value!r}")
 
 
 def _refuse_parameter(name: str, x: Tensor, dtype: Any, tasks: int) -> None:

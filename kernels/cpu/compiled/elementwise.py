@@ -21,8 +21,11 @@ def _gate(out: Any, g: Any, y: Any) -> None:
 
 @njit(cache=True, nogil=True)
 def _descend(out: Any, x: Any, rate: Any, g: Any) -> None:
-    for i in range(out.size):
-        out[i] = x[i] - rate * g[i]
+    """Over [tasks, numbers], where x may have one row for all tasks."""
+    for t in range(out.shape[0]):
+        row = x[t if x.shape[0] > 1 else 0]
+        for i in range(out.shape[1]):
+            out[t, i] = row[i] - rate * g[t, i]
 
 
 def aligned(*arrays: Any) -> bool:
@@ -43,7 +46,10 @@ def gate(outs: Arrays, ins: Arrays) -> None:
 def descend(outs: Arrays, ins: Arrays) -> None:
     """x - rate g."""
     (out,), (x, rate, g) = outs, ins
-    if rate.ndim == 0 and aligned(out, x, g):
-        _descend(out.ravel(), x.ravel(), rate.dtype.type(rate), g.ravel())
+    if x.ndim > 1 and x.strides[0] == 0 and x.shape == g.shape:
+        x = x[:1]  # shared by the tasks: the first inner step's start
+    if rate.ndim == 0 and out.size and aligned(out, g) and x.shape[1:] == g.shape[1:] and x.flags.c_contiguous:
+        tasks = len(out) if out.ndim else 1
+        _descend(out.reshape(tasks, -1), x.reshape(len(x) if x.ndim else 1, -1), rate[()], g.reshape(tasks, -1))
     else:
         reference.descend(outs, ins)
