@@ -1,4 +1,4 @@
-"""Small products of stacks of matrices: tiles in registers, no packing. Large ones are BLAS's."""
+"""Small products of stacks of matrices: tiles in registers, only a transposed b is packed. Large ones are BLAS's."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from numba import njit
 
 from tinymaml.kernels.cpu import linear as reference
-from tinymaml.kernels.cpu.compiled.tile import BYTES, ROWS, VECTORS, tile
+from tinymaml.kernels.cpu.compiled.tile import BLOCK, BYTES, ROWS, VECTORS, tile, transpose_block
 
 Arrays = Sequence[Any]
 
@@ -17,12 +17,29 @@ _LARGE = 256  # from this length of k on, blocking for the cache pays, and BLAS 
 
 
 @njit(cache=True, nogil=True)
-def _stack(a: Any, b: Any, c: Any, out: Any, ta: bool) -> None:
-    """out[t] = op(a[t]) b[t] + c[t]; an array with one entry on a task or row axis serves for all of it."""
+def _transpose(b: Any, out: Any) -> None:
+    """out = b transposed: whole blocks in registers, the ragged rest number by number."""
+    rows, columns = b.shape
+    size = out.itemsize
+    whole_rows, whole_columns = rows - rows % BLOCK, columns - columns % BLOCK
+    zero = out.dtype.type(0)
+    for i in range(0, whole_rows, BLOCK):
+        for j in range(0, whole_columns, BLOCK):
+            source = b.ctypes.data + (i * columns + j) * size
+            transpose_block(zero, source, columns * size, out.ctypes.data + (j * rows + i) * size, rows * size)
+    for i in range(rows):
+        for j in range(whole_columns if i < whole_rows else 0, columns):
+            out[j, i] = b[i, j]
+
+
+@njit(cache=True, nogil=True)
+def _stack(a: Any, b: Any, c: Any, out: Any, ta: bool, tb: bool) -> None:
+    """out[t] = op(a[t]) op(b[t]) + c[t]; an array with one entry on a task or row axis serves for all of it."""
     size = out.itemsize
     lanes = BYTES // size
     tasks, n, o = out.shape
-    k = b.shape[1]
+    k = b.shape[2] if tb else b.shape[1]
+    packed = np.empty((k, o) if tb else (0, 0), out.dtype)
     a_row, a_k = (size, a.shape[2] * size) if ta else (a.shape[2] * size, size)
     a_task = a.shape[1] * a.shape[2] * size if a.shape[0] > 1 else 0
     b_task = b.shape[1] * b.shape[2] * size if b.shape[0] > 1 else 0
@@ -31,6 +48,10 @@ def _stack(a: Any, b: Any, c: Any, out: Any, ta: bool) -> None:
     zero = out.dtype.type(0)
     for t in range(tasks):
         a_at, b_at = a.ctypes.data + t * a_task, b.ctypes.data + t * b_task
+        if tb:
+            if t == 0 or b_task:
+                _transpose(b[t if b_task else 0], packed)
+            b_at = packed.ctypes.data
         c_at, out_at = c.ctypes.data + t * c_task, out.ctypes.data + t * n * o * size
         for j in range(0, o, lanes * VECTORS):
             columns = min(o - j, lanes * VECTORS)
@@ -74,7 +95,7 @@ def linear(outs: Arrays, ins: Arrays, ta: bool, tb: bool) -> None:
     )
     if small and tb and 1 in b.shape[1:]:
         b, tb = b.reshape(b.shape[0], b.shape[2], b.shape[1]), False  # a vector's transpose has the same memory
-    if small and not tb:
-        _stack(_plain(a), _plain(b), _plain(c), out, ta)
+    if small:
+        _stack(_plain(a), _plain(b), _plain(c), out, ta, tb)
     else:
         reference.linear(outs, ins, ta, tb)

@@ -1,4 +1,4 @@
-"""A tile of a matrix product held in vector registers, as an intrinsic of explicit LLVM vectors.
+"""A tile of a matrix product held in vector registers, as an intrinsic of explicit LLVM vectors; and a transposed block.
 
 `rows` x `vectors` accumulators live in registers while k runs: a row of b is loaded once for all rows of the tile, an
 entry of a is broadcast over all its vectors. The last vector of a tile may be ragged: it is loaded and stored under a
@@ -153,6 +153,42 @@ def tile(
         builder.position_at_end(unknown)
         builder.unreachable()
         builder.position_at_end(done)
+        return cgctx.get_dummy_value()
+
+    return signature, codegen
+
+
+BLOCK = 8  # rows and columns that `transpose_block` takes
+
+
+@intrinsic
+def transpose_block(context: Any, zero: Any, source: Any, source_row: Any, target: Any, target_row: Any) -> Any:
+    """A block of BLOCK x BLOCK numbers of `zero`'s type, transposed: in three rounds that exchange halves of halves."""
+    kind = zero
+    size = kind.bitwidth // 8
+    signature = types.void(kind, *([types.intp] * 4))
+
+    def codegen(cgctx: Any, builder: Any, sig: Any, args: Any) -> Any:
+        _, source, source_row, target, target_row = args
+        vector = ir.VectorType(ir.FloatType() if size == 4 else ir.DoubleType(), BLOCK)
+        pick = ir.VectorType(_i32, BLOCK)
+
+        def row(base: ir.Value, stride: ir.Value, i: int) -> ir.Value:
+            return builder.inttoptr(builder.add(base, builder.mul(stride, ir.Constant(_i64, i))), vector.as_pointer())
+
+        rows = []
+        for i in range(BLOCK):
+            rows.append(builder.load(row(source, source_row, i)))
+            rows[i].align = size
+        for s in (1, 2, 4):
+            low = ir.Constant(pick, [BLOCK + j - s if j & s else j for j in range(BLOCK)])
+            high = ir.Constant(pick, [BLOCK + j if j & s else j + s for j in range(BLOCK)])
+            for i in range(BLOCK):
+                if not i & s:
+                    a, b = rows[i], rows[i + s]
+                    rows[i], rows[i + s] = builder.shuffle_vector(a, b, low), builder.shuffle_vector(a, b, high)
+        for i in range(BLOCK):
+            builder.store(rows[i], row(target, target_row, i)).align = size
         return cgctx.get_dummy_value()
 
     return signature, codegen
