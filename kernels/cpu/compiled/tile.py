@@ -1,4 +1,4 @@
-"""A tile of a matrix product held in vector registers, as an intrinsic of explicit LLVM vectors; and a transposed block.
+"""A tile of a matrix product in vector registers, as an intrinsic of explicit LLVM vectors; and a transposed block.
 
 `rows` x `vectors` accumulators live in registers while k runs: a row of b is loaded once for all rows of the tile, an
 entry of a is broadcast over all its vectors. The last vector of a tile may be ragged: it is loaded and stored under a
