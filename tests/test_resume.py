@@ -144,6 +144,29 @@ def test_a_signal_saves_a_checkpoint_and_stops(tmp_path: Path) -> None:
     assert_same_bits(run(tmp_path, checkpoint_every=50), whole)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals to hand on")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_side_by_side_training_hands_a_signal_on_and_stops_after_checkpoints(tmp_path: Path, number: int) -> None:
+    command = [sys.executable, "-m", "tinymaml", "train", "sinusoid", "--method", "all", "--jobs", "2"]
+    command += ["--hidden", "8", "--log-every", "5", "--checkpoint-every", "1000000", "--iterations", "1000000"]
+    parent = subprocess.Popen(
+        [*command, "--out", str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
+    )
+    with parent:
+        places = [tmp_path / method / "metrics.jsonl" for method in ("maml", "fomaml")]
+        deadline = time.monotonic() + 60
+        while not all(path.exists() and path.stat().st_size for path in places):  # both are in the midst of training
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        parent.send_signal(number)
+        _, message = parent.communicate(timeout=60)
+    assert parent.returncode == 130
+    assert "the same command goes on from there" in message
+    for method in ("maml", "fomaml"):
+        assert loop.latest(tmp_path / method).iterations > 0
+    assert not (tmp_path / "pretrained").exists()
+
+
 KILLS = 50
 
 

@@ -184,7 +184,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             _plot(args)
     except (Interrupted, KeyboardInterrupt) as stop:
-        print(f"tinymaml: {stop}", file=sys.stderr)
+        print(f"tinymaml: {str(stop) or 'interrupted'}", file=sys.stderr)
         return INTERRUPTED
     except (ValueError, OSError, ImportError, RuntimeError, CheckpointError, TrainingDiverged) as error:
         print(f"tinymaml: {error}", file=sys.stderr)

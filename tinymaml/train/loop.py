@@ -81,7 +81,7 @@ def train(
     metrics = Metrics(folder, iteration)
     before = time.perf_counter() - seconds
     try:
-        with _stop_signals() as stopped:
+        with stop_signals() as stopped:
             while iteration < settings.iterations:
                 try:
                     state, loss = step(state)
@@ -150,8 +150,8 @@ def _diverged(iteration: int, error: Exception, places: Path, saved: int | None)
 
 
 @contextmanager
-def _stop_signals() -> Iterator[Callable[[], bool]]:
-    """SIGINT and SIGTERM set a flag instead of breaking off in the middle; a second one breaks off."""
+def stop_signals(act: Callable[[], None] = lambda: None) -> Iterator[Callable[[], bool]]:
+    """SIGINT and SIGTERM set a flag, and call `act`, instead of breaking off in the middle; a second one breaks off."""
     flag = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield flag.is_set
@@ -161,6 +161,7 @@ def _stop_signals() -> Iterator[Callable[[], bool]]:
         if flag.is_set():
             raise KeyboardInterrupt
         flag.set()
+        act()
 
     previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -54,6 +54,8 @@ def train_side_by_side(
     bars = [Progress(method, settings.iterations, position) for position, method in enumerate(methods)]
 
     def work(position: int) -> tuple[int, str]:
+        if stopped():
+            return INTERRUPTED, ""
         command = [sys.executable, "-m", "tinymaml", "train", "sinusoid", "--method", methods[position]]
         child = subprocess.Popen(
             [*command, "--out", str(run), "--json-progress", "--no-evaluate", *options],
@@ -61,29 +63,32 @@ def train_side_by_side(
             stderr=subprocess.PIPE,
             text=True,
             env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
+            start_new_session=True,  # a signal from the terminal comes to this process alone, which hands it on once
         )
         children.append(child)
         with child:
             for line in child.stdout or ():
                 bars[position].update(**json.loads(line))
             message = child.stderr.read() if child.stderr else ""
-        return child.returncode, message
+        return child.returncode, message.strip().removeprefix("tinymaml: ")
 
-    try:
-        with ThreadPoolExecutor(jobs) as pool:
-            outcomes = list(pool.map(work, range(len(methods))))
-    except BaseException:
+    def hand_on() -> None:
         for child in children:
             child.terminate()
-        raise
+
+    try:
+        with loop.stop_signals(hand_on) as stopped, ThreadPoolExecutor(jobs) as pool:
+            outcomes = list(pool.map(work, range(len(methods))))
     finally:
         for bar in bars:
             bar.close()
+    if stopped():
+        raise loop.Interrupted("stopped, each method after a checkpoint; the same command goes on from there")
     for method, (code, message) in zip(methods, outcomes, strict=True):
         if code == INTERRUPTED:
-            raise loop.Interrupted(message.strip().removeprefix("tinymaml: "))
+            raise loop.Interrupted(f"{method}: {message}")
         if code:
-            raise RuntimeError(f"{method}: {message.strip().removeprefix('tinymaml: ') or f'exit status {code}'}")
+            raise RuntimeError(f"{method}: {message or f'exit status {code}'}")
 
 
 def evaluate(run: Path, methods: Sequence[str], protocol: dict[str, Any]) -> results.Results:
