@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import enum
+import io
 import json
 import os
 import signal
 import struct
 import subprocess
 import sys
+from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 
 h5py = pytest.importorskip("h5py", reason="checkpoints need h5py: pip install 'tinymaml[train]'")
 
+import tinymaml  # noqa: E402
 from tinymaml.train import checkpoint  # noqa: E402
 from tinymaml.train.checkpoint import (  # noqa: E402
     BLOCK,
@@ -32,13 +37,14 @@ STATE: dict[str, Any] = {
     "optimiser": {"iteration": np.zeros((), np.int64), "m": (np.array([np.pi, -0.0, np.inf, np.nan]), None)},
     "stream": {"seed": 2**63, "next_task": 12, "mask": np.array([True, False]), "empty": np.zeros((0, 3), np.float32)},
     "words": np.array([2**64 - 1], np.uint64),
+    "scalars": (np.float32(0.1), np.uint64(2**64 - 1), np.bool_(True)),
     "plain": [1, True, None, "ü", 0.1, -0.0, float("inf"), {}],
 }
 
 
 def same(one: Any, other: Any) -> bool:
-    if isinstance(one, np.ndarray):
-        return isinstance(other, np.ndarray) and (one.dtype, one.shape, one.tobytes()) == (
+    if isinstance(one, np.ndarray | np.generic):
+        return type(one) is type(other) and (one.dtype, one.shape, one.tobytes()) == (
             other.dtype,
             other.shape,
             other.tobytes(),
@@ -74,11 +80,36 @@ def test_it_is_ordinary_hdf5(path: Path) -> None:
     with h5py.File(path) as file:
         assert file.attrs["iteration"] == 7
         assert json.loads(file.attrs["settings"]) == SETTINGS
-        assert len(file["arrays"]) == 7
+        assert file.attrs["format_version"] == checkpoint.FORMAT
+        assert file.attrs["created_by"] == f"tinymaml {tinymaml.__version__}"
+        assert len(file["arrays"]) == 10
+
+
+class Pair(NamedTuple):
+    one: int
+    other: int
+
+
+class Number(enum.IntEnum):
+    ONE = 1
 
 
 @pytest.mark.parametrize(
-    "value", [object(), np.array(["text"]), {1: 2}, np.array([None]), 1j, np.zeros(1, np.complex64)]
+    "value",
+    [
+        object(),
+        np.array(["text"]),
+        np.array([None]),
+        np.zeros(1, np.complex64),
+        np.str_("text"),
+        np.ma.array([1.0, 2.0], mask=[0, 1]),
+        1j,
+        {1: 2},
+        OrderedDict(a=1),
+        Pair(1, 2),
+        Number.ONE,
+    ],
+    ids=lambda value: type(value).__name__,
 )
 def test_what_cannot_be_held_is_refused_and_nothing_written(tmp_path: Path, value: Any) -> None:
     with pytest.raises(TypeError, match="a checkpoint"):
@@ -138,8 +169,12 @@ def signed(content: bytes, version: int = checkpoint.FORMAT) -> bytes:
 
 
 def test_a_newer_format_is_refused_with_what_to_do(path: Path) -> None:
-    path.write_bytes(signed(path.read_bytes()[BLOCK:], version=checkpoint.FORMAT + 1))
-    with pytest.raises(CheckpointError, match=r"made by a newer tinymaml .*: upgrade"):
+    content = path.read_bytes()[BLOCK:]
+    path.write_bytes(signed(content, version=checkpoint.FORMAT + 1))
+    with pytest.raises(CheckpointError, match=r"made by a newer tinymaml \(format 2, this one reads 1\): upgrade"):
+        load(path)
+    path.write_bytes(signed(content, version=0))
+    with pytest.raises(CheckpointError, match=r"one\.h5 has the format 0"):
         load(path)
 
 
@@ -151,6 +186,67 @@ def test_wrong_content_with_right_checksums_is_refused(path: Path) -> None:
         path.write_bytes(signed(content))
         with pytest.raises(CheckpointError, match=r"one\.h5 is not a checkpoint of this program"):
             load(path)
+
+
+WRONG: dict[str, Callable[[Any], Any]] = {
+    "a group for an array": lambda file: file.create_group("arrays/0000"),
+    "text for an array": lambda file: file.create_dataset("arrays/0000", data=["x"], dtype=h5py.string_dtype()),
+    "no values": lambda file: file.create_dataset("arrays/0000", data=h5py.Empty("f4")),
+    "more values than bytes": lambda file: file.create_dataset("arrays/0000", (10**15,), "f8", chunks=(1000,)),
+    "values in another file": lambda file: file.create_dataset("arrays/0000", (1,), "f8", external=[("other", 0, 8)]),
+    "an array counted from the end": lambda file: (
+        file.create_dataset("arrays/0000", data=1.0),
+        file.attrs.update(structure='{"array": -1}'),
+    ),
+    "a list for a dict": lambda file: file.attrs.update(structure='{"dict": [1]}'),
+    "an unknown kind": lambda file: file.attrs.update(structure='{"set": [1]}'),
+    "a float too large": lambda file: file.attrs.update(structure='{"float": "0x1p99999"}'),
+    "no JSON": lambda file: file.attrs.update(structure="{"),
+    "settings that are a list": lambda file: file.attrs.update(structure="1", settings="[1]"),
+    "an infinite iteration": lambda file: file.attrs.update(structure="1", iteration=np.inf),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_hdf5_of_another_make_with_right_checksums_is_refused(tmp_path: Path, what: str) -> None:
+    buffer, path = io.BytesIO(), tmp_path / "one.h5"
+    with h5py.File(buffer, "w", userblock_size=BLOCK) as file:
+        file.attrs.update(structure='{"array": 0}', settings="{}", iteration=1)
+        WRONG[what](file)
+    path.write_bytes(signed(buffer.getvalue()[BLOCK:]))
+    with pytest.raises(CheckpointError, match=r"one\.h5 is not a checkpoint of this program"):
+        load(path)
+
+
+def test_bad_newer_files_do_not_push_out_good_ones(tmp_path: Path) -> None:
+    for iteration in (1, 2, 3, 4, 5):
+        write_numbered(tmp_path, {"i": iteration}, {}, iteration, keep=5)
+    for iteration in (3, 4, 5):
+        (tmp_path / f"{iteration:09}.h5").write_bytes(b"bad")
+    found = latest(tmp_path, lambda message: None)
+    assert found is not None
+    assert found.iteration == 2
+    written = write_numbered(tmp_path, {"i": 3}, {}, 3, keep=2)
+    assert load(written).iteration == 3
+    assert sorted(int(p.stem) for p in tmp_path.iterdir()) == [2, 3, 4, 5]
+    write_numbered(tmp_path, {"i": 6}, {}, 6, keep=2)
+    assert sorted(int(p.stem) for p in tmp_path.iterdir()) == [5, 6]
+
+
+def test_at_least_one_is_kept(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="keep"):
+        write_numbered(tmp_path, {}, {}, 1, keep=0)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_that_cannot_be_read_is_passed_over(tmp_path: Path) -> None:
+    write_numbered(tmp_path, {"i": 1}, {}, 1)
+    (tmp_path / "000000002.h5").mkdir()
+    said: list[str] = []
+    found = latest(tmp_path, said.append)
+    assert found is not None
+    assert found.iteration == 1
+    assert "000000002.h5 cannot be read" in said[0]
 
 
 def test_only_the_last_are_kept(tmp_path: Path) -> None:

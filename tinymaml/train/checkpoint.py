@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tinymaml import __version__
 from tinymaml.train.extras import require
 from tinymaml.tree import Tree
 
@@ -47,13 +48,14 @@ def save(path: Path, state: Tree, settings: dict[str, Any], iteration: int) -> N
     """Write a checkpoint; under its name it is either whole or not there.
 
     Args:
-        state: dicts with string keys, lists and tuples of arrays, numbers, strings, booleans and None.
+        state: dicts with string keys, lists and tuples of arrays, numbers, strings, booleans and None. Of these types
+            themselves: one derived from them, such as a named tuple, would not come back as it was.
         settings: what JSON can hold.
 
     Raises:
         TypeError: something else is in the state.
         MissingExtra: h5py is not installed.
-        OSError: the disk is full, say; then nothing was changed.
+        OSError: the disk is full, say; then the file that had this name is as it was, or the new one is whole there.
     """
     h5py = require("h5py", "train")
     buffer = io.BytesIO()
@@ -62,7 +64,8 @@ def save(path: Path, state: Tree, settings: dict[str, Any], iteration: int) -> N
         file.attrs["structure"] = json.dumps(_encode(state, arrays))
         file.attrs["settings"] = json.dumps(settings)
         file.attrs["iteration"] = iteration
-        file.attrs["format"] = FORMAT
+        file.attrs["format_version"] = FORMAT
+        file.attrs["created_by"] = f"tinymaml {__version__}"
         for i, array in enumerate(arrays):
             file.create_dataset(f"arrays/{i:04}", data=array, track_times=False)
     content = buffer.getvalue()[BLOCK:]
@@ -76,6 +79,7 @@ def load(path: Path) -> Checkpoint:
 
     Raises:
         CheckpointError: the file is torn, changed, of another kind, or made by a newer version.
+        OSError: it cannot be read at all.
         MissingExtra: h5py is not installed.
     """
     h5py = require("h5py", "train")
@@ -83,10 +87,14 @@ def load(path: Path) -> Checkpoint:
     # The checksum says that the rest is as it was written; the guard is for files made to deceive.
     try:
         with h5py.File(io.BytesIO(bytes(BLOCK) + content), "r") as file:
-            arrays = [_array(file[f"arrays/{i:04}"]) for i in range(len(file["arrays"]) if "arrays" in file else 0)]
+            count = len(file["arrays"]) if "arrays" in file else 0
+            arrays = [_array(file[f"arrays/{i:04}"], len(content)) for i in range(count)]
             state = _decode(json.loads(file.attrs["structure"]), arrays)
-            return Checkpoint(int(file.attrs["iteration"]), json.loads(file.attrs["settings"]), state)
-    except (OSError, KeyError, ValueError, TypeError, IndexError, RuntimeError) as error:
+            settings = json.loads(file.attrs["settings"])
+            if not isinstance(settings, dict):
+                raise TypeError("its settings are not a dict")
+            return Checkpoint(int(file.attrs["iteration"]), settings, state)
+    except (OSError, LookupError, ValueError, TypeError, AttributeError, ArithmeticError, RuntimeError) as error:
         raise CheckpointError(f"{path} is not a checkpoint of this program: {error}") from error
 
 
@@ -102,6 +110,8 @@ def _verified(path: Path, data: bytes) -> bytes:
         raise CheckpointError(
             f"{path} was made by a newer tinymaml (format {version}, this one reads {FORMAT}): upgrade"
         )
+    if version < 1:
+        raise CheckpointError(f"{path} has the format {version}, which never was; this tinymaml reads 1 to {FORMAT}")
     content = data[BLOCK:]
     if len(content) != length:
         raise CheckpointError(f"{path} is torn: {len(content)} bytes of content, {length} were written")
@@ -110,25 +120,27 @@ def _verified(path: Path, data: bytes) -> bytes:
     return content
 
 
-def _array(dataset: Any) -> Any:
+def _array(dataset: Any, most: int) -> Any:
+    """A data set's values, which lie in the file itself: at most that many bytes, and in no other file."""
     if dataset.dtype.kind not in KINDS:
         raise TypeError(f"an array of {dataset.dtype}")
+    if dataset.shape is None or dataset.nbytes > most or dataset.external or dataset.is_virtual:
+        raise ValueError(f"the values of {dataset.name} are not in the file")
     return dataset[()] if dataset.shape else np.asarray(dataset[()])
 
 
 def _encode(value: Any, arrays: list[Any]) -> Any:
     """The structure as JSON: containers tagged with their kind, arrays by number, plain values as they are."""
-    if value is None or isinstance(value, bool | int | str):
+    if value is None or type(value) in (bool, int, str):
         return value
-    if isinstance(value, np.ndarray | np.generic):
-        array = np.asarray(value)
-        if array.dtype.kind not in KINDS:
-            raise TypeError(f"a checkpoint holds arrays of numbers, not of {array.dtype}")
-        arrays.append(array)
-        return {"array": len(arrays) - 1}
-    if isinstance(value, float):
+    if type(value) is np.ndarray or isinstance(value, np.generic):
+        if value.dtype.kind not in KINDS:
+            raise TypeError(f"a checkpoint holds arrays of numbers, not of {value.dtype}")
+        arrays.append(np.asarray(value))
+        return {"array" if isinstance(value, np.ndarray) else "scalar": len(arrays) - 1}
+    if type(value) is float:
         return {"float": value.hex()}
-    if isinstance(value, dict) and all(isinstance(key, str) for key in value):
+    if type(value) is dict and all(type(key) is str for key in value):
         return {"dict": {key: _encode(item, arrays) for key, item in value.items()}}
     if type(value) in (list, tuple):
         return {type(value).__name__: [_encode(item, arrays) for item in value]}
@@ -139,8 +151,10 @@ def _decode(value: Any, arrays: list[Any]) -> Tree:
     if not isinstance(value, dict):
         return value
     ((kind, content),) = value.items()
-    if kind == "array":
-        return arrays[content]
+    if kind in ("array", "scalar"):
+        if type(content) is not int or content < 0:
+            raise ValueError(f"there is no array {content}")
+        return arrays[content] if kind == "array" else arrays[content][()]
     if kind == "float":
         return float.fromhex(content)
     if kind == "dict":
@@ -149,11 +163,17 @@ def _decode(value: Any, arrays: list[Any]) -> Tree:
 
 
 def write_numbered(folder: Path, state: Tree, settings: dict[str, Any], iteration: int, keep: int = 3) -> Path:
-    """Save as `folder/ITERATION.h5`; then older ones beyond `keep`, and what killed runs left, are removed."""
+    """Save as `folder/ITERATION.h5`; then older ones beyond `keep` (>= 1), and what killed runs left, are removed.
+
+    Files of a later iteration stay: they are bad ones that `latest` passed over, no reason to remove a good one.
+    """
+    if keep < 1:
+        raise ValueError(f"keep: expected at least 1 checkpoint to keep, got {keep}")
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{iteration:09}.h5"
     save(path, state, settings, iteration)
-    for old in [*_numbered(folder)[keep:], *folder.glob("*.tmp")]:
+    older = [other for other in _numbered(folder) if int(other.stem) < iteration]
+    for old in [*older[keep - 1 :], *folder.glob("*.tmp")]:
         old.unlink(missing_ok=True)
     return path
 
@@ -170,6 +190,9 @@ def latest(folder: Path, report: Callable[[str], None] | None = None) -> Checkpo
             found = load(path)
         except CheckpointError as error:
             bad.append(str(error))
+            continue
+        except OSError as error:
+            bad.append(f"{path} cannot be read: {error}")
             continue
         for message in bad:
             (report or _warn)(f"{message}; going on from {path.name}")
