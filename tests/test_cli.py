@@ -80,6 +80,8 @@ def test_the_number_of_jobs_does_not_matter(tmp_path: Path) -> None:
     [
         (["train", "sinusoid", "--alpha", "-1"], "alpha must be a positive number, got -1.0"),
         (["train", "sinusoid", "--shots", "0"], "shots must be at least 1, got 0"),
+        (["train", "sinusoid", "--phase", "3", "1"], "phase needs two numbers, the lower first, got (3.0, 1.0)"),
+        (["train", "sinusoid", "--method", "all", "--jobs", "0"], "jobs must be at least 1, got 0"),
         (["evaluate", "sinusoid"], "has no trained method"),
         (["evaluate", "sinusoid", "--method", "maml"], "has no checkpoint: train it first"),
         (["plot", "sinusoid"], "results.json"),
@@ -91,6 +93,58 @@ def test_errors_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str],
     assert message in captured.err
     assert captured.err.startswith("tinymaml: ")
     assert captured.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("alphas", [("1e12",), ("1e12", "0.01"), ("0.5", "0.2")])
+def test_an_evaluation_in_which_every_task_diverges_is_an_evaluation(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], alphas: tuple[str, ...]
+) -> None:
+    pytest.importorskip("matplotlib", reason="pictures need matplotlib: pip install 'tinymaml[train]'")
+    argv = ["train", "sinusoid", "--method", "pretrained", "--out", str(tmp_path), *SMALL, "--eval-steps", "10"]
+    assert main([*argv, "--finetune-alphas", *alphas]) == 0, capsys.readouterr().err
+    shots = json.loads((tmp_path / "results.json").read_text())["methods"]["pretrained"]["shots"]["5"]
+    printed = capsys.readouterr().out
+    if alphas == ("1e12",):
+        assert shots["diverged"] == 20
+        assert shots["mean"][0] is not None
+        assert shots["mean"][1:] == shots["mean_converged"][1:] == [None] * 10
+        assert "pretrained, 5 points: diverged on 20; which is all" in printed
+    if "0.01" in alphas:
+        assert shots["diverged"] < 20
+
+
+def test_one_task_has_a_mean_and_no_interval(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("matplotlib", reason="pictures need matplotlib: pip install 'tinymaml[train]'")
+    assert main(["train", "sinusoid", "--out", str(tmp_path), *SMALL, "--eval-tasks", "1"]) == 0
+    assert "±" not in capsys.readouterr().out.partition("Pictures")[0].replace("mean ±", "")
+    shots = json.loads((tmp_path / "results.json").read_text())["methods"]["maml"]["shots"]["5"]
+    assert shots["half_width"] == [None] * 4
+
+
+def test_a_damaged_checkpoint_is_reported_for_methods_trained_side_by_side(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ["train", "sinusoid", "--method", "all", "--no-evaluate", "--out", str(tmp_path), *SMALL]
+    assert main(argv) == 0
+    newest = tmp_path / "maml" / "checkpoints" / "000000030.h5"
+    newest.write_bytes(newest.read_bytes()[:-10])
+    capsys.readouterr()
+    assert main(argv) == 0
+    said = capsys.readouterr().err
+    assert "tinymaml: maml: " in said
+    assert "000000030.h5 is torn" in said
+    assert "going on from 000000020.h5" in said
+
+
+def test_every_training_seed_is_tested_on_the_same_tasks(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="pictures need matplotlib: pip install 'tinymaml[train]'")
+    found = []
+    for seed in ("0", "1"):
+        assert main(["train", "sinusoid", "--seed", seed, "--out", str(tmp_path / seed), *SMALL]) == 0
+        found.append(json.loads((tmp_path / seed / "results.json").read_text())["methods"]["maml"])
+    amplitudes = [[sketch["amplitude"] for sketch in entry["qualitative"]] for entry in found]
+    assert amplitudes[0] == amplitudes[1]
+    assert found[0]["shots"] != found[1]["shots"]
 
 
 def test_unknown_options_are_refused(capsys: pytest.CaptureFixture[str]) -> None:

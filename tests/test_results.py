@@ -36,6 +36,7 @@ def entry(level: float, diverged: int = 0, best: bool = False) -> dict[str, Any]
         "seed": 3,
         "iterations": 70000,
         "seconds": 101.2,
+        "step_size_search": {"5": {"0.01": 2.5, "0.1": None}},
         "shots": shots,
         "best": {"iteration": 40000, "shots": shots} if best else None,
         "qualitative": [{**sketch, "shots": k} for k in (5, 10, 20) for _ in range(6)],
@@ -100,6 +101,7 @@ def test_the_table_has_our_figures_beside_the_papers(path: Path) -> None:
     assert "MAML, 5 points: diverged on 2; without them" in text
     assert "MAML: the paper's figure or under, up to our interval, after 1: yes, 5: no, 10: no" in text
     assert "seed 3, 70000 iterations, 101 s, best in validation at 40000" in text
+    assert "pretrained: step sizes tried on validation tasks with 5 points: 0.01: 2.50, 0.1: diverged" in text
     assert "oracle" not in text
 
 

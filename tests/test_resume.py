@@ -80,6 +80,8 @@ def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
     run(tmp_path, iterations=20)
     with pytest.raises(loop.SettingsDiffer, match=r"alpha = 0.01, this one has 0.02: take another --out"):
         run(tmp_path, alpha=0.02)
+    with pytest.raises(loop.SettingsDiffer, match="eval_tasks = 10, this one has 20"):
+        run(tmp_path, eval_tasks=20)  # validation depends on them
     with pytest.raises(loop.SettingsDiffer, match="method = maml, this one has fomaml"):
         run(tmp_path, "fomaml")
 

@@ -140,12 +140,12 @@ def _sketch(axes: Any, one: dict[str, Any]) -> None:
     axes.plot(x, one["amplitude"] * np.sin(x - one["phase"]), color=TRUTH, linewidth=1.2, label="ground truth")
     for steps in sorted(one["steps"], key=int):
         label, colour, line = STEPS.get(int(steps), (f"after {steps} steps", ADAPTED, "-"))
-        axes.plot(x, one["steps"][steps], color=colour, linestyle=line, label=label)
+        axes.plot(x, np.array(one["steps"][steps], float), color=colour, linestyle=line, label=label)  # None: a gap
     axes.plot(
         one["support_x"], one["support_y"], "^", color=POINTS, markersize=5, linestyle="none", label="support points"
     )
     axes.set_ylim(-6, 6)
-    axes.set_xlim(-5, 5)
+    axes.set_xlim(x[0], x[-1])
 
 
 def _grid(plt: Any, found: results.Results, tasks: list[int], shots: list[int], title: str) -> Any:

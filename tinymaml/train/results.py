@@ -35,25 +35,29 @@ def summary(errors: list[Array], diverged: Array) -> dict[str, Any]:
         diverged: booleans [tasks]; those whose adaptation made the fit of the support set itself worse.
 
     Returns:
-        mean and half_width (1.96 sigma / sqrt(n)) over all tasks, None where not finite; the same over the tasks that
-        did not diverge; the median over all; and how many diverged.
+        mean and half_width (1.96 sigma / sqrt(n)) over all tasks, None where not finite or of too few tasks; the same
+        over the tasks that did not diverge; the median over all; and how many diverged.
     """
     rest = [e[~diverged] for e in errors]
     return {
-        "mean": [_number(e.mean()) for e in errors],
+        "mean": [_mean(e) for e in errors],
         "half_width": [half_width(e) for e in errors],
         "median": [_number(np.median(e)) for e in errors],
         "diverged": int(diverged.sum()),
-        "mean_converged": [_number(e.mean()) for e in rest],
+        "mean_converged": [_mean(e) for e in rest],
         "half_width_converged": [half_width(e) for e in rest],
     }
 
 
 def half_width(values: Array) -> float | None:
-    """Of the 95 % interval of a mean: 1.96 sigma / sqrt(n)."""
-    if not np.isfinite(values).all():
+    """Of the 95 % interval of a mean: 1.96 sigma / sqrt(n); None of fewer than two values, or where not finite."""
+    if len(values) < 2 or not np.isfinite(values).all():
         return None
     return _number(1.96 * np.std(values.astype(np.float64), ddof=1) / math.sqrt(len(values)))
+
+
+def _mean(values: Array) -> float | None:
+    return _number(values.mean(dtype=np.float64)) if len(values) else None
 
 
 def _number(value: Any) -> float | None:
@@ -116,10 +120,16 @@ def _cell(shots: dict[str, Any], steps: int, paper: float | None) -> str:
     if steps >= len(shots["mean"]):
         return "-"
     mean, width = shots["mean"][steps], shots["half_width"][steps]
-    text = "diverged" if mean is None else f"{mean:.3g}" if mean >= 100 else f"{mean:.2f} ± {width:.2f}"
+    text = _figure(mean, width)
     if shots["diverged"] and steps > 1:
         text += "*"
     return f"{text} [{paper:.2f}]" if paper is not None else text
+
+
+def _figure(mean: float | None, width: float | None) -> str:
+    if mean is None:
+        return "diverged"
+    return f"{mean:.3g}" if mean >= 100 else f"{mean:.2f}" if width is None else f"{mean:.2f} ± {width:.2f}"
 
 
 def _reached(mean: float | None, width: float | None, paper: float) -> bool:
@@ -133,8 +143,9 @@ def _notes(results: Results, rows: list[tuple[str, str, dict[str, Any]]]) -> lis
         for shots, found in figures.items():
             if found["diverged"]:
                 pairs = list(zip(found["mean_converged"], found["half_width_converged"], strict=True))
-                rest = ", ".join(f"{pairs[k][0]:.2f} ± {pairs[k][1]:.2f}" for k in PAPER_STEPS if k < len(pairs))
-                notes.append(f"* {name}, {shots} points: diverged on {found['diverged']}; without them {rest}")
+                rest = ", ".join(_figure(*pairs[k]) for k in PAPER_STEPS if k < len(pairs))
+                without = f"without them {rest}" if pairs[0][0] is not None else "which is all"
+                notes.append(f"* {name}, {shots} points: diverged on {found['diverged']}; {without}")
     if notes:
         notes.append(
             "  (diverged: tasks whose inner steps left the support loss above its start; the table is over all tasks)"
@@ -156,4 +167,7 @@ def _notes(results: Results, rows: list[tuple[str, str, dict[str, Any]]]) -> lis
             f"{NAMES[method]}: seed {entry['seed']}, {entry['iterations']} iterations, {entry['seconds']:.0f} s{best}, "
             f"{protocol['tasks']} test tasks, {protocol['query_points']} query points, step size {shown}"
         )
+        for k, errors in entry["step_size_search"].items():
+            tried = ", ".join(f"{a}: {'diverged' if e is None else f'{e:.2f}'}" for a, e in errors.items())
+            notes.append(f"{NAMES[method]}: step sizes tried on validation tasks with {k} points: {tried}")
     return notes

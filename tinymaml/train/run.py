@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -49,23 +50,28 @@ def train_side_by_side(
     Raises:
         loop.Interrupted: one of them was stopped.
         RuntimeError: one of them failed; the message is its own.
+        ValueError: jobs < 1.
     """
+    if jobs < 1:
+        raise ValueError(f"jobs must be at least 1, got {jobs}")
     children: list[subprocess.Popen[str]] = []
+    starting = threading.Lock()  # so that a signal finds every child that was started, and none is started after it
     bars = [Progress(method, settings.iterations, position) for position, method in enumerate(methods)]
 
     def work(position: int) -> tuple[int, str]:
-        if stopped():
-            return INTERRUPTED, ""
         command = [sys.executable, "-m", "tinymaml", "train", "sinusoid", "--method", methods[position]]
-        child = subprocess.Popen(
-            [*command, "--out", str(run), "--json-progress", "--no-evaluate", *options],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
-            start_new_session=True,  # a signal from the terminal comes to this process alone, which hands it on once
-        )
-        children.append(child)
+        with starting:
+            if stopped():
+                return INTERRUPTED, ""
+            child = subprocess.Popen(
+                [*command, "--out", str(run), "--json-progress", "--no-evaluate", *options],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
+                start_new_session=True,  # a signal from the terminal comes to this process alone; it hands it on once
+            )
+            children.append(child)
         with child:
             for line in child.stdout or ():
                 bars[position].update(**json.loads(line))
@@ -73,8 +79,9 @@ def train_side_by_side(
         return child.returncode, message.strip().removeprefix("tinymaml: ")
 
     def hand_on() -> None:
-        for child in children:
-            child.terminate()
+        with starting:
+            for child in children:
+                child.terminate()
 
     try:
         with loop.stop_signals(hand_on) as stopped, ThreadPoolExecutor(jobs) as pool:
@@ -89,6 +96,8 @@ def train_side_by_side(
             raise loop.Interrupted(f"{method}: {message}")
         if code:
             raise RuntimeError(f"{method}: {message or f'exit status {code}'}")
+        if message:  # it went on from an older checkpoint, say
+            print(f"tinymaml: {method}: {message}", file=sys.stderr)
 
 
 def evaluate(run: Path, methods: Sequence[str], protocol: dict[str, Any]) -> results.Results:

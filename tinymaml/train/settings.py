@@ -76,6 +76,10 @@ class SinusoidSettings(Settings):
     clip_element: float | None = setting(None, "bound on each element of the meta-gradient")
     clip_norm: float | None = setting(None, "bound on the norm of the meta-gradient")
     dtype: str = setting("float32", "of parameters and data", ("float32", "float64"))
+    amplitude: tuple[float, ...] = setting((0.1, 5.0), "range of the sinusoids' amplitudes")
+    phase: tuple[float, ...] = setting((0.0, math.pi), "range of the sinusoids' phases, radians")
+    x: tuple[float, ...] = setting((-5.0, 5.0), "range of the points")
+    eval_seed: int = setting(0, "seed of the validation and test tasks: the same tasks for every training seed")
     eval_tasks: int = setting(600, "fresh test tasks in an evaluation")
     eval_shots: tuple[int, ...] = setting((5, 10, 20), "numbers of support points evaluated")
     eval_steps: int = setting(10, "inner steps evaluated")
@@ -85,8 +89,15 @@ class SinusoidSettings(Settings):
         "step sizes among which the pretrained network's fine-tuning finds the best, on validation tasks",
     )
 
-    EVALUATION: ClassVar[tuple[str, ...]] = ("eval_tasks", "eval_shots", "eval_steps", "eval_query", "finetune_alphas")
-    FREE: ClassVar[tuple[str, ...]] = (*Settings.FREE, *EVALUATION)
+    EVALUATION: ClassVar[tuple[str, ...]] = (
+        "eval_seed",
+        "eval_tasks",
+        "eval_shots",
+        "eval_steps",
+        "eval_query",
+        "finetune_alphas",
+    )
+    FREE: ClassVar[tuple[str, ...]] = (*Settings.FREE, "finetune_alphas")  # validation uses the rest of EVALUATION
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -96,6 +107,9 @@ class SinusoidSettings(Settings):
         for name in ("alpha", "learning_rate"):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
                 raise ValueError(f"{name} must be a positive number, got {getattr(self, name)}")
+        for name in ("amplitude", "phase", "x"):
+            if len(getattr(self, name)) != 2 or not getattr(self, name)[0] < getattr(self, name)[1]:
+                raise ValueError(f"{name} needs two numbers, the lower first, got {getattr(self, name)}")
         for name in ("hidden", "eval_shots", "finetune_alphas"):
             if not getattr(self, name) or min(getattr(self, name)) <= 0:
                 raise ValueError(f"{name} needs positive numbers, got {getattr(self, name)}")

@@ -80,7 +80,7 @@ def stepper(settings: SinusoidSettings, method: str) -> Callable[[Tree], tuple[T
         nonlocal first, block
         seed, task = state["stream"]["seed"], state["stream"]["next_task"]
         if first < 0 or not first <= task < first + _BLOCK * size:
-            drawn = sinusoid.sample(seed, "train", task, _BLOCK * size, points, dtype=settings.dtype)
+            drawn = _draw(settings, seed, "train", task, _BLOCK * size, points)
             first, block = task, batches(drawn, method, parts)
         here = slice(task - first, task - first + size)
         value, grads = gradient(state["params"], *[{k: a[here] for k, a in part.items()} for part in block])
@@ -152,7 +152,10 @@ def evaluate(settings: SinusoidSettings, method: str, trained: Trained) -> dict[
     model = network(settings, method)
     params = trained.state["params"]
     drawn = _evaluation_tasks(settings, "test", settings.eval_tasks)
-    alphas = {str(k): _step_size(settings, method, model, params, k) for k in settings.eval_shots}
+    searched, alphas = {}, dict.fromkeys(map(str, settings.eval_shots), settings.alpha)
+    if method == "pretrained":
+        searched = {str(k): _search(settings, model, params, k) for k in settings.eval_shots}
+        alphas = {k: _best(errors) for k, errors in searched.items()}
 
     def figures(params: Tree) -> dict[str, Any]:
         return {k: summary(*_curve(settings, method, model, params, a, drawn, int(k))) for k, a in alphas.items()}
@@ -163,6 +166,7 @@ def evaluate(settings: SinusoidSettings, method: str, trained: Trained) -> dict[
     return {
         "protocol": {
             "split": "test",
+            "seed": settings.eval_seed,
             "first_task": 0,
             "tasks": settings.eval_tasks,
             "query_points": settings.eval_query,
@@ -175,6 +179,7 @@ def evaluate(settings: SinusoidSettings, method: str, trained: Trained) -> dict[
         "versions": versions(),
         "machine": f"{platform.machine()}, {platform.system()}",
         "settings": settings.as_dict(),
+        "step_size_search": searched,
         "shots": figures(params),
         "best": best,
         "qualitative": _qualitative(settings, method, model, params, alphas),
@@ -194,7 +199,14 @@ def versions() -> dict[str, str]:
 
 def _evaluation_tasks(settings: SinusoidSettings, split: str, tasks: int) -> sinusoid.Sinusoids:
     points = max(settings.eval_shots) + settings.eval_query
-    return sinusoid.sample(settings.seed, split, 0, tasks, points, dtype=settings.dtype)
+    return _draw(settings, settings.eval_seed, split, 0, tasks, points)
+
+
+def _draw(
+    settings: SinusoidSettings, seed: int, split: str, first_task: int, tasks: int, points: int
+) -> sinusoid.Sinusoids:
+    ranges: Any = {"amplitude": settings.amplitude, "phase": settings.phase, "x": settings.x}
+    return sinusoid.sample(seed, split, first_task, tasks, points, **ranges, dtype=settings.dtype)
 
 
 def _learned(params: Tree) -> bool:
@@ -233,25 +245,30 @@ def _curve(
         for _ in range(settings.eval_steps):
             params, going = _step_of_those_alive(loss, params, {k: a[alive] for k, a in support.items()}, rates)
             alive = alive[going]
-            found = np.full(len(drawn.x), np.inf, query["y"].dtype)
-            found[alive] = loss(params, {k: a[alive] for k, a in query.items()}).numpy()
-            errors.append(np.where(np.isnan(found), np.inf, found))
-        after = np.full_like(before, np.inf)
-        after[alive] = loss(params, {k: a[alive] for k, a in support.items()}).numpy()
+            errors.append(_losses_of_those_alive(loss, params, query, alive))
+        after = _losses_of_those_alive(loss, params, support, alive)
     return errors, ~(after <= before)
 
 
+def _losses_of_those_alive(loss: Any, params: Tree, batch: Tree, alive: Array) -> Array:
+    """The loss of every task [tasks]; infinite where it is not a number, and for tasks that are not alive."""
+    found = np.full(len(batch["x"]), np.inf, batch["y"].dtype)
+    if len(alive):
+        found[alive] = loss(params, {k: a[alive] for k, a in batch.items()}).numpy()
+    return np.where(np.isnan(found), np.inf, found)
+
+
 def _step_of_those_alive(loss: Any, params: Tree, support: Tree, rates: Tree) -> tuple[Tree, Array]:
-    """One inner step, and the indices of the tasks that it did not take beyond all bounds."""
-    tasks = len(support["x"])
-    going = np.arange(tasks)
-    while True:
+    """One inner step, and the indices of the tasks that it did not take beyond all bounds, none perhaps."""
+    going = np.arange(len(support["x"]))
+    while len(going):
         try:
             return adapt(loss, params, {k: a[going] for k, a in support.items()}, rates, 1), going
         except NonFiniteError as error:
             keep = np.delete(np.arange(len(going)), error.tasks)
             params = _of_tasks(params, keep, len(going))
             going = going[keep]
+    return params, going
 
 
 def _of_tasks(params: Tree, keep: Array, tasks: int) -> Tree:
@@ -259,19 +276,20 @@ def _of_tasks(params: Tree, keep: Array, tasks: int) -> Tree:
     return tree.map(lambda p: p[keep] if len(p) == tasks > 1 else p, params)
 
 
-def _step_size(settings: SinusoidSettings, method: str, model: nn.Model, params: Tree, shots: int) -> float | None:
-    """The inner step size at meta-test; the pretrained network's is the best after the last step on validation
-    tasks."""
-    if method == "oracle" or _learned(params):
-        return None
-    if method != "pretrained":
-        return settings.alpha
+def _search(settings: SinusoidSettings, model: nn.Model, params: Tree, shots: int) -> dict[float, float | None]:
+    """Error after the last step on validation tasks for each step size of the grid; None where it is infinite."""
     drawn = _evaluation_tasks(settings, "validation", settings.eval_tasks)
     found = {}
     for alpha in settings.finetune_alphas:
-        errors, _ = _curve(settings, method, model, params, alpha, drawn, shots)
-        found[alpha] = float(errors[-1].mean(dtype=np.float64))
-    return min(found, key=found.__getitem__)
+        errors, _ = _curve(settings, "pretrained", model, params, alpha, drawn, shots)
+        mean = float(errors[-1].mean(dtype=np.float64))
+        found[alpha] = mean if math.isfinite(mean) else None
+    return found
+
+
+def _best(searched: dict[float, float | None]) -> float:
+    """The step size with the smallest error; the smallest step size, if all diverged."""
+    return min(searched, key=lambda alpha: (math.inf if searched[alpha] is None else searched[alpha], alpha))
 
 
 def _qualitative(
@@ -279,18 +297,23 @@ def _qualitative(
 ) -> list[dict[str, Any]]:
     """Curves of the first test tasks after 0, 1 and all inner steps, for the pictures."""
     drawn = _evaluation_tasks(settings, "test", tasks)
-    x = np.linspace(-5, 5, 100, dtype=settings.dtype)
+    low, high = settings.x
+    x = np.linspace(low, high, 100, dtype=settings.dtype)
     line = drawn._replace(x=np.broadcast_to(x[None, :, None], (tasks, 100, 1)), y=np.zeros((tasks, 100, 1), x.dtype))
     (grid,) = batches(line, method, (slice(None),))
     found = []
     for shots in settings.eval_shots:
         (support,) = batches(drawn, method, (slice(0, shots),))
         adapted, rates = _adaptation(params, alphas[str(shots)])
-        curves = {0: model.apply(adapted, grid["x"]).numpy()}
+        alive = np.arange(tasks)
+        curves = {0: _lines_of_those_alive(model, adapted, grid["x"], alive)}
         for step in range(1, settings.eval_steps + 1):
             if method != "oracle":
-                adapted = adapt(loss_of(model), adapted, support, rates, 1)
-            curves[step] = model.apply(adapted, grid["x"]).numpy()
+                with np.errstate(over="ignore", invalid="ignore"):
+                    here = {k: a[alive] for k, a in support.items()}
+                    adapted, going = _step_of_those_alive(loss_of(model), adapted, here, rates)
+                alive = alive[going]
+            curves[step] = _lines_of_those_alive(model, adapted, grid["x"], alive)
         for t in range(tasks):
             found.append(
                 {
@@ -300,10 +323,16 @@ def _qualitative(
                     "support_x": support["x"][t, :, 0].tolist(),
                     "support_y": support["y"][t, :, 0].tolist(),
                     "x": x.tolist(),
-                    "steps": {
-                        str(k): np.broadcast_to(curves[k], (tasks, 100, 1))[t, :, 0].tolist()
-                        for k in sorted({0, 1, settings.eval_steps})
-                    },
+                    "steps": {str(k): curves[k][t] for k in sorted({0, 1, settings.eval_steps})},
                 }
             )
     return found
+
+
+def _lines_of_those_alive(model: nn.Model, params: Tree, x: Array, alive: Array) -> list[list[float | None]]:
+    """The network's outputs at x[tasks, N, I], for JSON: None where not finite, and for tasks that are not alive."""
+    found = np.full(x.shape[:2], np.nan)
+    if len(alive):
+        with np.errstate(over="ignore", invalid="ignore"):
+            found[alive] = model.apply(params, x[alive]).numpy()[..., 0]
+    return [[value if math.isfinite(value) else None for value in line] for line in found.tolist()]
