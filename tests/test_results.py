@@ -1,46 +1,15 @@
-"""results.json, its table and its pictures."""
+"""results.json and its table."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
-from tinymaml.train import plots, results
-
-
-def entry(level: float, diverged: int = 0, best: bool = False) -> dict[str, Any]:
-    """An evaluation with made-up errors around `level`, of 50 tasks, three inner steps and one more for the last."""
-    rng = np.random.default_rng(int(100 * level))
-    errors = [level / (1 + k) * rng.uniform(0.5, 1.5, 50).astype(np.float32) for k in range(11)]
-    bad = np.zeros(50, np.bool_)
-    bad[:diverged] = True
-    for k in range(5, 11):
-        errors[k] = np.where(bad, np.inf, errors[k])
-    found = results.summary(errors, bad)
-    shots = dict.fromkeys(("5", "10", "20"), found)
-    x = np.linspace(-5, 5, 100)
-    sketch = {
-        "amplitude": 2.0,
-        "phase": 1.0,
-        "support_x": [0.0, 1.0],
-        "support_y": [-1.7, 0.0],
-        "x": x.tolist(),
-        "steps": {k: (np.sin(x) * s).tolist() for k, s in (("0", 0.1), ("1", 1.0), ("10", 1.9))},
-    }
-    return {
-        "protocol": {"tasks": 50, "query_points": 100, "alpha": {"5": 0.01, "10": 0.01, "20": 0.02}},
-        "seed": 3,
-        "iterations": 70000,
-        "seconds": 101.2,
-        "step_size_search": {"5": {"0.01": 2.5, "0.1": None}},
-        "shots": shots,
-        "best": {"iteration": 40000, "shots": shots} if best else None,
-        "qualitative": [{**sketch, "shots": k} for k in (5, 10, 20) for _ in range(6)],
-    }
+from tests.results_cases import entry
+from tinymaml.train import results
 
 
 @pytest.fixture
@@ -80,6 +49,10 @@ def test_unusable_files_are_named(tmp_path: Path) -> None:
         ("[]", "is not a results file"),
         ('{"methods": {}}', "is not a results file"),
         ('{"format": 99, "methods": {}}', "made by a newer tinymaml"),
+        ('{"format": "new", "methods": {}}', "is not a results file"),
+        ('{"format": null, "methods": {}}', "is not a results file"),
+        ('{"format": 1, "experiment": "sinusoid", "methods": {"maml": 3}}', "is damaged: maml has no best"),
+        ('{"format": 1, "experiment": "sinusoid", "methods": {"maml": {"seed": 1}}}', "is damaged: maml has no"),
     ):
         path.write_text(text)
         with pytest.raises(results.ResultsError, match=message):
@@ -102,6 +75,7 @@ def test_the_table_has_our_figures_beside_the_papers(path: Path) -> None:
     assert "MAML: the paper's figure or under, up to our interval, after 1: yes, 5: no, 10: no" in text
     assert "seed 3, 70000 iterations, 101 s, best in validation at 40000" in text
     assert "pretrained: step sizes tried on validation tasks with 5 points: 0.01: 2.50, 0.1: diverged" in text
+    assert "pretrained: the paper's figure or under, up to our interval, after 1: yes" in text
     assert "oracle" not in text
 
 
@@ -112,21 +86,24 @@ def test_an_interval_wider_than_the_figure_proves_nothing() -> None:
     assert not results._reached(None, None, 0.38)
 
 
-def test_every_picture_is_drawn(path: Path) -> None:
-    pytest.importorskip("matplotlib", reason="pictures need matplotlib: pip install 'tinymaml[train]'")
-    for method in ("maml", "pretrained"):
-        (path.parent / method).mkdir()
-        lines = [{"iteration": 10 * i, "loss": 1 / i, "seconds": i} for i in range(1, 9)]
-        lines.append({"iteration": 80, "validation": 0.3})
-        (path.parent / method / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    found = plots.draw_all(path.parent)
-    assert [p.name for p in found] == ["figure2.png", "figure3.png", "figure6.png", "figure7.png", "training.png"]
-    for picture in found:
-        assert picture.read_bytes().startswith(b"\x89PNG")
-        assert picture.stat().st_size > 10_000
+def test_the_table_without_a_figure_of_the_papers_and_with_a_method_it_does_not_know(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    for method, level in (("new", 0.5), ("oracle", 0.004), ("fomaml", 0.6)):
+        results.merge(path, "sinusoid", method, entry(level))
+    rows = results.table(results.load(path)).splitlines()
+    names = [row.split("  ")[0] for row in rows[4:7]]
+    assert names == ["MAML, first order", "oracle", "new"]
+    found = results.load(path)["methods"]["oracle"]["shots"]["5"]
+    assert f"{found['mean'][1]:.4f} ± {found['half_width'][1]:.4f} [ –  ]" in rows[5]  # more digits of small errors
+    assert not any("the paper's figure or under" in row for row in rows)
 
 
-def test_pictures_do_without_methods_that_were_not_evaluated(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib", reason="pictures need matplotlib: pip install 'tinymaml[train]'")
-    results.merge(tmp_path / "results.json", "sinusoid", "oracle", entry(0.1))
-    assert [p.name for p in plots.draw_all(tmp_path)] == ["figure3.png", "figure6.png", "training.png"]
+def test_a_failed_write_loses_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        results.merge(path, "sinusoid", "maml", {**entry(0.6), "seconds": float("nan")})
+    monkeypatch.setattr("os.replace", lambda *names: (_ for _ in ()).throw(OSError("no space")))
+    with pytest.raises(OSError, match="no space"):
+        results.merge(path, "sinusoid", "maml", entry(0.6))
+    assert path.read_bytes() == before
+    assert list(path.parent.iterdir()) == [path]

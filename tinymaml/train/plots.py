@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from tinymaml.train import metrics, results
 from tinymaml.train.extras import require
 
 # Okabe and Ito's palette, which the colour-blind can tell apart.
-COLOURS = {"maml": "#0072B2", "fomaml": "#56B4E9", "pretrained": "#D55E00", "oracle": "#009E73"}
+COLOURS = {"maml": "#0072B2", "fomaml": "#CC79A7", "pretrained": "#D55E00", "oracle": "#009E73"}
 TRUTH, POINTS, ADAPTED = "#222222", "#882255", "#0072B2"
 STEPS = {0: ("before adaptation", "#BBBBBB", ":"), 1: ("after 1 step", "#56B4E9", "--")}
 
@@ -66,24 +68,34 @@ def _methods(found: results.Results, *names: str) -> list[str]:
     return [name for name in names or COLOURS if name in found["methods"]]
 
 
-def _curve(axes: Any, entry: dict[str, Any], shots: str, method: str) -> None:
-    """Mean and 95 % interval over the tasks that did not diverge, against inner steps; dashed: best in validation."""
+def _best_apart(entry: results.Entry) -> results.Best | None:
+    """The parameters best in validation, unless they are the last ones."""
+    best = entry["best"]
+    return None if best is None or best["iteration"] == entry["iterations"] else best
 
-    def values(figures: dict[str, Any], key: str) -> Any:
-        return np.array([np.nan if value is None else value for value in figures[shots][key]], float)
 
-    mean, width = values(entry["shots"], "mean_converged"), values(entry["shots"], "half_width_converged")
-    steps, name = np.arange(len(mean)), results.NAMES[method]
-    axes.plot(steps, mean, color=COLOURS[method], marker="o", markersize=3, label=name)
-    axes.fill_between(steps, mean - width, mean + width, color=COLOURS[method], alpha=0.18, linewidth=0)
-    if method == "maml" and entry["best"] is not None:
-        best = values(entry["best"]["shots"], "mean_converged")
-        axes.plot(steps, best, color=COLOURS[method], linestyle="--", linewidth=1, label=f"{name}, best in validation")
+def _curve(axes: Any, entry: results.Entry, shots: str, method: str) -> None:
+    """Mean and 95 % interval over the tasks that did not diverge, against inner steps; dotted: best in validation."""
+
+    def values(numbers: Iterable[float | None]) -> Any:
+        return np.array([np.nan if number is None else number for number in numbers], float)
+
+    figures, name, colour = entry["shots"][shots], results.NAMES[method], COLOURS[method]
+    mean, width = values(figures["mean_converged"]), values(figures["half_width_converged"])
+    steps = np.arange(len(mean))
+    look = {"linestyle": (0, (3, 1.5)), "zorder": 3} if method == "fomaml" else {"marker": "o", "markersize": 3.5}
+    axes.plot(steps, mean, color=colour, label=name, clip_on=False, **look)  # on the axis, whole: the oracle
+    axes.fill_between(steps, mean - width, mean + width, color=colour, alpha=0.18, linewidth=0)
+    best = _best_apart(entry) if method == "maml" else None
+    if best is not None and shots in best["shots"]:
+        mean = values(best["shots"][shots]["mean_converged"])
+        axes.plot(steps, mean, color=colour, linestyle=":", linewidth=1.2, label=f"{name}, best in validation")
 
 
 def _panel(axes: Any, found: results.Results, shots: str, methods: list[str]) -> None:
     for method in methods:
-        _curve(axes, found["methods"][method], shots, method)
+        if shots in found["methods"][method]["shots"]:
+            _curve(axes, found["methods"][method], shots, method)
     axes.set_title(f"K = {shots} support points")
     axes.set_xlabel("inner steps")
     axes.set_ylim(bottom=0)
@@ -91,22 +103,24 @@ def _panel(axes: Any, found: results.Results, shots: str, methods: list[str]) ->
 
 
 def _note(figure: Any, found: results.Results, methods: list[str], shots: list[str]) -> None:
-    """Says what a curve leaves out."""
-    counts = [
-        f"{results.NAMES[m]} K = {k}: {found['methods'][m]['shots'][k]['diverged']}"
-        for m in methods
-        for k in shots
-        if found["methods"][m]["shots"][k]["diverged"]
-    ]
-    if counts:
-        text = f"Without tasks whose inner steps diverged, of {found['methods'][methods[0]]['protocol']['tasks']}: "
-        figure.text(0.5, -0.04, text + "; ".join(counts), ha="center", va="top", fontsize=7, color="#555555")
+    """Says how many tasks a curve leaves out."""
+    curves = {results.NAMES[m]: found["methods"][m]["shots"] for m in methods}
+    best = _best_apart(found["methods"]["maml"]) if "maml" in methods else None
+    if best is not None:
+        curves["MAML, best in validation"] = best["shots"]
+    counts = {name: [c[k]["diverged"] if k in c else 0 for k in shots] for name, c in curves.items()}
+    listed = "; ".join(f"{name} {' / '.join(map(str, n))}" for name, n in counts.items() if any(n))
+    if listed:
+        tasks = found["methods"][methods[0]]["protocol"]["tasks"]
+        text = f"Left out: tasks whose inner steps diverged, of {tasks} (K = {' / '.join(shots)}): {listed}"
+        text = textwrap.fill(text, int(17 * figure.get_figwidth()))
+        figure.text(0.5, -0.03, text, ha="center", va="top", fontsize=7, color="#555555", linespacing=1.4)
 
 
 def _figure3(plt: Any, found: results.Results) -> Any:
     """Figure 3: error against inner steps with 10 points."""
-    methods = _methods(found)
-    if not methods or any("10" not in found["methods"][m]["shots"] for m in methods):
+    methods = [m for m in _methods(found) if "10" in found["methods"][m]["shots"]]
+    if not methods:
         return None
     figure, axes = plt.subplots(figsize=(4.6, 3.1), layout="constrained")
     _panel(axes, found, "10", methods)
@@ -120,7 +134,6 @@ def _figure6(plt: Any, found: results.Results) -> Any:
     """Figure 6: the same for every number of support points evaluated."""
     methods = _methods(found)
     shots = sorted({k for m in methods for k in found["methods"][m]["shots"]}, key=int)
-    shots = [k for k in shots if all(k in found["methods"][m]["shots"] for m in methods)]
     if not shots:
         return None
     figure, row = plt.subplots(
@@ -129,54 +142,58 @@ def _figure6(plt: Any, found: results.Results) -> Any:
     for axes, k in zip(row[0], shots, strict=True):
         _panel(axes, found, k, methods)
     row[0][0].set_ylabel("mean squared error")
-    row[0][-1].legend()
+    handles = {label: h for axes in row[0] for h, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    figure.legend(handles.values(), handles, loc="outside upper center", ncols=len(handles))
     _note(figure, found, methods, shots)
     return figure
 
 
-def _sketch(axes: Any, one: dict[str, Any]) -> None:
+def _sketch(axes: Any, one: results.Sketch) -> None:
     """One task: the truth, the support points, the network before and after inner steps."""
     x = np.array(one["x"])
     axes.plot(x, one["amplitude"] * np.sin(x - one["phase"]), color=TRUTH, linewidth=1.2, label="ground truth")
     for steps in sorted(one["steps"], key=int):
         label, colour, line = STEPS.get(int(steps), (f"after {steps} steps", ADAPTED, "-"))
         axes.plot(x, np.array(one["steps"][steps], float), color=colour, linestyle=line, label=label)  # None: a gap
-    axes.plot(
-        one["support_x"], one["support_y"], "^", color=POINTS, markersize=5, linestyle="none", label="support points"
-    )
+    look: dict[str, Any] = {"color": POINTS, "markersize": 5, "clip_on": False, "zorder": 3}
+    axes.plot(one["support_x"], one["support_y"], "^", label="support points", **look)
     axes.set_ylim(-6, 6)
     axes.set_xlim(x[0], x[-1])
+    axes.set_xticks(np.linspace(x[0], x[-1], 3))
+
+
+def _sketches(found: results.Results, method: str, shots: int, tasks: list[int]) -> list[results.Sketch]:
+    """Of those tasks; fewer, where fewer were kept."""
+    kept = [one for one in found["methods"][method]["qualitative"] if one["shots"] == shots]
+    return [kept[t] for t in tasks if t < len(kept)]
 
 
 def _grid(plt: Any, found: results.Results, tasks: list[int], shots: list[int], title: str) -> Any:
-    """Rows of methods and numbers of shots, columns of tasks."""
-    methods = _methods(found, "maml", "pretrained")
-    rows = [(m, k) for m in methods for k in shots if any(q["shots"] == k for q in found["methods"][m]["qualitative"])]
+    """Rows of numbers of shots; columns of tasks, first all of MAML's, then all of the pretrained network's."""
+    columns = [(m, t) for m in _methods(found, "maml", "pretrained") for t in tasks]
+    columns = [(m, t) for m, t in columns if any(_sketches(found, m, k, [t]) for k in shots)]
+    rows = [k for k in shots if any(_sketches(found, m, k, [t]) for m, t in columns)]
     if not rows:
         return None
-    figure, cells = plt.subplots(
-        len(rows),
-        len(tasks),
-        figsize=(2.5 * len(tasks), 1.75 * len(rows) + 0.5),
-        sharex=True,
-        sharey=True,
-        squeeze=False,
-        layout="constrained",
-    )
-    for row, (method, k) in zip(cells, rows, strict=True):
-        sketches = [q for q in found["methods"][method]["qualitative"] if q["shots"] == k]
-        for axes, t in zip(row, tasks, strict=True):
-            _sketch(axes, sketches[t])
-        row[0].set_ylabel(f"{results.NAMES[method]}\nK = {k}")
-    handles, labels = cells[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=8)
+    figure = plt.figure(figsize=(2.05 * len(columns) + 0.4, 1.75 * len(rows) + 0.8), layout="constrained")
+    cells = figure.subplots(len(rows), len(columns), sharex=True, sharey=True, squeeze=False)
+    handles: dict[str, Any] = {}
+    for row, k in zip(cells, rows, strict=True):
+        for axes, (method, t) in zip(row, columns, strict=True):
+            for one in _sketches(found, method, k, [t]):
+                _sketch(axes, one)
+            handles |= {label: h for h, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+        row[0].set_ylabel(f"K = {k}")
+    for axes, (method, t) in zip(cells[0], columns, strict=True):
+        axes.set_title(f"{results.NAMES[method]}, task {t + 1}", color=COLOURS[method])
+    figure.legend(handles.values(), handles, loc="outside lower center", ncols=len(handles), fontsize=8.5)
     figure.suptitle(title, fontsize=10)
     return figure
 
 
 def _figure2(plt: Any, found: results.Results) -> Any:
-    """Figure 2: adaptation to a new sinusoid with 5 and 10 points."""
-    return _grid(plt, found, [0, 1, 2], [5, 10], "Adaptation to new sinusoids")
+    """Figure 2: adaptation to a new sinusoid with 5 and 10 points; MAML left, pretrained right."""
+    return _grid(plt, found, [0, 1], [5, 10], "Adaptation to new sinusoids")
 
 
 def _figure7(plt: Any, found: results.Results) -> Any:
@@ -186,19 +203,21 @@ def _figure7(plt: Any, found: results.Results) -> Any:
 
 def _training(plt: Any, found: results.Results, run: Path) -> Any:
     """The training loss of every method."""
-    figure, axes = plt.subplots(figsize=(4.6, 3.1), layout="constrained")
+    curves = {}
     for method in _methods(found):
         lines = [line for line in metrics.read(run / method / "metrics.jsonl") if line.get("loss") is not None]
-        axes.plot(
-            [line["iteration"] for line in lines],
-            [line["loss"] for line in lines],
-            color=COLOURS[method],
-            label=results.NAMES[method],
-            linewidth=1.1,
-        )
+        if lines:
+            curves[method] = ([line["iteration"] for line in lines], [line["loss"] for line in lines])
+    if not curves:
+        return None
+    figure, axes = plt.subplots(figsize=(4.6, 3.1), layout="constrained")
+    for method, (iterations, losses) in curves.items():
+        axes.plot(iterations, losses, color=COLOURS[method], label=results.NAMES[method], linewidth=1.2)
     axes.set_yscale("log")
+    axes.set_xlim(left=0)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}".replace(",", " "))
+    axes.locator_params(axis="x", nbins=6)
     axes.set_xlabel("iteration")
     axes.set_ylabel("training loss (MAML: of the query set)")
-    axes.set_ylim(top=3 * axes.get_ylim()[1])
-    axes.legend(ncols=2, loc="upper right")
+    figure.legend(loc="outside upper center", ncols=4, fontsize=8)
     return figure

@@ -1,0 +1,43 @@
+"""A made-up evaluation, for the tests of results.json, its table and its pictures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tinymaml.train import results
+
+
+def entry(level: float, diverged: int = 0, best: bool = False) -> dict[str, Any]:
+    """An evaluation with made-up errors around `level`, of 50 tasks, three inner steps and one more for the last."""
+    rng = np.random.default_rng(int(100 * level))
+    errors = [level / (1 + k) * rng.uniform(0.5, 1.5, 50).astype(np.float32) for k in range(11)]
+    bad = np.zeros(50, np.bool_)
+    bad[:diverged] = True
+    for k in range(5, 11):
+        errors[k] = np.where(bad, np.inf, errors[k])
+    found = results.summary(errors, bad)
+    shots = dict.fromkeys(("5", "10", "20"), found)
+    x = np.linspace(-5, 5, 100)
+    sketch = {
+        "amplitude": 2.0,
+        "phase": 1.0,
+        "support_x": [0.0, 1.0],
+        "support_y": [-1.7, 0.0],
+        "x": x.tolist(),
+        "steps": {k: (np.sin(x) * s).tolist() for k, s in (("0", 0.1), ("1", 1.0), ("10", 1.9))},
+    }
+    return {
+        "protocol": {"tasks": 50, "query_points": 100, "alpha": {"5": 0.01, "10": 0.01, "20": 0.02}},
+        "seed": 3,
+        "iterations": 70000,
+        "seconds": 101.2,
+        "versions": {"python": "3.11.7"},
+        "machine": "x86_64, Linux",
+        "settings": {"alpha": 0.01},
+        "step_size_search": {"5": {"0.01": 2.5, "0.1": None}},
+        "shots": shots,
+        "best": {"iteration": 40000, "shots": shots} if best else None,
+        "qualitative": [{**sketch, "shots": k} for k in (5, 10, 20) for _ in range(6)],
+    }
