@@ -338,3 +338,7 @@ def scaled_difference(s: Source) -> Case:
         arrays,
         lambda p, t, h: (p - t) * (h * p.dtype.type(0.7)).reshape(-1, *[1] * (p.ndim - 1)),
     )
+
+
+# The families that have files of their own; they import this one, hence last.
+from tests import conv_cases  # noqa: E402, F401

@@ -1,5 +1,6 @@
 """The primitives and what is made of them. Names that are NumPy's mean what they mean there."""
 
+from tinymaml.ops.conv import conv2d
 from tinymaml.ops.elementwise import (
     abs,
     add,
@@ -64,6 +65,7 @@ __all__ = [
     "broadcast_to",
     "clip",
     "concatenate",
+    "conv2d",
     "cos",
     "dense",
     "divide",

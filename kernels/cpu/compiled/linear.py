@@ -9,27 +9,12 @@ import numpy as np
 from numba import njit
 
 from tinymaml.kernels.cpu import linear as reference
-from tinymaml.kernels.cpu.compiled.tile import BLOCK, BYTES, ROWS, VECTORS, tile, transpose_block
+from tinymaml.kernels.cpu.compiled.tile import tile, transpose
+from tinymaml.kernels.cpu.compiled.vectors import BYTES, HEIGHTS, VECTORS, tile_height
 
 Arrays = Sequence[Any]
 
 _LARGE = 256  # from this length of k on, blocking for the cache pays, and BLAS does it
-
-
-@njit(cache=True, nogil=True)
-def _transpose(b: Any, out: Any) -> None:
-    """out = b transposed: whole blocks in registers, the ragged rest number by number."""
-    rows, columns = b.shape
-    size = out.itemsize
-    whole_rows, whole_columns = rows - rows % BLOCK, columns - columns % BLOCK
-    zero = out.dtype.type(0)
-    for i in range(0, whole_rows, BLOCK):
-        for j in range(0, whole_columns, BLOCK):
-            source = b.ctypes.data + (i * columns + j) * size
-            transpose_block(zero, source, columns * size, out.ctypes.data + (j * rows + i) * size, rows * size)
-    for i in range(rows):
-        for j in range(whole_columns if i < whole_rows else 0, columns):
-            out[j, i] = b[i, j]
 
 
 @njit(cache=True, nogil=True)
@@ -50,33 +35,31 @@ def _stack(a: Any, b: Any, c: Any, out: Any, ta: bool, tb: bool) -> None:
         a_at, b_at = a.ctypes.data + t * a_task, b.ctypes.data + t * b_task
         if tb:
             if t == 0 or b_task:
-                _transpose(b[t if b_task else 0], packed)
+                transpose(b[t if b_task else 0], packed)
             b_at = packed.ctypes.data
         c_at, out_at = c.ctypes.data + t * c_task, out.ctypes.data + t * n * o * size
         for j in range(0, o, lanes * VECTORS):
             columns = min(o - j, lanes * VECTORS)
             vectors = (columns + lanes - 1) // lanes
             tail = columns - (vectors - 1) * lanes
-            i = 0
-            for rows in ROWS:
-                while n - i >= rows:
-                    tile(
-                        zero,
-                        rows,
-                        vectors,
-                        tail,
-                        k,
-                        a_at + i * a_row,
-                        a_row,
-                        a_k,
-                        b_at + j * size,
-                        o * size,
-                        c_at + i * c_row + j * size,
-                        c_row,
-                        out_at + (i * o + j) * size,
-                        o * size,
-                    )
-                    i += rows
+            tall = tile_height(n, HEIGHTS[vectors - 1])
+            for i in range(0, n, tall):
+                tile(
+                    zero,
+                    min(tall, n - i),
+                    vectors,
+                    tail,
+                    k,
+                    a_at + i * a_row,
+                    a_row,
+                    a_k,
+                    b_at + j * size,
+                    o * size,
+                    c_at + i * c_row + j * size,
+                    c_row,
+                    out_at + (i * o + j) * size,
+                    o * size,
+                )
 
 
 def _plain(x: Any) -> Any:

@@ -1,42 +1,19 @@
 """A tile of a matrix product in vector registers, as an intrinsic of explicit LLVM vectors; and a transposed block.
 
 `rows` x `vectors` accumulators live in registers while k runs: a row of b is loaded once for all rows of the tile, an
-entry of a is broadcast over all its vectors. The last vector of a tile may be ragged: it is loaded and stored under a
-mask.
+entry of a is broadcast over all its vectors.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-import llvmlite.binding as llvm
 from llvmlite import ir
-from numba import types
+from numba import njit, types
 from numba.extending import intrinsic
 
-_features = llvm.get_host_cpu_features()
-BYTES = 64 if _features.get("avx512f") else 32 if _features.get("avx") else 16  # of one vector register
-ROWS = (6, 4, 2, 1) if BYTES == 64 else (4, 2, 1)  # heights of tiles, tallest first
-VECTORS = 3 if BYTES == 64 else 2  # the widest tile: 6 x 3 accumulators of 32 registers, or 4 x 2 of 16
-
-_i32, _i64 = ir.IntType(32), ir.IntType(64)
-
-
-def _lanes(kind: Any) -> int:
-    return BYTES // (kind.bitwidth // 8)
-
-
-def _splat(b: ir.IRBuilder, scalar: ir.Value, lanes: int) -> ir.Value:
-    vector = ir.VectorType(scalar.type, lanes)
-    one = b.insert_element(ir.Constant(vector, ir.Undefined), scalar, ir.Constant(_i32, 0))
-    return b.shuffle_vector(
-        one, ir.Constant(vector, ir.Undefined), ir.Constant(ir.VectorType(_i32, lanes), [0] * lanes)
-    )
-
-
-def _declare(b: ir.IRBuilder, name: str, result: ir.Type, args: list[ir.Type]) -> ir.Function:
-    known = b.module.globals.get(name)
-    return known if known is not None else ir.Function(b.module, ir.FunctionType(result, args), name)
+from tinymaml.kernels.cpu.compiled.vectors import I32, I64, Emitter, each_tile, loop
 
 
 @intrinsic
@@ -59,100 +36,30 @@ def tile(
 ) -> Any:
     """out = a b + c for one tile. Addresses and strides are in bytes; `tail` is the number of lanes of the last vector.
 
-    `zero` only gives the type, float32 or float64. `rows` is one of ROWS, `vectors` at most VECTORS.
+    `zero` only gives the type, float32 or float64. `vectors` is at most VECTORS, `rows` at most HEIGHTS[vectors - 1].
     """
     kind = zero
-    lanes, size = _lanes(kind), kind.bitwidth // 8
     signature = types.void(kind, *([types.intp] * 13))
 
     def codegen(cgctx: Any, builder: Any, sig: Any, args: Any) -> Any:
-        _, rows, vectors, tail, k, a, a_row, a_k, b0, b_k, c, c_row, out, out_row = args
-        scalar = ir.FloatType() if size == 4 else ir.DoubleType()
-        vector = ir.VectorType(scalar, lanes)
-        suffix = f"v{lanes}f{8 * size}"
-        mask_type = ir.VectorType(ir.IntType(1), lanes)
-        fma = _declare(builder, f"llvm.fma.{suffix}", vector, [vector] * 3)
-        pointer = vector.as_pointer()
-        masked_load = _declare(builder, f"llvm.masked.load.{suffix}.p0", vector, [pointer, _i32, mask_type, vector])
-        masked_store = _declare(
-            builder, f"llvm.masked.store.{suffix}.p0", ir.VoidType(), [vector, pointer, _i32, mask_type]
-        )
-        align = ir.Constant(_i32, size)
+        _, rows, vectors, tail, k, a, a_row, a_k, b, b_k, c, c_row, out, out_row = args
+        e = Emitter(builder, kind, tail)
 
-        def number(n: int) -> ir.Value:
-            return ir.Constant(_i64, n)
+        def emit(height: int, width: int) -> None:
+            at = [(r, v, v == width - 1) for r in range(height) for v in range(width)]
+            start = [e.load(e.row(c, c_row, r), v, last) for r, v, last in at]
 
-        index = ir.Constant(ir.VectorType(_i64, lanes), list(range(lanes)))
-        mask = builder.icmp_signed("<", index, _splat(builder, tail, lanes))
+            def step(i: ir.Value, a: ir.Value, b: ir.Value, *sums: ir.Value) -> Sequence[ir.Value]:
+                row = [e.load(b, v, v == width - 1) for v in range(width)]
+                spread = [e.broadcast(e.row(a, a_row, r)) for r in range(height)]
+                new = [e.multiply_add(spread[r], row[v], total) for (r, v, _), total in zip(at, sums, strict=True)]
+                return [builder.add(a, a_k), builder.add(b, b_k), *new]
 
-        def at(base: ir.Value, v: int) -> ir.Value:
-            return builder.inttoptr(builder.add(base, number(v * lanes * size)), pointer)
+            _, _, *sums = loop(builder, k, [a, b, *start], step)
+            for (r, v, last), total in zip(at, sums, strict=True):
+                e.store(total, e.row(out, out_row, r), v, last)
 
-        def load(base: ir.Value, v: int, last: bool) -> ir.Value:
-            if last:
-                return builder.call(masked_load, [at(base, v), align, mask, ir.Constant(vector, [0.0] * lanes)])
-            value = builder.load(at(base, v))
-            value.align = size
-            return value
-
-        def store(value: ir.Value, base: ir.Value, v: int, last: bool) -> None:
-            if last:
-                builder.call(masked_store, [value, at(base, v), align, mask])
-            else:
-                builder.store(value, at(base, v)).align = size
-
-        done = builder.append_basic_block("tile.done")
-        unknown = builder.append_basic_block("tile.unknown")
-        which = builder.add(builder.mul(rows, number(VECTORS + 1)), vectors)
-        switch = builder.switch(which, unknown)
-        for r in ROWS:
-            for width in range(1, VECTORS + 1):
-                block = builder.append_basic_block(f"tile.{r}x{width}")
-                switch.add_case(number(r * (VECTORS + 1) + width), block)
-                builder.position_at_end(block)
-                begin = [
-                    load(builder.add(c, builder.mul(c_row, number(i))), v, v == width - 1)
-                    for i in range(r)
-                    for v in range(width)
-                ]
-                loop = builder.append_basic_block(f"tile.{r}x{width}.k")
-                end = builder.append_basic_block(f"tile.{r}x{width}.end")
-                builder.cbranch(builder.icmp_signed(">", k, number(0)), loop, end)
-                entry = builder.block
-                builder.position_at_end(loop)
-                step = builder.phi(_i64)
-                a_at, b_at = builder.phi(_i64), builder.phi(_i64)
-                sums = [builder.phi(vector) for _ in begin]
-                row = [load(b_at, v, v == width - 1) for v in range(width)]
-                new = []
-                for i in range(r):
-                    place = builder.add(a_at, builder.mul(a_row, number(i)))
-                    x = builder.load(builder.inttoptr(place, scalar.as_pointer()))
-                    x.align = size
-                    spread = _splat(builder, x, lanes)
-                    new += [builder.call(fma, [spread, row[v], sums[i * width + v]]) for v in range(width)]
-                step2, a2, b2 = builder.add(step, number(1)), builder.add(a_at, a_k), builder.add(b_at, b_k)
-                for phi, first, then in zip(
-                    [step, a_at, b_at, *sums], [number(0), a, b0, *begin], [step2, a2, b2, *new], strict=True
-                ):
-                    phi.add_incoming(first, entry)
-                    phi.add_incoming(then, builder.block)
-                inner = builder.block
-                builder.cbranch(builder.icmp_signed("<", step2, k), loop, end)
-                builder.position_at_end(end)
-                for n, (first, then) in enumerate(zip(begin, new, strict=True)):
-                    total = builder.phi(vector)
-                    total.add_incoming(first, entry)
-                    total.add_incoming(then, inner)
-                    new[n] = total
-                for i in range(r):
-                    target = builder.add(out, builder.mul(out_row, number(i)))
-                    for v in range(width):
-                        store(new[i * width + v], target, v, v == width - 1)
-                builder.branch(done)
-        builder.position_at_end(unknown)
-        builder.unreachable()
-        builder.position_at_end(done)
+        each_tile(e, rows, vectors, "tile", emit)
         return cgctx.get_dummy_value()
 
     return signature, codegen
@@ -171,10 +78,10 @@ def transpose_block(context: Any, zero: Any, source: Any, source_row: Any, targe
     def codegen(cgctx: Any, builder: Any, sig: Any, args: Any) -> Any:
         _, source, source_row, target, target_row = args
         vector = ir.VectorType(ir.FloatType() if size == 4 else ir.DoubleType(), BLOCK)
-        pick = ir.VectorType(_i32, BLOCK)
+        pick = ir.VectorType(I32, BLOCK)
 
         def row(base: ir.Value, stride: ir.Value, i: int) -> ir.Value:
-            return builder.inttoptr(builder.add(base, builder.mul(stride, ir.Constant(_i64, i))), vector.as_pointer())
+            return builder.inttoptr(builder.add(base, builder.mul(stride, ir.Constant(I64, i))), vector.as_pointer())
 
         rows = []
         for i in range(BLOCK):
@@ -192,3 +99,19 @@ def transpose_block(context: Any, zero: Any, source: Any, source_row: Any, targe
         return cgctx.get_dummy_value()
 
     return signature, codegen
+
+
+@njit(cache=True, nogil=True)
+def transpose(b: Any, out: Any) -> None:
+    """out = b transposed: whole blocks in registers, the ragged rest number by number."""
+    rows, columns = b.shape
+    size = out.itemsize
+    whole_rows, whole_columns = rows - rows % BLOCK, columns - columns % BLOCK
+    zero = out.dtype.type(0)
+    for i in range(0, whole_rows, BLOCK):
+        for j in range(0, whole_columns, BLOCK):
+            source = b.ctypes.data + (i * columns + j) * size
+            transpose_block(zero, source, columns * size, out.ctypes.data + (j * rows + i) * size, rows * size)
+    for i in range(rows):
+        for j in range(whole_columns if i < whole_rows else 0, columns):
+            out[j, i] = b[i, j]

@@ -1,0 +1,103 @@
+"""Convolution beyond what the cases of its primitives show: padding, bad input, threads."""
+
+import numpy as np
+import pytest
+
+import tinymaml as tm
+from tinymaml.kernels.cpu import threads
+from tinymaml.ops.conv import explicit_padding
+
+
+def test_same_padding_is_tensorflows():
+    # ceil(n / s) results; where the zeros are odd, the last side gets one more.
+    assert explicit_padding("SAME", (28, 28), (3, 3), (2, 2)) == ((0, 1), (0, 1))
+    assert explicit_padding("SAME", (7, 7), (3, 3), (2, 2)) == ((1, 1), (1, 1))
+    assert explicit_padding("SAME", (84, 5), (3, 2), (1, 3)) == ((1, 1), (0, 0))
+    assert explicit_padding("SAME", (6, 9), (1, 1), (4, 4)) == ((0, 0), (0, 0))
+
+
+@pytest.mark.parametrize(
+    ("size", "stride", "padding", "expected"),
+    [(28, 2, "SAME", 14), (7, 2, "SAME", 4), (28, 2, "VALID", 13), (5, 3, ((2, 0), (2, 0)), 2), (84, 1, "SAME", 84)],
+)
+def test_sizes(size, stride, padding, expected):
+    x, w = np.zeros((2, 1, size, size, 1), np.float32), np.zeros((1, 3, 3, 1, 4), np.float32)
+    assert tm.conv2d(x, w, stride=stride, padding=padding).shape == (2, 1, expected, expected, 4)
+
+
+def test_identity_kernel_and_bias():
+    x = np.random.default_rng(0).standard_normal((2, 3, 4, 5, 6))
+    w = np.zeros((1, 3, 3, 6, 6))
+    w[0, 1, 1] = np.eye(6)
+    b = np.arange(6.0).reshape(1, 1, 1, 1, 6)
+    np.testing.assert_array_equal(tm.conv2d(x, w, b).numpy(), x + b)
+
+
+@pytest.mark.parametrize(
+    ("x", "w", "options", "message"),
+    [
+        ((1, 2, 5, 5), (1, 3, 3, 5, 2), {}, "five axes"),
+        ((1, 2, 5, 5, 3), (1, 3, 3, 4, 2), {}, "has 3 channels, w .* takes 4"),
+        ((2, 2, 5, 5, 3), (3, 3, 3, 3, 2), {}, "one operand is for 2 tasks, the other for 3"),
+        ((1, 2, 2, 5, 3), (1, 3, 3, 3, 2), {"padding": "VALID"}, "does not fit an image"),
+        ((1, 2, 5, 5, 3), (1, 3, 3, 3, 2), {"padding": "same"}, '"SAME", "VALID"'),
+        ((1, 2, 5, 5, 3), (1, 3, 3, 3, 2), {"padding": ((1, 1), (-1, 1))}, "padding must be"),
+        ((1, 2, 5, 5, 3), (1, 3, 3, 3, 2), {"stride": 0}, "stride must be"),
+        ((1, 2, 5, 5, 3), (1, 3, 3, 3, 2), {"stride": (1, 2, 3)}, "stride must be"),
+        ((1, 2, 5, 5, 3), (1, 0, 3, 3, 2), {}, "kernel of no pixels"),
+    ],
+)
+def test_bad_input(x, w, options, message):
+    with pytest.raises(ValueError, match=message):
+        tm.conv2d(np.zeros(x), np.zeros(w), **options)
+
+
+def test_a_bias_of_another_shape_is_refused():
+    with pytest.raises(ValueError, match=r"b must be \[1, 1, 1, 1, 2\] or \[1, 1, 1, 1, 2\], got \(2,\)"):
+        tm.conv2d(np.zeros((1, 1, 5, 5, 3)), np.zeros((1, 3, 3, 3, 2)), np.zeros(2))
+
+
+def test_mixed_precision_is_refused():
+    with pytest.raises(TypeError, match="never mixed"):
+        tm.conv2d(np.zeros((1, 1, 5, 5, 3), np.float32), np.zeros((1, 3, 3, 3, 2)))
+
+
+def test_results_do_not_depend_on_the_number_of_threads(monkeypatch):
+    rng = np.random.default_rng(0)
+    x, w = (rng.standard_normal(shape).astype(np.float32) for shape in ((7, 3, 14, 14, 16), (7, 3, 3, 16, 32)))
+
+    def results(count):
+        monkeypatch.setattr(threads, "count", lambda: count)
+        threads._pool.cache_clear()
+        value, pullback = tm.vjp(lambda x, w: tm.conv2d(x, w, stride=2), x, w)
+        return [value, *pullback(np.ones_like(value))]
+
+    try:
+        one = results(1)
+        for count in (2, 3, 8):
+            for a, b in zip(one, results(count), strict=True):
+                np.testing.assert_array_equal(a, b)
+    finally:
+        threads._pool.cache_clear()
+
+
+def test_errors_in_a_thread_reach_the_caller(monkeypatch):
+    monkeypatch.setattr(threads, "count", lambda: 3)
+    threads._pool.cache_clear()
+
+    def run(first, last):
+        if first <= 4 < last:
+            raise ArithmeticError(f"{first} {last}")
+
+    try:
+        with pytest.raises(ArithmeticError, match="3 6"):
+            threads.over_tasks(9, 1 << 40, run)
+    finally:
+        threads._pool.cache_clear()
+
+
+@pytest.mark.parametrize("asked", ["0", "-1", "two", "1.5"])
+def test_a_bad_number_of_threads_is_refused(monkeypatch, asked):
+    monkeypatch.setenv("TINYMAML_THREADS", asked)
+    with pytest.raises(ValueError, match="TINYMAML_THREADS must be a whole number >= 1"):
+        threads.count.__wrapped__()
