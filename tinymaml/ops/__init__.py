@@ -37,6 +37,7 @@ from tinymaml.ops.elementwise import (
 )
 from tinymaml.ops.linear import dense, linear, matmul, matrix_transpose
 from tinymaml.ops.losses import mse, softmax_cross_entropy
+from tinymaml.ops.norm import batch_norm, batch_norm_relu, batch_statistics, layer_norm
 from tinymaml.ops.reduce import log_softmax, logsumexp, max, mean, softmax, sum
 from tinymaml.ops.shape import (
     broadcast_to,
@@ -62,6 +63,9 @@ __all__ = [
     "add",
     "as_tensor",
     "astype",
+    "batch_norm",
+    "batch_norm_relu",
+    "batch_statistics",
     "broadcast_to",
     "clip",
     "concatenate",
@@ -76,6 +80,7 @@ __all__ = [
     "getitem",
     "greater",
     "greater_equal",
+    "layer_norm",
     "less",
     "less_equal",
     "linear",
