@@ -94,7 +94,50 @@ def reductions(np_):
     return loss
 
 
+IMAGES = normal(2, 3, 7, 6, 2)
+
+
+def convolutional(np_):
+    """Convolutions of two strides, batch-norm with ReLU, max-pooling and cross-entropy, with weights for each task."""
+
+    def conv(x, w, stride):
+        if np_ is tm:
+            return tm.conv2d(x, w, stride=stride)
+        dimensions = ("NHWC", "HWIO", "NHWC")
+        one = lambda x, w: jax.lax.conv_general_dilated(x, w, stride, "SAME", dimension_numbers=dimensions)  # noqa: E731
+        return jax.vmap(one)(x, w)
+
+    def norm(x, gamma, beta):
+        if np_ is tm:
+            return tm.batch_norm_relu(x, gamma, beta, eps=1e-3)
+        m, v = x.mean((1, 2, 3), keepdims=True), x.var((1, 2, 3), keepdims=True)
+        per_task = lambda p: p.reshape(p.shape[0], 1, 1, 1, -1)  # noqa: E731
+        return jax.nn.relu((x - m) / jnp.sqrt(v + 1e-3) * per_task(gamma) + per_task(beta))
+
+    def pool(x):
+        if np_ is tm:
+            return tm.max_pool2d(x, 2)
+        return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 1, 2, 2, 1), (1, 1, 2, 2, 1), "VALID")
+
+    def loss(p):
+        x = pool(norm(conv(IMAGES, p["w1"], (1, 1)), p["gamma"], p["beta"]))
+        x = norm(conv(x, p["w2"], (2, 2)), p["gamma"] * 0.5, p["beta"] - 0.1)
+        logits = np_.mean(x, (2, 3)) @ p["head"]
+        if np_ is tm:
+            return tm.sum(tm.softmax_cross_entropy(logits, LABELS))
+        return -jnp.sum(jnp.mean(jnp.take_along_axis(jax.nn.log_softmax(logits), LABELS[..., None], -1), 1))
+
+    return loss
+
+
 SAMPLES = {
+    convolutional: {
+        "w1": normal(2, 3, 3, 2, 4),
+        "w2": normal(2, 3, 2, 4, 4),
+        "gamma": normal(1, 4),
+        "beta": normal(2, 4),
+        "head": normal(2, 4, 5),
+    },
     mlp: {"x": normal(6, 3), "w": [normal(3, 4), normal(4, 4), normal(4, 2)], "b": [normal(4), normal(1, 4)]},
     recurrent: {
         "start": normal(2, 3),

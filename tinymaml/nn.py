@@ -33,33 +33,43 @@ class Model(NamedTuple):
     apply: Callable[[Tree, Any], Tensor]
 
 
-def he_normal(rng: np.random.Generator, inputs: int, outputs: int) -> Array:
-    """Normal with variance 2 / inputs, for ReLU (He et al. 2015)."""
-    return rng.normal(0.0, math.sqrt(2 / inputs), (1, inputs, outputs))
+# How weights start: [1, *taps, inputs, outputs], where taps are the places of a convolution's kernel.
 
 
-def xavier_uniform(rng: np.random.Generator, inputs: int, outputs: int) -> Array:
-    """Uniform within sqrt(6 / (inputs + outputs)) (Glorot & Bengio 2010)."""
-    limit = math.sqrt(6 / (inputs + outputs))
-    return rng.uniform(-limit, limit, (1, inputs, outputs))
+def he_normal(rng: np.random.Generator, inputs: int, outputs: int, taps: tuple[int, ...] = ()) -> Array:
+    """Normal with variance 2 / fan-in, for ReLU (He et al. 2015)."""
+    return rng.normal(0.0, math.sqrt(2 / (inputs * math.prod(taps))), (1, *taps, inputs, outputs))
 
 
-def truncated_normal(rng: np.random.Generator, inputs: int, outputs: int) -> Array:
+def xavier_uniform(rng: np.random.Generator, inputs: int, outputs: int, taps: tuple[int, ...] = ()) -> Array:
+    """Uniform within sqrt(6 / (fan-in + fan-out)) (Glorot & Bengio 2010)."""
+    limit = math.sqrt(6 / ((inputs + outputs) * math.prod(taps)))
+    return rng.uniform(-limit, limit, (1, *taps, inputs, outputs))
+
+
+def truncated_normal(rng: np.random.Generator, inputs: int, outputs: int, taps: tuple[int, ...] = ()) -> Array:
     """Normal with sigma .01, redrawn beyond two sigmas (the authors' code)."""
-    w = rng.normal(0.0, 1.0, (1, inputs, outputs))
+    w = rng.normal(0.0, 1.0, (1, *taps, inputs, outputs))
     while (outside := np.abs(w) > 2).any():
         w[outside] = rng.normal(0.0, 1.0, int(outside.sum()))
     return 0.01 * w
 
 
-STARTS: dict[str, Callable[[np.random.Generator, int, int], Array]] = {
+def standard_normal(rng: np.random.Generator, inputs: int, outputs: int, taps: tuple[int, ...] = ()) -> Array:
+    """Normal with sigma 1 (the authors' code, for the last layer on Omniglot)."""
+    return rng.normal(0.0, 1.0, (1, *taps, inputs, outputs))
+
+
+STARTS: dict[str, Callable[..., Array]] = {
     "he-normal": he_normal,
     "xavier-uniform": xavier_uniform,
     "truncated-normal": truncated_normal,
+    "standard-normal": standard_normal,
 }
 
 
-def _choose(name: str, value: str, choices: dict[str, Any]) -> Any:
+def choose(name: str, value: str, choices: dict[str, Any]) -> Any:
+    """The choice of this name. Raises ValueError if there is none."""
     if value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
     return choices[value]
@@ -67,7 +77,7 @@ def _choose(name: str, value: str, choices: dict[str, Any]) -> Any:
 
 def linear(inputs: int, outputs: int, start: str = "he-normal") -> Model:
     """x[T, N, inputs] -> x w + b [T, N, outputs]; biases start at 0."""
-    draw = _choose("start", start, STARTS)
+    draw = choose("start", start, STARTS)
     for name, n in (("inputs", inputs), ("outputs", outputs)):
         if not isinstance(n, Integral) or n < 1:
             raise ValueError(f"linear: {name} must be a whole number >= 1, got {n!r}")
@@ -87,7 +97,7 @@ def mlp(sizes: Sequence[int], activation: str = "relu", start: str = "he-normal"
     """
     if len(sizes) < 2 or any(not isinstance(n, Integral) or n < 1 for n in sizes):
         raise ValueError(f"mlp: sizes must be two whole numbers >= 1 or more, inputs first, got {list(sizes)}")
-    act = _choose("activation", activation, ACTIVATIONS)
+    act = choose("activation", activation, ACTIVATIONS)
     layers = [linear(i, o, start) for i, o in pairwise(sizes)]
 
     def init(rng: np.random.Generator, dtype: Any = np.float32) -> Tree:
