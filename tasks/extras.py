@@ -1,0 +1,21 @@
+"""Optional packages of the `data` extra, imported when first needed."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+
+class MissingExtra(ImportError):
+    """A package of an extra is not installed; the message names the extra."""
+
+
+def require(module: str) -> Any:
+    """Import a module of the `data` extra. Raises MissingExtra, which says how to get it."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        package = module.partition(".")[0]
+        if error.name is None or error.name.partition(".")[0] != package:
+            raise
+        raise MissingExtra(f"{package} is not installed: pip install 'tinymaml[data]'") from error

@@ -1,0 +1,140 @@
+"""A data set of one's own: `SPLIT/CLASS/IMAGE`, a folder or a zip archive, with images of any size."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tinymaml.tasks import imageset
+from tinymaml.tasks.archive import DataError, Files, Limits, Report, counter, files
+from tinymaml.tasks.extras import require
+from tinymaml.tasks.picture import decode
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Convert = Callable[[Files, str], Array]
+
+FOLDERS = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}
+RESAMPLINGS = ("bilinear", "lanczos", "nearest")
+ENDINGS = (".jpg", ".jpeg", ".png")
+FORMATS = ("JPEG", "PNG")  # whatever the ending: ImageNet has PNG images that are called .JPEG
+_LIMITS = Limits(files=1_000_000, each=1 << 26, total=1 << 36)
+
+
+def prepare(
+    source: Path,
+    target: Path,
+    name: str,
+    size: tuple[int, int],
+    *,
+    grey: bool = False,
+    resample: str = "bilinear",
+    report: Report | None = None,
+) -> str:
+    """Make the data set; returns the hash of its content.
+
+    Args:
+        source: a folder or a zip archive with `train`, `val` (or `validation`) and `test`, in each a folder for every
+            class, in each of those its images: PNG or JPEG, of at most eight bits a channel.
+        target: the HDF5 file.
+        name: of the data set.
+        size: (height, width) that every image is resized to, whatever its shape.
+        grey: one channel instead of three. Transparency is dropped, rotation by EXIF is not applied.
+        resample: one of `RESAMPLINGS`.
+        report: called with the number of images done and of all.
+
+    Raises:
+        DataError: a file or folder is missing, empty, damaged or out of place, or a class is in two splits; nothing is
+            written.
+        MissingExtra: h5py or Pillow is not installed.
+    """
+    if re.fullmatch(r"\w[\w.-]*", name) is None:
+        raise ValueError(f"name must be of letters, digits, '_', '-' and '.', got {name!r}")
+    if resample not in RESAMPLINGS or min(size) < 1:
+        raise ValueError(f"resample must be one of {', '.join(RESAMPLINGS)}, size positive; got {resample}, {size}")
+    with files(source, _LIMITS) as found:
+        splits = _by_split(found)
+        recipe = {
+            "source": "a folder of images",
+            "size": list(size),
+            "mode": "L" if grey else "RGB",
+            "resample": resample,
+            "pillow": require("PIL").__version__,
+        }
+        convert = resizer(size, recipe["mode"], resample)
+        tick = counter(sum(len(names) for classes in splits.values() for names in classes.values()), report)
+        parts = {
+            split: imageset.Part(
+                list(classes),
+                [len(names) for names in classes.values()],
+                batches(found, classes.values(), convert, tick),
+            )
+            for split, classes in splits.items()
+        }
+        return imageset.write(target, name, parts, (*size, 1 if grey else 3), recipe)
+
+
+def _by_split(found: Files) -> dict[str, dict[str, list[str]]]:
+    """Names of the images of every class of every split."""
+    seen: dict[str, str] = {}
+    for name in found.names:
+        top = name.partition("/")[0]
+        split = FOLDERS.get(top)
+        if split is None:
+            raise DataError(f"{found.where(name)} is out of place: expected train, val and test, in them CLASS/IMAGE")
+        if seen.setdefault(split, top) != top:
+            raise DataError(f"{found.path} has both {seen[split]} and {top}")
+    missing = sorted(set(FOLDERS.values()) - set(seen))
+    if missing:
+        raise DataError(f"{found.path} has no images for {', '.join(missing)}: expected train, val and test in it")
+    return {split: by_class(found, top) for split, top in sorted(seen.items())}
+
+
+def by_class(found: Files, top: str) -> dict[str, list[str]]:
+    """Sorted names of the images of every class, of those whose names begin with `top/`, or of all if none does.
+
+    Raises:
+        DataError: a name is not that of an image in a class's folder.
+    """
+    inside = [name for name in found.names if name.startswith(f"{top}/")]
+    classes: dict[str, list[str]] = {}
+    for name in inside or found.names:
+        parts = name.removeprefix(f"{top}/").split("/")
+        if len(parts) != 2 or ending(name) not in ENDINGS:
+            raise DataError(f"{found.where(name)} is out of place: expected CLASS/IMAGE, a {' or '.join(ENDINGS)}")
+        classes.setdefault(parts[0], []).append(name)
+    return dict(sorted(classes.items()))
+
+
+def ending(name: str) -> str:
+    """A name's ending, such as `.png`, in small letters."""
+    return Path(name).suffix.lower()
+
+
+def resizer(size: tuple[int, int], mode: str, resample: str) -> Convert:
+    """What makes uint8 [H, W, C] of a file."""
+    method = require("PIL.Image").Resampling[resample.upper()]
+    height, width = size
+
+    def convert(found: Files, name: str) -> Array:
+        picture = decode(found.read(name), found.where(name), formats=FORMATS)
+        if picture.mode == "P":  # a palette may have transparent colours, of which the next step would warn
+            picture = picture.convert("RGBA")
+        picture = picture.convert(mode)
+        if picture.size != (width, height):
+            picture = picture.resize((width, height), method)
+        return np.asarray(picture).reshape(height, width, -1)
+
+    return convert
+
+
+def batches(
+    found: Files, classes: Iterable[list[str]], convert: Convert, tick: Callable[[int], None]
+) -> Iterator[Array]:
+    """The images of each class, uint8 [count, H, W, C]."""
+    for names in classes:
+        yield np.stack([convert(found, name) for name in names])
+        tick(len(names))

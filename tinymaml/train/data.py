@@ -1,0 +1,153 @@
+"""`tinymaml data`: prepares data sets of images, once, into one HDF5 file each."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from tinymaml.tasks import cifar_fs, folder, imageset, miniimagenet, omniglot
+from tinymaml.tasks.counter import SPLITS
+from tinymaml.train.extras import MissingExtra, require
+
+_QUIET = 5.0  # seconds between two lines when there is no terminal
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command `data` to the subparsers of the command line."""
+    data = commands.add_parser(
+        "data",
+        help="prepare the images of Omniglot, MiniImagenet, CIFAR-FS, or a folder of one's own",
+        description="Prepare a data set of images into one HDF5 file, by default $TINYMAML_DATA/NAME.h5 or "
+        "data/NAME.h5. Every file is checked; after an error nothing is written.",
+    )
+    sets = data.add_subparsers(dest="dataset", required=True, metavar="DATASET")
+
+    def add(name: str, text: str, source: str, download: bool = False) -> argparse.ArgumentParser:
+        parser: argparse.ArgumentParser = sets.add_parser(name, help=text, description=source)
+        where = parser.add_mutually_exclusive_group(required=True)
+        where.add_argument("--from", dest="source", type=Path, metavar="PATH", help="where the images are")
+        if download:
+            where.add_argument("--download", action="store_true", help="fetch them (16 MB) into the data folder first")
+        parser.add_argument("--out", dest="target", type=Path, metavar="FILE", help="the file to make")
+        return parser
+
+    parser = add(
+        "omniglot",
+        "1623 characters, 20 drawings each",
+        "PATH is a folder with images_background and images_evaluation, as zip archives or unpacked.",
+        download=True,
+    )
+    parser.add_argument(
+        "--split",
+        choices=tuple(omniglot.SPLITS),
+        default="fixed",
+        help="fixed: 1100 / 100 / 423 characters by hash; vinyals: 1028 / 172 / 423 by alphabet (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--resample",
+        choices=omniglot.RESAMPLINGS,
+        default="nearest",
+        help="nearest: binary, as the authors' images; lanczos: grey (default: %(default)s)",
+    )
+    parser = add(
+        "miniimagenet",
+        "100 classes of ImageNet, 600 images each",
+        "PATH is a folder or a zip archive of images: by their names in the CSV files of the split, or in a folder "
+        "for each class with exactly 600; or a folder of train.npz, val.npz and test.npz with `images` and `labels`. "
+        "Pickles are not read.",
+    )
+    parser.add_argument(
+        "--splits", type=Path, metavar="DIR", help="folder with the CSV files of Ravi and Larochelle's split"
+    )
+    parser.add_argument(
+        "--resample",
+        choices=miniimagenet.RESAMPLINGS,
+        default="lanczos",
+        help="how images are resized to 84 x 84 (default: %(default)s, as the authors')",
+    )
+    add(
+        "cifar_fs",
+        "100 classes of CIFAR-100, 600 images each",
+        "PATH is a folder with cifar_fs_train.zip, cifar_fs_val.zip and cifar_fs_test.zip, or train, val, test.",
+    )
+    parser = add(
+        "folder",
+        "images of one's own",
+        "PATH is a folder or a zip archive of train, val and test, in each CLASS/IMAGE.",
+    )
+    parser.add_argument("--name", required=True, help="of the data set")
+    parser.add_argument(
+        "--size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), default=(84, 84), help="(default: 84 84)"
+    )
+    parser.add_argument("--grey", action="store_true", help="one channel instead of three")
+    parser.add_argument(
+        "--resample",
+        choices=folder.RESAMPLINGS,
+        default="bilinear",
+        help="how images are resized (default: %(default)s)",
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Prepare a data set, as the command line asks for.
+
+    Raises:
+        DataError: a file is not what it has to be.
+        OSError: a file cannot be read or written, or not be downloaded.
+        MissingExtra: h5py or Pillow is not installed.
+    """
+    name = args.name if args.dataset == "folder" else args.dataset
+    if args.dataset == "omniglot":
+        name = "-".join([omniglot.SPLITS[args.split], *(["lanczos"] if args.resample == "lanczos" else [])])
+    target = args.target or imageset.default_path(name)
+    progress = _Progress(name)
+    if args.dataset == "omniglot":
+        if args.download:
+            args.source = imageset.default_path("omniglot").with_suffix("")
+            omniglot.fetch(args.source, _Progress("download"))
+        omniglot.prepare(args.source, target, split=args.split, resample=args.resample, report=progress)
+    elif args.dataset == "miniimagenet":
+        miniimagenet.prepare(args.source, target, lists=args.splits, resample=args.resample, report=progress)
+    elif args.dataset == "cifar_fs":
+        content = cifar_fs.prepare(args.source, target, report=progress)
+        if content != cifar_fs.CONTENT:
+            print("cifar_fs: these are not the images, or not in the order, that the project's figures were made with")
+    else:
+        size = (args.size[0], args.size[1])
+        folder.prepare(args.source, target, name, size, grey=args.grey, resample=args.resample, report=progress)
+    for line in _summary(target):
+        print(line)
+
+
+def _summary(path: Path) -> list[str]:
+    header = imageset.describe(path)
+    lines = [f"{path}: {header['name']}, {' x '.join(map(str, header['shape']))}, content {header['content']}"]
+    for split in sorted(header["splits"], key=list(SPLITS).index):
+        images = imageset.read(path, split, lazy=True)
+        lines.append(f"  {split:10} {len(images.classes):5} classes {len(images.images):7} images")
+    return lines
+
+
+class _Progress:
+    """A bar on a terminal if there is tqdm, now and then a line otherwise."""
+
+    def __init__(self, name: str) -> None:
+        self._name, self._last = name, time.monotonic()
+        self._bar: Any = None
+
+    def __call__(self, done: int, total: int) -> None:
+        if self._bar is None and sys.stderr.isatty():
+            with contextlib.suppress(MissingExtra):
+                self._bar = require("tqdm", "train").tqdm(total=total, desc=self._name, unit_scale=True)
+        if self._bar is not None:
+            self._bar.update(done - self._bar.n)
+            if done == total:
+                self._bar.close()
+                self._bar = None  # of two downloads each has its own
+        elif time.monotonic() - self._last > _QUIET or done == total:
+            self._last = time.monotonic()
+            print(f"{self._name}: {done:,} of {total:,}", file=sys.stderr, flush=True)
