@@ -60,7 +60,7 @@ def save(path: Path, state: Tree, settings: dict[str, Any], iteration: int) -> N
     h5py = require("h5py", "train")
     buffer = io.BytesIO()
     arrays: list[Any] = []
-    with h5py.File(buffer, "w", userblock_size=BLOCK, libver=("v108", "v110"), track_order=False) as file:
+    with h5py.File(buffer, "w", userblock_size=BLOCK, libver=("earliest", "v110"), track_order=False) as file:
         file.attrs["structure"] = json.dumps(_encode(state, arrays))
         file.attrs["settings"] = json.dumps(settings)
         file.attrs["iteration"] = iteration
