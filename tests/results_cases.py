@@ -41,3 +41,38 @@ def entry(level: float, diverged: int = 0, best: bool = False) -> dict[str, Any]
         "best": {"iteration": 40000, "shots": shots} if best else None,
         "qualitative": [{**sketch, "shots": k} for k in (5, 10, 20) for _ in range(6)],
     }
+
+
+def image_entry(level: float, order: int = 2, best: bool = True, diverged: int = 0) -> dict[str, Any]:
+    """An evaluation of images with made-up accuracies around `level`, of 50 tasks, 5-way 1-shot."""
+    rng = np.random.default_rng(int(100 * level))
+
+    def accuracy(shift: float) -> results.Accuracy:
+        found: results.Accuracy = {}
+        for kind, off in (("transductive", 0.0), ("inductive", 0.05)):
+            for q in ("1", "15"):
+                shares = [np.clip(rng.normal(level + shift - off - 0.5 * (k == 0), 0.02, 50), 0, 1) for k in range(11)]
+                found.setdefault(kind, {})[q] = results.shares(np.array(shares))
+        return found
+
+    return {
+        "protocol": {
+            "tasks": 50,
+            "ways": 5,
+            "shots": 1,
+            "query_per_class": [1, 15],
+            "alpha": 0.4,
+            "inner_loss": "mean",
+            "adapt_norm": False,
+            "test_steps": 3,
+        },
+        "seed": 3,
+        "iterations": 60000,
+        "seconds": 7000.4,
+        "versions": {"python": "3.11.7"},
+        "machine": "x86_64, Linux",
+        "settings": {"alpha": 0.4},
+        "accuracy": accuracy(0.0),
+        "diverged": diverged,
+        "best": {"iteration": 41000, "accuracy": accuracy(0.01), "diverged": 0} if best else None,
+    }

@@ -23,7 +23,7 @@ SMALL = [
 
 def test_help_names_every_setting_with_its_default(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
-        main(["train", "--help"])
+        main(["train", "sinusoid", "--help"])
     assert stop.value.code == 0
     text = "".join(capsys.readouterr().out.split())  # without spaces, as lines are broken at hyphens too
     for field in dataclasses.fields(SinusoidSettings):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.results_cases import entry
-from tinymaml.train import plots, results
+from tinymaml.train import plots, results, sinusoid_plots
 from tinymaml.train.extras import MissingExtra
 
 ALL = ["figure2.png", "figure3.png", "figure6.png", "figure7.png", "training.png"]
@@ -31,16 +31,21 @@ def put(run: Path, method: str, level: float, *, trained: bool = True) -> None:
         (run / method / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
+def check_picture(path: Path) -> None:
+    """A PNG of a sensible size with something in it."""
+    data = path.read_bytes()
+    assert data.startswith(b"\x89PNG")
+    assert len(data) > 10_000
+    width, height = struct.unpack(">II", data[16:24])
+    assert 400 < width < 2000
+    assert 300 < height < 2000
+
+
 def names(run: Path) -> list[str]:
-    """Of the pictures drawn, each a PNG of a sensible size with something in it."""
-    found = plots.draw_all(run)
+    """Of the pictures drawn."""
+    found = plots.draw_all(run, "sinusoid", sinusoid_plots.PICTURES)
     for picture in found:
-        data = picture.read_bytes()
-        assert data.startswith(b"\x89PNG")
-        assert len(data) > 10_000
-        width, height = struct.unpack(">II", data[16:24])
-        assert 400 < width < 2000
-        assert 300 < height < 2000
+        check_picture(picture)
     assert sorted((run / "figures").iterdir()) == sorted(found)
     return [picture.name for picture in found]
 
@@ -87,4 +92,4 @@ def test_without_matplotlib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     put(tmp_path, "maml", 0.6)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(MissingExtra, match=r"pip install 'tinymaml\[train\]'"):
-        plots.draw_all(tmp_path)
+        plots.draw_all(tmp_path, "sinusoid", sinusoid_plots.PICTURES)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.results_cases import entry
-from tinymaml.train import results
+from tinymaml.train import results, sinusoid_table
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def test_the_summary_against_plain_numpy() -> None:
 
 def test_merging_keeps_the_others(path: Path) -> None:
     results.merge(path, "sinusoid", "maml", entry(0.7))
-    found = results.load(path)
+    found = results.load(path, "sinusoid")
     assert set(found["methods"]) == {"maml", "pretrained"}
     assert found["methods"]["pretrained"] == json.loads(json.dumps(entry(2.4)))
     json.loads(path.read_text(), parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
@@ -43,7 +43,7 @@ def test_merging_keeps_the_others(path: Path) -> None:
 def test_unusable_files_are_named(tmp_path: Path) -> None:
     path = tmp_path / "results.json"
     with pytest.raises(results.ResultsError, match=r"results\.json is not there"):
-        results.load(path)
+        results.load(path, "sinusoid")
     for text, message in (
         ("{", "is not JSON"),
         ("[]", "is not a results file"),
@@ -64,8 +64,8 @@ def test_unusable_files_are_named(tmp_path: Path) -> None:
 
 
 def test_the_table_has_our_figures_beside_the_papers(path: Path) -> None:
-    text = results.table(results.load(path))
-    found = results.load(path)["methods"]["maml"]["shots"]["5"]
+    text = sinusoid_table.table(results.load(path, "sinusoid"))
+    found = results.load(path, "sinusoid")["methods"]["maml"]["shots"]["5"]
     assert f"{found['mean'][1]:.2f} ± {found['half_width'][1]:.2f}* [0.67]" not in text  # before any task left
     assert f"{found['mean'][1]:.2f} ± {found['half_width'][1]:.2f} [0.67]" in text
     assert "diverged* [0.38]" in text
@@ -80,20 +80,20 @@ def test_the_table_has_our_figures_beside_the_papers(path: Path) -> None:
 
 
 def test_an_interval_wider_than_the_figure_proves_nothing() -> None:
-    assert results._reached(0.4, 0.05, 0.38)
-    assert not results._reached(0.5, 0.05, 0.38)
-    assert not results._reached(11.0, 21.0, 0.38)
-    assert not results._reached(None, None, 0.38)
+    assert sinusoid_table._reached(0.4, 0.05, 0.38)
+    assert not sinusoid_table._reached(0.5, 0.05, 0.38)
+    assert not sinusoid_table._reached(11.0, 21.0, 0.38)
+    assert not sinusoid_table._reached(None, None, 0.38)
 
 
 def test_the_table_without_a_figure_of_the_papers_and_with_a_method_it_does_not_know(tmp_path: Path) -> None:
     path = tmp_path / "results.json"
     for method, level in (("new", 0.5), ("oracle", 0.004), ("fomaml", 0.6)):
         results.merge(path, "sinusoid", method, entry(level))
-    rows = results.table(results.load(path)).splitlines()
+    rows = sinusoid_table.table(results.load(path, "sinusoid")).splitlines()
     names = [row.split("  ")[0] for row in rows[4:7]]
     assert names == ["MAML, first order", "oracle", "new"]
-    found = results.load(path)["methods"]["oracle"]["shots"]["5"]
+    found = results.load(path, "sinusoid")["methods"]["oracle"]["shots"]["5"]
     assert f"{found['mean'][1]:.4f} ± {found['half_width'][1]:.4f} [ –  ]" in rows[5]  # more digits of small errors
     assert not any("the paper's figure or under" in row for row in rows)
 

@@ -1,4 +1,4 @@
-"""The command line: `tinymaml train|evaluate|plot|doctor`."""
+"""The command line: `tinymaml train|evaluate|plot|data|doctor`."""
 
 from __future__ import annotations
 
@@ -7,57 +7,71 @@ import dataclasses
 import json
 import os
 import sys
-import types
 import typing
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from tinymaml import __version__
+from tinymaml.train import data
+from tinymaml.train.experiments import EXPERIMENTS, Experiment
+from tinymaml.train.settings import Settings
 
-EXPERIMENTS = ("sinusoid",)
-
-
-def _fields(settings: type[Any]) -> list[tuple[dataclasses.Field[Any], Any]]:
-    hints = typing.get_type_hints(settings)
-    return [(field, hints[field.name]) for field in dataclasses.fields(settings)]
+_ORDERS = {1: "fomaml", 2: "maml"}
 
 
-def _add_settings(parser: argparse.ArgumentParser, settings: type[Any], names: Sequence[str] | None = None) -> None:
-    """An option for every field of a dataclass of settings, or for those named."""
+def _fields(settings: Settings) -> list[tuple[dataclasses.Field[Any], Any]]:
+    """The fields that are options, and their types."""
+    hints = typing.get_type_hints(type(settings))
+    fields = dataclasses.fields(settings)
+    return [(field, hints[field.name]) for field in fields if not field.metadata["fixed"]]
+
+
+def _add_settings(parser: argparse.ArgumentParser, defaults: Settings) -> None:
+    """An option for every setting."""
     group = parser.add_argument_group("settings")
-    for field, hint in _fields(settings):
-        if names is not None and field.name not in names:
-            continue
-        option = "--" + field.name.replace("_", "-")
-        text = f"{field.metadata['help']} (default: %(default)s)"
-        common: dict[str, Any] = {"default": field.default, "help": text}
-        if hint is bool:
-            group.add_argument(option, action=argparse.BooleanOptionalAction, **common)
-            continue
-        kind = typing.get_args(hint)[0] if typing.get_args(hint) else hint
-        if typing.get_origin(hint) is tuple:
-            common |= {"nargs": "+", "metavar": "N"}
-        elif typing.get_origin(hint) is types.UnionType or kind in (int, float):
-            common |= {"metavar": "N"}
-        group.add_argument(option, type=kind, choices=field.metadata["choices"], **common)
+    for field, hint in _fields(defaults):
+        _add_setting(group, field, hint, getattr(defaults, field.name), "(default: %(default)s)")
 
 
-def _settings(settings: type[Any], args: argparse.Namespace) -> Any:
-    values = {field.name: getattr(args, field.name) for field, _ in _fields(settings)}
-    return settings(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+def _add_protocol(parser: argparse.ArgumentParser, defaults: Settings) -> None:
+    """An option for every setting of the evaluation; those not given are as they were in training."""
+    group = parser.add_argument_group("settings")
+    for field, hint in _fields(defaults):
+        if field.name in defaults.EVALUATION:
+            _add_setting(group, field, hint, argparse.SUPPRESS, "(default: as in training)")
+
+
+def _add_setting(
+    group: argparse._ArgumentGroup, field: dataclasses.Field[Any], hint: Any, default: Any, said: str
+) -> None:
+    option = "--" + field.name.replace("_", "-")
+    common: dict[str, Any] = {"default": default, "help": f"{field.metadata['help']} {said}"}
+    if hint is bool:
+        group.add_argument(option, action=argparse.BooleanOptionalAction, **common)
+        return
+    kind = typing.get_args(hint)[0] if typing.get_args(hint) else hint
+    if typing.get_origin(hint) is tuple:
+        common |= {"nargs": "+", "metavar": "N"}
+    elif kind in (int, float):
+        common |= {"metavar": "N"}
+    elif field.metadata["choices"] is None:
+        common |= {"metavar": "TEXT"}
+    group.add_argument(option, type=kind, choices=field.metadata["choices"], **common)
+
+
+def _given(args: argparse.Namespace, defaults: Settings) -> dict[str, Any]:
+    """The settings among the arguments."""
+    values = {field.name: getattr(args, field.name) for field, _ in _fields(defaults) if hasattr(args, field.name)}
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
 def _parser() -> argparse.ArgumentParser:
-    from tinymaml.train.settings import SinusoidSettings
-    from tinymaml.train.sinusoid import METHODS
-
     parser = argparse.ArgumentParser(
         prog="tinymaml", description="Model-agnostic meta-learning: the paper's experiments."
     )
     parser.add_argument("--version", action="version", version=f"tinymaml {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-
     train = commands.add_parser(
         "train",
         help="train, evaluate, and show the figures beside the paper's",
@@ -65,78 +79,107 @@ def _parser() -> argparse.ArgumentParser:
     )
     evaluate = commands.add_parser("evaluate", help="evaluate the checkpoints of a run again")
     plot = commands.add_parser("plot", help="draw the pictures of a run from its results.json")
+    data.add_parser(commands)
     commands.add_parser("doctor", help="print versions, devices, and which extras are there")
-    for command in (train, evaluate, plot):
-        command.add_argument("experiment", choices=EXPERIMENTS)
-        command.add_argument("--out", type=Path, metavar="DIR", help="folder of the run (default: runs/EXPERIMENT)")
-    for command in (train, evaluate):
-        command.add_argument(
-            "--method",
-            choices=(*METHODS, "all"),
-            default="maml" if command is train else "all",
-            help="(default: %(default)s)",
-        )
-    _add_settings(train, SinusoidSettings)
-    _add_settings(evaluate, SinusoidSettings, SinusoidSettings.EVALUATION)
-    train.add_argument(
-        "--jobs",
-        type=int,
-        default=os.cpu_count() or 1,
-        metavar="N",
-        help="methods trained at a time (default: %(default)s, the cores)",
-    )
-    train.add_argument(
-        "--evaluate", action=argparse.BooleanOptionalAction, default=True, help="evaluate after training"
-    )
-    train.add_argument("--json-progress", action="store_true", help="print progress as JSON lines")
+    for command, add in ((train, _add_train), (evaluate, _add_evaluate), (plot, _add_out)):
+        names = command.add_subparsers(dest="experiment", required=True, metavar="EXPERIMENT")
+        for experiment in EXPERIMENTS.values():
+            add(names.add_parser(experiment.name, help=experiment.summary, description=command.description), experiment)
     return parser
 
 
-def _train(args: argparse.Namespace) -> None:
-    from tinymaml.train import run
-    from tinymaml.train.settings import SinusoidSettings
-    from tinymaml.train.sinusoid import METHODS
+def _add_out(parser: argparse.ArgumentParser, experiment: Experiment) -> None:
+    out = Path("runs") / experiment.name
+    parser.add_argument("--out", type=Path, default=out, metavar="DIR", help="folder of the run (default: %(default)s)")
 
-    settings = _settings(SinusoidSettings, args)
-    if args.json_progress:
-        run.train(args.out, args.method, settings, _print_json)
-        return
-    _print_settings(args, settings)
-    if args.method == "all":
-        run.train_side_by_side(args.out, METHODS, settings, _setting_options(SinusoidSettings, settings), args.jobs)
+
+def _add_evaluate(parser: argparse.ArgumentParser, experiment: Experiment) -> None:
+    _add_out(parser, experiment)
+    if experiment.by_order:
+        parser.add_argument(
+            "--order", type=int, choices=_ORDERS, help="of the meta-gradient (default: those that were trained)"
+        )
     else:
-        run.train(args.out, args.method, settings)
-    if args.evaluate:
-        _evaluate(args)
-        _plot(args)
+        parser.add_argument(
+            "--method", choices=(*experiment.code.METHODS, "all"), default="all", help="(default: %(default)s)"
+        )
+    _add_protocol(parser, experiment.settings)
 
 
-def _evaluate(args: argparse.Namespace) -> None:
-    from tinymaml.train import results, run
-    from tinymaml.train.settings import SinusoidSettings
-    from tinymaml.train.sinusoid import METHODS
+def _add_train(parser: argparse.ArgumentParser, experiment: Experiment) -> None:
+    _add_out(parser, experiment)
+    if experiment.by_order:
+        text = "of the meta-gradient: 1 is first-order MAML; a run has room for both (default: %(default)s)"
+        parser.add_argument("--order", type=int, choices=_ORDERS, default=2, help=text)
+    else:
+        methods = (*experiment.code.METHODS, "all")
+        parser.add_argument("--method", choices=methods, default="maml", help="(default: %(default)s)")
+        parser.add_argument(
+            "--jobs",
+            type=int,
+            default=os.cpu_count() or 1,
+            metavar="N",
+            help="methods trained at a time (default: %(default)s, the cores)",
+        )
+    _add_settings(parser, experiment.settings)
+    parser.add_argument(
+        "--evaluate", action=argparse.BooleanOptionalAction, default=True, help="evaluate after training"
+    )
+    parser.add_argument("--json-progress", action="store_true", help="print progress as JSON lines")
 
-    methods: tuple[str, ...] = METHODS if args.method == "all" else (args.method,)
-    if args.command == "evaluate" and args.method == "all":
-        methods = tuple(m for m in METHODS if (args.out / m / "checkpoints").is_dir())
+
+def _method(args: argparse.Namespace, experiment: Experiment) -> str:
+    """One of the experiment's methods, or "all"."""
+    if not experiment.by_order:
+        return str(args.method)
+    return "all" if args.order is None else _ORDERS[args.order]
+
+
+def _train(args: argparse.Namespace, experiment: Experiment) -> None:
+    from tinymaml.train import run
+
+    method = _method(args, experiment)
+    settings = dataclasses.replace(experiment.settings, **_given(args, experiment.settings))
+    if args.json_progress:
+        run.train(experiment, args.out, method, settings, _print_json)
+    else:
+        _print_settings(args, method, settings)
+        if method == "all":
+            options = _setting_options(settings)
+            run.train_side_by_side(experiment, args.out, experiment.code.METHODS, settings, options, args.jobs)
+        else:
+            run.train(experiment, args.out, method, settings)
+        if args.evaluate:
+            _evaluate(args, experiment)
+            _plot(args, experiment)
+
+
+def _evaluate(args: argparse.Namespace, experiment: Experiment) -> None:
+    from tinymaml.train import run
+
+    method = _method(args, experiment)
+    methods: tuple[str, ...] = experiment.code.METHODS if method == "all" else (method,)
+    if args.command == "evaluate" and method == "all":
+        methods = tuple(m for m in methods if (args.out / m / "checkpoints").is_dir())
         if not methods:
             raise FileNotFoundError(
                 f"{args.out} has no trained method: tinymaml train {args.experiment} --out {args.out}"
             )
-    protocol = {name: getattr(args, name) for name in SinusoidSettings.EVALUATION}
-    print(results.table(run.evaluate(args.out, methods, protocol)))
+    given = _given(args, experiment.settings)
+    protocol = {name: value for name, value in given.items() if name in experiment.settings.EVALUATION}
+    print(experiment.table(run.evaluate(experiment, args.out, methods, protocol)))
 
 
-def _plot(args: argparse.Namespace) -> None:
+def _plot(args: argparse.Namespace, experiment: Experiment) -> None:
     from tinymaml.train import plots
 
     print("\nPictures:")
-    for path in plots.draw_all(args.out):
+    for path in plots.draw_all(args.out, experiment.name, experiment.pictures):
         print(f"  {path}")
 
 
-def _print_settings(args: argparse.Namespace, settings: Any) -> None:
-    print(f"tinymaml {__version__}: {args.experiment}, method {args.method}, into {args.out}")
+def _print_settings(args: argparse.Namespace, method: str, settings: Settings) -> None:
+    print(f"tinymaml {__version__}: {args.experiment}, method {method}, into {args.out}")
     for name, value in settings.as_dict().items():
         print(f"  {name:16} {value}")
     from tinymaml.train.metrics import tensorboard_writer
@@ -147,14 +190,14 @@ def _print_settings(args: argparse.Namespace, settings: Any) -> None:
     sys.stdout.flush()
 
 
-def _print_json(iteration: int, loss: float, seconds: float) -> None:
-    print(json.dumps({"iteration": iteration, "loss": loss, "seconds": seconds}), flush=True)
+def _print_json(**line: float) -> None:
+    print(json.dumps(line), flush=True)
 
 
-def _setting_options(kind: type[Any], settings: Any) -> list[str]:
+def _setting_options(settings: Settings) -> list[str]:
     """The settings as options, to hand on to a process of its own."""
     options: list[str] = []
-    for field, hint in _fields(kind):
+    for field, hint in _fields(settings):
         value, name = getattr(settings, field.name), field.name.replace("_", "-")
         if hint is bool:
             options.append(f"--{name}" if value else f"--no-{name}")
@@ -170,19 +213,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     from tinymaml.train.loop import Interrupted, TrainingDiverged
     from tinymaml.train.run import INTERRUPTED
 
-    if getattr(args, "out", "") is None:
-        args.out = Path("runs") / args.experiment
     try:
         if args.command == "doctor":
             from tinymaml import doctor
 
             print(doctor.report())
-        elif args.command == "train":
-            _train(args)
-        elif args.command == "evaluate":
-            _evaluate(args)
+        elif args.command == "data":
+            data.run(args)
         else:
-            _plot(args)
+            {"train": _train, "evaluate": _evaluate, "plot": _plot}[args.command](args, EXPERIMENTS[args.experiment])
     except (Interrupted, KeyboardInterrupt) as stop:
         print(f"tinymaml: {str(stop) or 'interrupted'}", file=sys.stderr)
         return INTERRUPTED

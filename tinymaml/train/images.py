@@ -1,144 +1,229 @@
-"""Few-shot classification of images (paper, section 5.2): a start from which a few inner steps tell new classes apart."""
+"""The image-classification experiments (paper, section 5.2): how they are trained and evaluated.
+
+maml and fomaml (first order) learn a start from which a few inner steps on K images a class tell N new classes apart.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from functools import lru_cache
+import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from tinymaml import adapt, meta_value_and_grad, nets, optim, softmax_cross_entropy, tree
-from tinymaml.tasks import episodes, imageset
+from tinymaml import meta_value_and_grad, nets, optim, softmax_cross_entropy, tree
+from tinymaml.tasks.imageset import ImageSet
 from tinymaml.tensor import Array
+from tinymaml.train import image_data
+from tinymaml.train.image_data import Batch
 from tinymaml.train.image_settings import ImageSettings
+from tinymaml.train.inner import ORDERS, of_tasks, step_of_those_alive
+from tinymaml.train.loop import Figures, Trained, provenance
+from tinymaml.train.progress import Progress
+from tinymaml.train.results import Accuracy, BestAccuracy, shares
 from tinymaml.tree import Tree
 
-_CHUNK = 25  # tasks evaluated at a time, so that memory stays small
+METHODS: tuple[str, ...] = tuple(ORDERS)
 
-
-@lru_cache(maxsize=8)
-def images_of(dataset: str, split: str) -> imageset.ImageSet:
-    """The images of a split, in memory. Raises FileNotFoundError, naming the command that prepares them."""
-    return imageset.read(imageset.default_path(dataset), split)
+# How the query images are normalised: all of a task by their own statistics, or each by those of the support images.
+KINDS = ("transductive", "inductive")
 
 
 def network(settings: ImageSettings) -> nets.ImageModel:
-    """The network for the data set's images."""
-    image = images_of(settings.dataset, "train").images.shape[1:]
+    """The experiment's network, for images of its data set."""
+    image = image_data.shape(settings)
     if settings.network == "mlp":
         return nets.norm_mlp(image, settings.ways, settings.hidden, settings.start, settings.head_start)
     return nets.conv_net(
         image,
         settings.ways,
         settings.filters,
+        settings.layers,
         downsample=settings.downsample,
         start=settings.start,
         head_start=settings.head_start,
     )
 
 
-def _loss(model: nets.ImageModel) -> Callable[[Tree, Tree], Any]:
-    """Mean cross-entropy of each task."""
-    return lambda params, batch: softmax_cross_entropy(model.apply(params, batch["x"]), batch["y"])
-
-
-def _adapted(settings: ImageSettings, params: Tree) -> Tree:
-    """Which parameters the inner steps move: all but batch-norm's, unless asked."""
+def adapted_of(settings: ImageSettings, params: Tree) -> Tree:
+    """Which parameters the inner steps adapt: all but batch norm's gamma and beta, or these too."""
     norm = {"gamma": settings.adapt_norm, "beta": settings.adapt_norm}
     return {"hidden": [tree.map(lambda _: True, own) | norm for own in params["hidden"]], "head": True}
 
 
-def _draw(
-    settings: ImageSettings, split: str, seed: int, first_task: int, tasks: int, queries: int
-) -> episodes.Episodes:
-    return episodes.sample(
-        images_of(settings.dataset, split),
-        seed,
-        split,
-        first_task,
-        tasks,
-        ways=settings.ways,
-        shots=settings.shots,
-        queries=queries,
-        rotations=settings.rotations,
-    )
-
-
-def start_state(settings: ImageSettings) -> Tree:
+def start_state(settings: ImageSettings, method: str) -> Tree:
     """Weights, optimiser and the place in the stream of tasks, from the seed."""
     params = network(settings).init(np.random.default_rng(settings.seed), np.dtype(settings.dtype))
     return {
         "params": params,
         "optimiser": optim.adam(settings.learning_rate).init(params),
-        "stream": {"seed": settings.seed, "next_task": 0},
+        "stream": {"seed": settings.seed, "next_task": 0, "data": image_data.identity(settings)},
     }
 
 
-def stepper(settings: ImageSettings, method: str) -> Callable[[Tree], tuple[Tree, float]]:
+def stepper(settings: ImageSettings, method: str) -> Callable[[Tree], tuple[Tree, Figures]]:
     """One iteration of training, a pure function of the state."""
-    loss = _loss(network(settings))
-    optimiser = optim.adam(settings.learning_rate)
+    images, data = image_data.read(settings, "train", settings.query_images), image_data.identity(settings)
+    model, optimiser = network(settings), optim.adam(settings.learning_rate)
+    options = settings.meta_gradient(ORDERS[method])
 
-    def step(state: Tree) -> tuple[Tree, float]:
-        params, stream = state["params"], state["stream"]
-        drawn = _draw(
-            settings, "train", stream["seed"], stream["next_task"], settings.meta_batch, settings.query_images
-        )
+    def step(state: Tree) -> tuple[Tree, Figures]:
+        seed, task = state["stream"]["seed"], state["stream"]["next_task"]
+        if state["stream"]["data"] != data:
+            raise ValueError(
+                f"{settings.dataset} has changed since this run began: take another --out, or the old data"
+            )
+        support, query = image_data.draw(settings, images, seed, task, settings.meta_batch, settings.query_images)
+        right = 0.0
+
+        def loss(params: Tree, batch: Tree) -> Any:
+            nonlocal right
+            logits = model.apply(params, batch["x"])
+            if batch is query:
+                right = float(_right(logits.data, batch["y"]).mean())
+            return softmax_cross_entropy(logits, batch["y"])
+
+        params = state["params"]
+        adapted = adapted_of(settings, params)
         value, grads = meta_value_and_grad(
-            loss,
-            params,
-            drawn.support,
-            drawn.query,
-            settings.inner_alpha,
-            settings.steps,
-            order=1 if method == "fomaml" else 2,
-            mode=settings.hvp_mode,
-            records=settings.records,
-            adapted=_adapted(settings, params),
-            clip_element=settings.clip_element,
-            clip_norm=settings.clip_norm,
+            loss, params, support, query, settings.inner_alpha, settings.steps, adapted=adapted, **options
         )
         params, moments = optimiser.update(grads, state["optimiser"], params)
-        stream = stream | {"next_task": stream["next_task"] + settings.meta_batch}
-        return {"params": params, "optimiser": moments, "stream": stream}, float(value)
+        stream = {**state["stream"], "next_task": task + settings.meta_batch}
+        return {"params": params, "optimiser": moments, "stream": stream}, {"loss": float(value), "accuracy": right}
 
     return step
 
 
-def accuracies(
-    settings: ImageSettings, params: Tree, split: str, tasks: int, steps: int, queries: int
-) -> Iterator[tuple[int, dict[str, Array]]]:
-    """(first task, {"transductive", "inductive": [steps + 1, tasks]}) for some tasks of a split at a time.
+def validator(settings: ImageSettings, method: str) -> Callable[[Tree], Figures]:
+    """The share of query images taken for another class, and of those that are not, on validation tasks.
 
-    Transductive: batch-norm takes the statistics of the query images; inductive: of the support images, through the
-    same adapted weights, so that every query image is classified by itself.
+    Measured as the paper does: after the inner steps of meta-test, K query images a class, normalised together.
     """
-    model = network(settings)
-    loss = _loss(model)
-    for first in range(0, tasks, _CHUNK):
-        drawn = _draw(settings, split, settings.eval_seed, first, min(_CHUNK, tasks - first), queries)
-        phi, labels = params, drawn.query["y"]
-        found: dict[str, list[Array]] = {"transductive": [], "inductive": []}
-        for k in range(steps + 1):
-            if k:
-                phi = adapt(loss, phi, drawn.support, settings.inner_alpha, 1, adapted=_adapted(settings, params))
-            for name, statistics in (
-                ("transductive", None),
-                ("inductive", model.statistics(phi, drawn.support["x"])),
-            ):
-                logits = model.apply(phi, drawn.query["x"], statistics).data
-                found[name].append((logits.argmax(-1) == labels).mean(1))
-        yield first, {name: np.stack(rows) for name, rows in found.items()}
+    images = image_data.read(settings, "validation", settings.query_images)
 
-
-def validator(settings: ImageSettings) -> Callable[[Tree], float]:
-    """The share of query images of validation tasks told wrong after the inner steps of meta-training."""
-
-    def validate(state: Tree) -> float:
-        parts = accuracies(
-            settings, state["params"], "validation", settings.validation_tasks, settings.steps, settings.query_images
-        )
-        return 1 - float(np.concatenate([found["transductive"][-1] for _, found in parts]).mean())
+    def validate(state: Tree) -> Figures:
+        kind, query = "transductive", settings.query_images
+        tasks, steps = settings.validation_tasks, [settings.test_steps]
+        found, _ = _accuracies(settings, state["params"], images, tasks, [query], steps, [kind])
+        accuracy = float(found[kind][query].mean())
+        return {"validation": 1 - accuracy, "validation_accuracy": accuracy}
 
     return validate
+
+
+def evaluate(settings: ImageSettings, method: str, trained: Trained) -> dict[str, Any]:
+    """The entry of results.json: accuracy on fresh tasks of the test classes after every inner step.
+
+    Transductive, as the published figures, and inductive, where no query image matters for another.
+    """
+    queries = sorted({settings.shots, settings.eval_query})
+    images = image_data.read(settings, "test", max(queries))
+
+    best = trained.best
+    again = best is not None and best["iteration"] != trained.iterations  # else the best parameters are the last
+    steps, tasks, began, finished = range(settings.eval_steps + 1), settings.eval_tasks, time.perf_counter(), 0
+    progress = Progress(f"{method}, test", tasks * (1 + again), unit="task")
+
+    def done(count: int) -> None:
+        nonlocal finished
+        finished += count
+        progress.update(finished, time.perf_counter() - began)
+
+    def figures(params: Tree) -> tuple[Accuracy, int]:
+        found, diverged = _accuracies(settings, params, images, tasks, queries, steps, KINDS, done)
+        return {kind: {str(q): shares(a) for q, a in own.items()} for kind, own in found.items()}, diverged
+
+    accuracy, diverged = figures(trained.state["params"])
+    of_best: BestAccuracy | None = None
+    if best is not None:
+        own, lost = figures(best["params"]) if again else (accuracy, diverged)
+        of_best = {"iteration": best["iteration"], "accuracy": own, "diverged": lost}
+    progress.close()
+    return {
+        "protocol": {
+            "dataset": images.name,
+            "data": image_data.identity(settings),
+            "split": images.split,
+            "classes": len(images.classes),
+            "seed": settings.eval_seed,
+            "first_task": 0,
+            "tasks": settings.eval_tasks,
+            "ways": settings.ways,
+            "shots": settings.shots,
+            "query_per_class": queries,
+            "batch_norm": list(KINDS),
+            "adapt_norm": settings.adapt_norm,
+            "alpha": settings.alpha,
+            "inner_loss": settings.inner_loss,
+            "test_steps": settings.test_steps,
+            "interval": "mean ± 1.96 sigma / sqrt(tasks)",
+        },
+        **provenance(settings, trained),
+        "accuracy": accuracy,
+        "diverged": diverged,
+        "best": of_best,
+    }
+
+
+def _right(logits: Array, labels: Array) -> Array:
+    """The share of each task's examples whose largest logit is their label's, [T]; none is, where it is not finite."""
+    return ((logits.argmax(-1) == labels) & np.isfinite(logits).all(-1)).mean(-1)
+
+
+Accuracies = dict[str, dict[int, Array]]  # [inner steps measured, tasks], by kind and query images a class
+
+
+def _accuracies(
+    settings: ImageSettings,
+    params: Tree,
+    images: ImageSet,
+    tasks: int,
+    queries: Sequence[int],
+    measured: Sequence[int],
+    kinds: Sequence[str],
+    done: Callable[[int], None] = lambda tasks: None,
+) -> tuple[Accuracies, int]:
+    """Accuracies on the first tasks of a split, and how many of them left all bounds: these count as wrong from there.
+
+    Args:
+        queries: numbers of query images a class.
+        measured: numbers of inner steps, rising.
+        kinds: "transductive", "inductive".
+        done: is told, now and then, how many more tasks were evaluated.
+    """
+    model, adapted = network(settings), adapted_of(settings, params)
+
+    def loss(params: Tree, batch: Tree) -> Any:
+        return softmax_cross_entropy(model.apply(params, batch["x"]), batch["y"])
+
+    def measure(params: Tree, support: Batch, query: Batch) -> dict[tuple[str, int], Array]:
+        """The accuracy of each task, [T], by kind and number of query images."""
+        found, x, y = {}, query["x"], query["y"]
+        # The examples are ordered class by class; these are the first q of each.
+        first = {q: (np.arange(settings.ways)[:, None] * max(queries) + np.arange(q)).ravel() for q in queries}
+        if "transductive" in kinds:
+            for q, own in first.items():
+                found["transductive", q] = _right(model.apply(params, x[:, own]).numpy(), y[:, own])
+        if "inductive" in kinds:  # so the other images make no difference
+            logits = model.apply(params, x, model.statistics(params, support["x"])).numpy()
+            found |= {("inductive", q): _right(logits[:, own], y[:, own]) for q, own in first.items()}
+        return found
+
+    total: Accuracies = {kind: {q: np.zeros((len(measured), tasks)) for q in queries} for kind in kinds}
+    diverged = 0
+    for first in range(0, tasks, settings.eval_batch):
+        count = min(settings.eval_batch, tasks - first)
+        support, query = image_data.draw(settings, images, settings.eval_seed, first, count, max(queries))
+        alive, own = np.arange(count), params
+        with np.errstate(over="ignore", invalid="ignore"):
+            for k in range(measured[-1] + 1):
+                if k:
+                    own, going = step_of_those_alive(loss, own, of_tasks(support, alive), settings.inner_alpha, adapted)
+                    alive = alive[going]
+                if k in measured and len(alive):
+                    for (kind, q), right in measure(own, of_tasks(support, alive), of_tasks(query, alive)).items():
+                        total[kind][q][measured.index(k), first + alive] = right
+        diverged += count - len(alive)
+        done(count)
+    return total, diverged

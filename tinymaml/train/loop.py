@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import platform
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,8 +19,9 @@ from tinymaml.train.metrics import Metrics
 from tinymaml.train.settings import Settings
 from tinymaml.tree import Tree
 
-Step = Callable[[Tree], tuple[Tree, float]]
-Report = Callable[[int, float, float], None]  # iteration, loss, seconds
+Figures = dict[str, float]
+Step = Callable[[Tree], tuple[Tree, Figures]]
+Report = Callable[..., None]  # with the names and values of a line of metrics
 
 
 class TrainingDiverged(ArithmeticError):
@@ -38,8 +42,8 @@ def train(
     method: str,
     start: Callable[[], Tree],
     step: Step,
-    report: Report = lambda iteration, loss, seconds: None,
-    validate: Callable[[Tree], float] | None = None,
+    report: Report = lambda **line: None,
+    validate: Callable[[Tree], Figures] | None = None,
 ) -> Tree:
     """Train to `settings.iterations`, from where the folder's latest checkpoint is.
 
@@ -47,10 +51,12 @@ def train(
         folder: holds `checkpoints/` and `metrics.jsonl`; made if need be.
         start: gives the first state, a pytree that holds all that a step depends on: parameters, the optimiser's state,
             the position in the stream of tasks.
-        step: state -> (next state, loss); pure, so that a resumed run gives the same bits as one that never stopped.
-        report: is called with every line of metrics.
-        validate: state -> error on held-out tasks; every `settings.validate_every` iterations. The parameters with the
-            smallest are kept in the checkpoints, beside the last.
+        step: state -> (next state, {"loss": ...}, with other figures perhaps, which are averaged between two lines of
+            metrics); pure, so that a resumed run gives the same bits as one that never stopped.
+        report: is called with every line of metrics, and the figures of the last validation among them.
+        validate: state -> {"validation": the error on held-out tasks}, with other figures perhaps; every
+            `settings.validate_every` iterations. The parameters with the smallest error are kept in the checkpoints,
+            beside the last.
 
     Returns:
         The final state.
@@ -62,11 +68,11 @@ def train(
     wanted = {"method": method, **settings.as_dict()}
     found = checkpoint.latest(places)
     if found is None:
-        iteration, state, running, seconds, best = 0, start(), [0.0, 0], 0.0, None
+        iteration, state, running, seconds, best = 0, start(), _EMPTY, 0.0, None
     else:
         _check_settings(folder, found.settings, wanted, settings.FREE)
         iteration, state = found.iteration, found.state["state"]
-        running, seconds, best = list(found.state["running"]), found.state["seconds"], found.state["best"]
+        running, seconds, best = (found.state[name] for name in ("running", "seconds", "best"))
     if iteration >= settings.iterations:
         return state
 
@@ -79,25 +85,28 @@ def train(
         saved = iteration
 
     metrics = Metrics(folder, iteration)
+    validated: Figures = {}
     before = time.perf_counter() - seconds
     try:
         with stop_signals() as stopped:
             while iteration < settings.iterations:
+                began = time.perf_counter()
                 try:
-                    state, loss = step(state)
+                    state, figures = step(state)
                 except NonFiniteError as reason:
                     raise TrainingDiverged(_diverged(iteration, reason, places, saved)) from reason
                 iteration += 1
-                running = [running[0] + loss, running[1] + 1]
+                running = _add(running, figures, time.perf_counter() - began)
                 if iteration % settings.log_every == 0 or iteration == settings.iterations:
                     seconds = time.perf_counter() - before
-                    mean = running[0] / running[1]
-                    running = [0.0, 0]
-                    metrics.write(iteration, loss=mean, seconds=round(seconds, 3))
-                    report(iteration, mean, seconds)
+                    line = {**_means(running, settings.images), "seconds": round(seconds, 3)}
+                    running = _EMPTY
+                    metrics.write(iteration, **line)
+                    report(iteration=iteration, **line, **validated)
                 if validate is not None and iteration % settings.validate_every == 0:
-                    error = validate(state)
-                    metrics.write(iteration, validation=error)
+                    validated = validate(state)
+                    metrics.write(iteration, **validated)
+                    error = validated["validation"]
                     if best is None or error < best["error"]:
                         best = {"iteration": iteration, "error": error, "params": state["params"]}
                 if iteration % settings.checkpoint_every == 0 or iteration == settings.iterations or stopped():
@@ -108,6 +117,22 @@ def train(
     finally:
         metrics.close()
     return state
+
+
+# What was summed since the last line of metrics.
+_EMPTY: dict[str, Any] = {"iterations": 0, "busy": 0.0, "sums": {}}
+
+
+def _add(running: dict[str, Any], figures: Figures, busy: float) -> dict[str, Any]:
+    sums = {name: running["sums"].get(name, 0.0) + value for name, value in figures.items()}
+    return {"iterations": running["iterations"] + 1, "busy": running["busy"] + busy, "sums": sums}
+
+
+def _means(running: dict[str, Any], images: int) -> Figures:
+    """The means of the figures, and how many images a second the steps went through, if it was images."""
+    count = running["iterations"]
+    found = {name: total / count for name, total in running["sums"].items()}
+    return {**found, "images_per_second": round(images * count / running["busy"], 1)} if images else found
 
 
 class Trained(NamedTuple):
@@ -126,6 +151,29 @@ def latest(folder: Path) -> Trained:
     if found is None:
         raise FileNotFoundError(f"{folder} has no checkpoint: train it first")
     return Trained(found.settings, found.state["state"], found.iteration, found.state["seconds"], found.state["best"])
+
+
+def provenance(settings: Settings, trained: Trained) -> dict[str, Any]:
+    """What every entry of results.json says of how its figures came about."""
+    return {
+        "seed": settings.seed,
+        "iterations": trained.iterations,
+        "seconds": round(trained.seconds, 1),
+        "versions": versions(),
+        "machine": f"{platform.machine()}, {platform.system()}",
+        "settings": settings.as_dict(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of what the figures depend on."""
+    found = {"python": platform.python_version()}
+    for name in ("tinymaml", "numpy", "numba"):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = sys.modules[name].__version__ if name in sys.modules else "not installed"
+    return found
 
 
 def _check_settings(folder: Path, found: dict[str, Any], wanted: dict[str, Any], free: tuple[str, ...]) -> None:

@@ -1,21 +1,16 @@
-"""The paper's figures 2, 3, 6 and 7 and the training curve, drawn from a run's results.json and metrics."""
+"""Pictures of a run, drawn from its results.json and metrics; the training curve, which every experiment has."""
 
 from __future__ import annotations
 
-import textwrap
-from collections.abc import Iterable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from tinymaml.train import metrics, results
 from tinymaml.train.extras import require
 
 # Okabe and Ito's palette, which the colour-blind can tell apart.
 COLOURS = {"maml": "#0072B2", "fomaml": "#CC79A7", "pretrained": "#D55E00", "oracle": "#009E73"}
-TRUTH, POINTS, ADAPTED = "#222222", "#882255", "#0072B2"
-STEPS = {0: ("before adaptation", "#BBBBBB", ":"), 1: ("after 1 step", "#56B4E9", "--")}
 
 STYLE = {
     "figure.dpi": 150,
@@ -34,14 +29,21 @@ STYLE = {
 }
 
 
-def draw_all(run: Path) -> list[Path]:
+Picture = Callable[[Any, results.Results], Any]  # (matplotlib.pyplot, results) -> a figure, or None
+
+
+def draw_all(run: Path, experiment: str, pictures: Mapping[str, Picture]) -> list[Path]:
     """Write `run/figures/*.png`; a picture whose methods were not evaluated is left out.
+
+    Args:
+        experiment: what the run is of.
+        pictures: that experiment's own, by name.
 
     Raises:
         MissingExtra: matplotlib is not installed.
-        ResultsError: there is no results.json, or it is not one.
+        ResultsError: there is no results.json, or it is not one, or of another experiment.
     """
-    found = results.load(run / "results.json")
+    found = results.load(run / "results.json", experiment)
     matplotlib = require("matplotlib", "train")
     matplotlib.use("Agg")
     plt = require("matplotlib.pyplot", "train")
@@ -49,13 +51,7 @@ def draw_all(run: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     with plt.rc_context(STYLE):
-        for name, draw in (
-            ("figure2", _figure2),
-            ("figure3", _figure3),
-            ("figure6", _figure6),
-            ("figure7", _figure7),
-            ("training", lambda plt, found: _training(plt, found, run)),
-        ):
+        for name, draw in (*pictures.items(), ("training", lambda plt, found: _training(plt, found, run))):
             figure = draw(plt, found)
             if figure is not None:
                 paths.append(folder / f"{name}.png")
@@ -64,160 +60,38 @@ def draw_all(run: Path) -> list[Path]:
     return paths
 
 
-def _methods(found: results.Results, *names: str) -> list[str]:
+def methods_in(found: results.Results, *names: str) -> list[str]:
+    """Those of the methods, or of all, that were evaluated."""
     return [name for name in names or COLOURS if name in found["methods"]]
 
 
-def _best_apart(entry: results.Entry) -> results.Best | None:
-    """The parameters best in validation, unless they are the last ones."""
-    best = entry["best"]
-    return None if best is None or best["iteration"] == entry["iterations"] else best
-
-
-def _curve(axes: Any, entry: results.Entry, shots: str, method: str) -> None:
-    """Mean and 95 % interval over the tasks that did not diverge, against inner steps; dotted: best in validation."""
-
-    def values(numbers: Iterable[float | None]) -> Any:
-        return np.array([np.nan if number is None else number for number in numbers], float)
-
-    figures, name, colour = entry["shots"][shots], results.NAMES[method], COLOURS[method]
-    mean, width = values(figures["mean_converged"]), values(figures["half_width_converged"])
-    steps = np.arange(len(mean))
-    look = {"linestyle": (0, (3, 1.5)), "zorder": 3} if method == "fomaml" else {"marker": "o", "markersize": 3.5}
-    axes.plot(steps, mean, color=colour, label=name, clip_on=False, **look)  # on the axis, whole: the oracle
-    axes.fill_between(steps, mean - width, mean + width, color=colour, alpha=0.18, linewidth=0)
-    best = _best_apart(entry) if method == "maml" else None
-    if best is not None and shots in best["shots"]:
-        mean = values(best["shots"][shots]["mean_converged"])
-        axes.plot(steps, mean, color=colour, linestyle=":", linewidth=1.2, label=f"{name}, best in validation")
-
-
-def _panel(axes: Any, found: results.Results, shots: str, methods: list[str]) -> None:
-    for method in methods:
-        if shots in found["methods"][method]["shots"]:
-            _curve(axes, found["methods"][method], shots, method)
-    axes.set_title(f"K = {shots} support points")
-    axes.set_xlabel("inner steps")
-    axes.set_ylim(bottom=0)
-    axes.set_xlim(left=0)
-
-
-def _note(figure: Any, found: results.Results, methods: list[str], shots: list[str]) -> None:
-    """Says how many tasks a curve leaves out."""
-    curves = {results.NAMES[m]: found["methods"][m]["shots"] for m in methods}
-    best = _best_apart(found["methods"]["maml"]) if "maml" in methods else None
-    if best is not None:
-        curves["MAML, best in validation"] = best["shots"]
-    counts = {name: [c[k]["diverged"] if k in c else 0 for k in shots] for name, c in curves.items()}
-    listed = "; ".join(f"{name} {' / '.join(map(str, n))}" for name, n in counts.items() if any(n))
-    if listed:
-        tasks = found["methods"][methods[0]]["protocol"]["tasks"]
-        text = f"Left out: tasks whose inner steps diverged, of {tasks} (K = {' / '.join(shots)}): {listed}"
-        text = textwrap.fill(text, int(17 * figure.get_figwidth()))
-        figure.text(0.5, -0.03, text, ha="center", va="top", fontsize=7, color="#555555", linespacing=1.4)
-
-
-def _figure3(plt: Any, found: results.Results) -> Any:
-    """Figure 3: error against inner steps with 10 points."""
-    methods = [m for m in _methods(found) if "10" in found["methods"][m]["shots"]]
-    if not methods:
-        return None
-    figure, axes = plt.subplots(figsize=(4.6, 3.1), layout="constrained")
-    _panel(axes, found, "10", methods)
-    axes.set_ylabel("mean squared error")
-    axes.legend()
-    _note(figure, found, methods, ["10"])
-    return figure
-
-
-def _figure6(plt: Any, found: results.Results) -> Any:
-    """Figure 6: the same for every number of support points evaluated."""
-    methods = _methods(found)
-    shots = sorted({k for m in methods for k in found["methods"][m]["shots"]}, key=int)
-    if not shots:
-        return None
-    figure, row = plt.subplots(
-        1, len(shots), figsize=(3 * len(shots), 2.9), sharey=True, layout="constrained", squeeze=False
-    )
-    for axes, k in zip(row[0], shots, strict=True):
-        _panel(axes, found, k, methods)
-    row[0][0].set_ylabel("mean squared error")
-    handles = {label: h for axes in row[0] for h, label in zip(*axes.get_legend_handles_labels(), strict=True)}
-    figure.legend(handles.values(), handles, loc="outside upper center", ncols=len(handles))
-    _note(figure, found, methods, shots)
-    return figure
-
-
-def _sketch(axes: Any, one: results.Sketch) -> None:
-    """One task: the truth, the support points, the network before and after inner steps."""
-    x = np.array(one["x"])
-    axes.plot(x, one["amplitude"] * np.sin(x - one["phase"]), color=TRUTH, linewidth=1.2, label="ground truth")
-    for steps in sorted(one["steps"], key=int):
-        label, colour, line = STEPS.get(int(steps), (f"after {steps} steps", ADAPTED, "-"))
-        axes.plot(x, np.array(one["steps"][steps], float), color=colour, linestyle=line, label=label)  # None: a gap
-    look: dict[str, Any] = {"color": POINTS, "markersize": 5, "clip_on": False, "zorder": 3}
-    axes.plot(one["support_x"], one["support_y"], "^", label="support points", **look)
-    axes.set_ylim(-6, 6)
-    axes.set_xlim(x[0], x[-1])
-    axes.set_xticks(np.linspace(x[0], x[-1], 3))
-
-
-def _sketches(found: results.Results, method: str, shots: int, tasks: list[int]) -> list[results.Sketch]:
-    """Of those tasks; fewer, where fewer were kept."""
-    kept = [one for one in found["methods"][method]["qualitative"] if one["shots"] == shots]
-    return [kept[t] for t in tasks if t < len(kept)]
-
-
-def _grid(plt: Any, found: results.Results, tasks: list[int], shots: list[int], title: str) -> Any:
-    """Rows of numbers of shots; columns of tasks, first all of MAML's, then all of the pretrained network's."""
-    columns = [(m, t) for m in _methods(found, "maml", "pretrained") for t in tasks]
-    columns = [(m, t) for m, t in columns if any(_sketches(found, m, k, [t]) for k in shots)]
-    rows = [k for k in shots if any(_sketches(found, m, k, [t]) for m, t in columns)]
-    if not rows:
-        return None
-    figure = plt.figure(figsize=(2.05 * len(columns) + 0.4, 1.75 * len(rows) + 0.8), layout="constrained")
-    cells = figure.subplots(len(rows), len(columns), sharex=True, sharey=True, squeeze=False)
-    handles: dict[str, Any] = {}
-    for row, k in zip(cells, rows, strict=True):
-        for axes, (method, t) in zip(row, columns, strict=True):
-            for one in _sketches(found, method, k, [t]):
-                _sketch(axes, one)
-            handles |= {label: h for h, label in zip(*axes.get_legend_handles_labels(), strict=True)}
-        row[0].set_ylabel(f"K = {k}")
-    for axes, (method, t) in zip(cells[0], columns, strict=True):
-        axes.set_title(f"{results.NAMES[method]}, task {t + 1}", color=COLOURS[method])
-    figure.legend(handles.values(), handles, loc="outside lower center", ncols=len(handles), fontsize=8.5)
-    figure.suptitle(title, fontsize=10)
-    return figure
-
-
-def _figure2(plt: Any, found: results.Results) -> Any:
-    """Figure 2: adaptation to a new sinusoid with 5 and 10 points; MAML left, pretrained right."""
-    return _grid(plt, found, [0, 1], [5, 10], "Adaptation to new sinusoids")
-
-
-def _figure7(plt: Any, found: results.Results) -> Any:
-    """Figure 7: further tasks, as they come."""
-    return _grid(plt, found, [3, 4, 5], [5, 10, 20], "Further test tasks, as they come")
-
-
 def _training(plt: Any, found: results.Results, run: Path) -> Any:
-    """The training loss of every method."""
-    curves = {}
-    for method in _methods(found):
-        lines = [line for line in metrics.read(run / method / "metrics.jsonl") if line.get("loss") is not None]
-        if lines:
-            curves[method] = ([line["iteration"] for line in lines], [line["loss"] for line in lines])
-    if not curves:
+    """The training loss of every method; where there is one, accuracy in training and validation beside it."""
+    lines = {method: metrics.read(run / method / "metrics.jsonl") for method in methods_in(found)}
+    panels = [name for name in ("loss", "accuracy") if any(_series(own, name)[0] for own in lines.values())]
+    if not panels:
         return None
-    figure, axes = plt.subplots(figsize=(4.6, 3.1), layout="constrained")
-    for method, (iterations, losses) in curves.items():
-        axes.plot(iterations, losses, color=COLOURS[method], label=results.NAMES[method], linewidth=1.2)
-    axes.set_yscale("log")
-    axes.set_xlim(left=0)
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}".replace(",", " "))
-    axes.locator_params(axis="x", nbins=6)
-    axes.set_xlabel("iteration")
-    axes.set_ylabel("training loss (MAML: of the query set)")
-    figure.legend(loc="outside upper center", ncols=4, fontsize=8)
+    figure, row = plt.subplots(1, len(panels), figsize=(4.6 * len(panels), 3.1), layout="constrained", squeeze=False)
+    for axes, name in zip(row[0], panels, strict=True):
+        for method, own in lines.items():
+            axes.plot(*_series(own, name), color=COLOURS[method], label=results.NAMES[method], linewidth=1.2)
+        axes.set_xlim(left=0)
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}".replace(",", " "))
+        axes.locator_params(axis="x", nbins=6)
+        axes.set_xlabel("iteration")
+    row[0][0].set_yscale("log")
+    row[0][0].set_ylabel("training loss (MAML: of the query set)")
+    if "accuracy" in panels:
+        for method, own in lines.items():
+            look = {"color": COLOURS[method], "marker": "o", "markersize": 2.5, "linewidth": 0.8, "linestyle": ":"}
+            row[0][1].plot(*_series(own, "validation_accuracy"), label=f"{results.NAMES[method]}, validation", **look)
+        row[0][1].set_ylabel("accuracy")
+    handles = {label: h for h, label in zip(*row[0][-1].get_legend_handles_labels(), strict=True)}
+    figure.legend(handles.values(), handles, loc="outside upper center", ncols=4, fontsize=8)
     return figure
+
+
+def _series(lines: list[dict[str, Any]], name: str) -> tuple[list[int], list[float]]:
+    """Iterations and values of a figure, where there is one."""
+    found = [(line["iteration"], line[name]) for line in lines if line.get(name) is not None]
+    return [i for i, _ in found], [value for _, value in found]

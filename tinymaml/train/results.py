@@ -17,10 +17,6 @@ FORMAT = 1
 
 NAMES = {"maml": "MAML", "fomaml": "MAML, first order", "pretrained": "pretrained", "oracle": "oracle"}
 
-# Finn, Abbeel & Levine 2017, table 2 and figure 3: 5-shot mean squared error after 1, 5 and 10 inner steps.
-PAPER_STEPS = (1, 5, 10)
-PAPER = {"maml": (0.67, 0.38, 0.35), "pretrained": (2.41, 2.23, 2.19)}
-
 
 class Figures(TypedDict):
     """What `summary` says of one number of support points; lists are over inner steps 0, 1, ...; None: not finite."""
@@ -52,31 +48,59 @@ class Sketch(TypedDict):
     steps: dict[str, list[float | None]]
 
 
-class Entry(TypedDict):
-    """One method's evaluation; keys of `shots` and `step_size_search` are numbers of support points, as text."""
+class Provenance(TypedDict):
+    """What every evaluation of a method says of itself."""
 
     protocol: dict[str, Any]
     seed: int
     iterations: int
     seconds: float
-    step_size_search: dict[str, dict[str, float | None]]
-    shots: dict[str, Figures]
-    best: Best | None
-    qualitative: list[Sketch]
     versions: dict[str, str]
     machine: str
     settings: dict[str, Any]
 
 
+class SinusoidEntry(Provenance):
+    """Of sinusoids; keys of `shots` and `step_size_search` are numbers of support points, as text."""
+
+    step_size_search: dict[str, dict[str, float | None]]
+    shots: dict[str, Figures]
+    best: Best | None
+    qualitative: list[Sketch]
+
+
+class Shares(TypedDict):
+    """Mean accuracy over the tasks and its 95 % interval; lists are over inner steps 0, 1, ..."""
+
+    mean: list[float]
+    half_width: list[float | None]
+
+
+Accuracy = dict[str, dict[str, Shares]]  # by kind of batch norm's statistics, then by query images a class, as text
+
+
+class BestAccuracy(TypedDict):
+    """The accuracy of the parameters that were best in validation."""
+
+    iteration: int
+    accuracy: Accuracy
+    diverged: int
+
+
+class ImageEntry(Provenance):
+    """Of images. `diverged` tasks left all bounds, and count as wrong from there on."""
+
+    accuracy: Accuracy
+    diverged: int
+    best: BestAccuracy | None
+
+
 class Results(TypedDict):
-    """A whole results file."""
+    """A whole results file; its methods are each a `SinusoidEntry` or an `ImageEntry`."""
 
     format: int
     experiment: str
-    methods: dict[str, Entry]
-
-
-Row = tuple[str, str, dict[str, Figures]]
+    methods: dict[str, Any]
 
 
 class ResultsError(ValueError):
@@ -105,6 +129,11 @@ def summary(errors: list[Array], diverged: Array) -> Figures:
     }
 
 
+def shares(accuracies: Array) -> Shares:
+    """Statistics of the tasks' accuracies [inner steps, tasks]."""
+    return {"mean": accuracies.mean(1).tolist(), "half_width": [half_width(a) for a in accuracies]}
+
+
 def half_width(values: Array) -> float | None:
     """Of the 95 % interval of a mean: 1.96 sigma / sqrt(n); None of fewer than two values, or where not finite."""
     if len(values) < 2 or not np.isfinite(values).all():
@@ -120,8 +149,8 @@ def _number(value: Any) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def load(path: Path) -> Results:
-    """Read a results file. Raises ResultsError if it is not one, or is newer."""
+def load(path: Path, experiment: str) -> Results:
+    """Read an experiment's results file. Raises ResultsError if it is not one, is newer or of another experiment."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -132,34 +161,22 @@ def load(path: Path) -> Results:
         raise ResultsError(f"{path} is not a results file: it has no 'format' and 'methods'")
     if found["format"] > FORMAT:
         raise ResultsError(f"{path} was made by a newer tinymaml (format {found['format']}, this one reads {FORMAT})")
+    if found.get("experiment") != experiment:
+        raise ResultsError(f"{path} is of {found.get('experiment')}, not of {experiment}: take another --out")
+    needed = (SinusoidEntry if experiment == "sinusoid" else ImageEntry).__required_keys__
     for method, entry in found["methods"].items():
-        missing = Entry.__required_keys__ - set(entry) if isinstance(entry, dict) else Entry.__required_keys__
+        missing = needed - set(entry) if isinstance(entry, dict) else needed
         if missing:
             raise ResultsError(f"{path} is damaged: {method} has no {', '.join(sorted(missing))}")
     return cast(Results, found)
 
 
 def merge(path: Path, experiment: str, method: str, entry: Mapping[str, Any]) -> None:
-    """Put one method's `Entry` into a results file; the others stay. Raises ResultsError as `load`."""
-    found: Results = load(path) if path.exists() else {"format": FORMAT, "experiment": experiment, "methods": {}}
-    if found.get("experiment") != experiment:
-        raise ResultsError(f"{path} is of {found.get('experiment')}, not of {experiment}: take another --out")
-    found["methods"][method] = cast(Entry, entry)
+    """Put one method's entry into a results file; the others stay. Raises ResultsError as `load`."""
+    new: Results = {"format": FORMAT, "experiment": experiment, "methods": {}}
+    found = load(path, experiment) if path.exists() else new
+    found["methods"][method] = entry
     atomic_write(path, (json.dumps(found, indent=1, allow_nan=False) + "\n").encode())
-
-
-def table(results: Results) -> str:
-    """Our figures beside the paper's, from a results file alone."""
-    rows = list(_rows(results))
-    lines = ["", "Mean squared error on new sinusoids, 5 support points (the paper's figure in brackets)", ""]
-    lines += [f"{'':28}" + "".join(f"{f'after {k} steps' if k > 1 else 'after 1 step':>24}" for k in PAPER_STEPS)]
-    for shots in ("5", "10", "20"):
-        lines += ["", f"{shots} support points"] if shots != "5" else []
-        for name, method, found in rows:
-            if shots in found:
-                cells = [_cell(found[shots], k) + (_beside(method, k) if shots == "5" else "") for k in PAPER_STEPS]
-                lines.append(f"{name:28}" + "".join(f"{cell:>24}" for cell in cells))
-    return "\n".join([*lines, "", *_notes(results, rows)])
 
 
 def name_of(method: str) -> str:
@@ -167,80 +184,8 @@ def name_of(method: str) -> str:
     return NAMES.get(method, method)
 
 
-def _entries(results: Results) -> Iterator[tuple[str, Entry]]:
+def entries(results: Results) -> Iterator[tuple[str, Any]]:
     """Methods in the order of NAMES, then others."""
     found = results["methods"]
     for method in sorted(found, key=lambda m: list(NAMES).index(m) if m in NAMES else len(NAMES)):
         yield method, found[method]
-
-
-def _rows(results: Results) -> Iterator[Row]:
-    """(name, method, figures) of every row: each method's last parameters, and those best in validation."""
-    for method, entry in _entries(results):
-        yield name_of(method), method, entry["shots"]
-        if entry["best"] is not None:
-            yield f"{name_of(method)}, best", method, entry["best"]["shots"]
-
-
-def _beside(method: str, steps: int) -> str:
-    return f" [{PAPER[method][PAPER_STEPS.index(steps)]:.2f}]" if method in PAPER else " [ –  ]"
-
-
-def _cell(shots: Figures, steps: int) -> str:
-    if steps >= len(shots["mean"]):
-        return "-"
-    mean, width = shots["mean"][steps], shots["half_width"][steps]
-    text = _figure(mean, width)
-    if shots["diverged"] and steps > 1:
-        text += "*"
-    return text
-
-
-def _figure(mean: float | None, width: float | None) -> str:
-    if mean is None:
-        return "diverged"
-    if mean >= 100:
-        return f"{mean:.3g}"
-    digits = 2 if mean >= 0.01 else 4
-    return f"{mean:.{digits}f}" if width is None else f"{mean:.{digits}f} ± {width:.{digits}f}"
-
-
-def _reached(mean: float | None, width: float | None, paper: float) -> bool:
-    """At the figure or under, up to the interval; one that is wider than the figure says nothing."""
-    return mean is not None and width is not None and width < paper and mean - width <= paper
-
-
-def _notes(results: Results, rows: list[Row]) -> list[str]:
-    notes: list[str] = []
-    for name, _, figures in rows:
-        for shots, found in figures.items():
-            if found["diverged"]:
-                pairs = list(zip(found["mean_converged"], found["half_width_converged"], strict=True))
-                rest = ", ".join(_figure(*pairs[k]) for k in PAPER_STEPS if k < len(pairs))
-                without = f"without them {rest}" if pairs[0][0] is not None else "which is all"
-                notes.append(f"* {name}, {shots} points: diverged on {found['diverged']}; {without}")
-    if notes:
-        notes.append(
-            "  (diverged: tasks whose inner steps left the support loss above its start; the table is over all tasks)"
-        )
-    for name, method, figures in rows:
-        if method in PAPER and "5" in figures:
-            found = figures["5"]
-            answers = [
-                f"{k}: {'yes' if _reached(found['mean'][k], found['half_width'][k], paper) else 'no'}"
-                for k, paper in zip(PAPER_STEPS, PAPER[method], strict=True)
-                if k < len(found["mean"])
-            ]
-            notes.append(f"{name}: the paper's figure or under, up to our interval, after {', '.join(answers)}")
-    for method, entry in _entries(results):
-        protocol, alpha = entry["protocol"], entry["protocol"]["alpha"]
-        shown = ", ".join(f"{a} at {k}" for k, a in alpha.items()) if isinstance(alpha, dict) else alpha
-        best = "" if entry["best"] is None else f", best in validation at {entry['best']['iteration']}"
-        notes.append(
-            f"{name_of(method)}: seed {entry['seed']}, {entry['iterations']} iterations, {entry['seconds']:.0f} s"
-            f"{best}, {protocol['tasks']} test tasks, {protocol['query_points']} query points, step size {shown}"
-        )
-        for k, errors in entry["step_size_search"].items():
-            tried = ", ".join(f"{a}: {'diverged' if e is None else f'{e:.2f}'}" for a, e in errors.items())
-            notes.append(f"{name_of(method)}: step sizes tried on validation tasks with {k} points: {tried}")
-    return notes

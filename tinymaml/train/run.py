@@ -14,17 +14,20 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from tinymaml.train import loop, results, sinusoid
+from tinymaml.device import keep_memory
+from tinymaml.train import loop, results
+from tinymaml.train.experiments import Experiment
 from tinymaml.train.extras import require
 from tinymaml.train.loop import Report
 from tinymaml.train.progress import Progress
-from tinymaml.train.settings import SinusoidSettings
+from tinymaml.train.settings import Settings
 
 INTERRUPTED = 130  # the exit status of a process that was stopped
 
 
-def train(run: Path, method: str, settings: SinusoidSettings, report: Report | None = None) -> None:
+def train(experiment: Experiment, run: Path, method: str, settings: Settings, report: Report | None = None) -> None:
     """Train one method in this process. `report` gets the progress instead of the terminal."""
+    keep_memory()
     progress = None if report else Progress(method, settings.iterations)
     try:
         with _one_blas_thread():
@@ -32,10 +35,10 @@ def train(run: Path, method: str, settings: SinusoidSettings, report: Report | N
                 run / method,
                 settings,
                 method,
-                lambda: sinusoid.start_state(settings, method),
-                sinusoid.stepper(settings, method),
+                lambda: experiment.code.start_state(settings, method),
+                experiment.code.stepper(settings, method),
                 report or progress.update,  # type: ignore[union-attr]  # one of them is there
-                sinusoid.validator(settings, method),
+                experiment.code.validator(settings, method),
             )
     finally:
         if progress:
@@ -43,7 +46,7 @@ def train(run: Path, method: str, settings: SinusoidSettings, report: Report | N
 
 
 def train_side_by_side(
-    run: Path, methods: Sequence[str], settings: SinusoidSettings, options: list[str], jobs: int
+    experiment: Experiment, run: Path, methods: Sequence[str], settings: Settings, options: list[str], jobs: int
 ) -> None:
     """Train several methods, `jobs` at a time, each in a process of its own; results do not depend on how many.
 
@@ -59,7 +62,7 @@ def train_side_by_side(
     bars = [Progress(method, settings.iterations, position) for position, method in enumerate(methods)]
 
     def work(position: int) -> tuple[int, str]:
-        command = [sys.executable, "-m", "tinymaml", "train", "sinusoid", "--method", methods[position]]
+        command = [sys.executable, "-m", "tinymaml", "train", experiment.name, "--method", methods[position]]
         with starting:
             if stopped():
                 return INTERRUPTED, ""
@@ -100,22 +103,23 @@ def train_side_by_side(
             print(f"tinymaml: {method}: {message}", file=sys.stderr)
 
 
-def evaluate(run: Path, methods: Sequence[str], protocol: dict[str, Any]) -> results.Results:
+def evaluate(experiment: Experiment, run: Path, methods: Sequence[str], protocol: dict[str, Any]) -> results.Results:
     """Evaluate what was trained in a run's folder; `results.json` there gets an entry for each method.
 
     Args:
-        protocol: settings of the evaluation (`SinusoidSettings.EVALUATION`); all others are those of the training.
+        protocol: settings of the evaluation (`Settings.EVALUATION`); all others are those of the training.
 
     Raises:
         FileNotFoundError: a method has no checkpoint.
     """
+    keep_memory()
     for method in methods:
         trained = loop.latest(run / method)
-        settings = SinusoidSettings.from_dict({**trained.settings, **protocol})
+        settings = type(experiment.settings).from_dict({**trained.settings, **protocol})
         with _one_blas_thread():
-            entry = sinusoid.evaluate(settings, method, trained)
-        results.merge(run / "results.json", "sinusoid", method, entry)
-    return results.load(run / "results.json")
+            entry = experiment.code.evaluate(settings, method, trained)
+        results.merge(run / "results.json", experiment.name, method, entry)
+    return results.load(run / "results.json", experiment.name)
 
 
 def _one_blas_thread() -> Any:

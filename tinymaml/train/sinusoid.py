@@ -9,24 +9,22 @@ inputs.
 from __future__ import annotations
 
 import math
-import platform
-import sys
 from collections.abc import Callable
-from importlib import metadata
 from typing import Any
 
 import numpy as np
 
-from tinymaml import adapt, mean, meta_value_and_grad, mse, nn, optim, tree, value_and_grad
+from tinymaml import mean, meta_value_and_grad, mse, nn, optim, tree, value_and_grad
 from tinymaml.maml import NonFiniteError
 from tinymaml.tasks import sinusoid
 from tinymaml.tensor import Array
-from tinymaml.train.loop import Trained
+from tinymaml.train.inner import ORDERS, of_tasks, step_of_those_alive
+from tinymaml.train.loop import Figures, Trained, provenance
 from tinymaml.train.results import summary
 from tinymaml.train.settings import SinusoidSettings
 from tinymaml.tree import Tree
 
-METHODS = ("maml", "fomaml", "pretrained", "oracle")
+METHODS: tuple[str, ...] = ("maml", "fomaml", "pretrained", "oracle")
 
 _BLOCK = 1000  # meta-batches drawn at once: drawing many costs little more than drawing one
 
@@ -56,7 +54,7 @@ def batches(drawn: sinusoid.Sinusoids, method: str, parts: tuple[slice, ...]) ->
 def start_state(settings: SinusoidSettings, method: str) -> Tree:
     """Weights, optimiser and the place in the stream of tasks, from the seed."""
     params = network(settings, method).init(np.random.default_rng(settings.seed), np.dtype(settings.dtype))
-    if settings.learn_alpha and method in ("maml", "fomaml"):
+    if settings.learn_alpha and method in ORDERS:
         params = {"network": params, "alpha": tree.map(lambda p: np.full_like(p, settings.alpha), params)}
     return {
         "params": params,
@@ -65,18 +63,18 @@ def start_state(settings: SinusoidSettings, method: str) -> Tree:
     }
 
 
-def stepper(settings: SinusoidSettings, method: str) -> Callable[[Tree], tuple[Tree, float]]:
+def stepper(settings: SinusoidSettings, method: str) -> Callable[[Tree], tuple[Tree, Figures]]:
     """One iteration of training, a pure function of the state."""
     loss = loss_of(network(settings, method))
     optimiser = optim.adam(settings.learning_rate)
-    gradient = _meta_gradient(settings, method, loss) if method in ("maml", "fomaml") else _plain_gradient(loss)
+    gradient = _meta_gradient(settings, method, loss) if method in ORDERS else _plain_gradient(loss)
     points, size = settings.shots + settings.query_points, settings.meta_batch
     parts = (
         (slice(None),) if gradient.__name__ == "plain" else (slice(0, settings.shots), slice(settings.shots, points))
     )
     first, block = -1, []  # the block of meta-batches drawn last, and the index of its first task
 
-    def step(state: Tree) -> tuple[Tree, float]:
+    def step(state: Tree) -> tuple[Tree, Figures]:
         nonlocal first, block
         seed, task = state["stream"]["seed"], state["stream"]["next_task"]
         if first < 0 or not first <= task < first + _BLOCK * size:
@@ -86,19 +84,13 @@ def stepper(settings: SinusoidSettings, method: str) -> Callable[[Tree], tuple[T
         value, grads = gradient(state["params"], *[{k: a[here] for k, a in part.items()} for part in block])
         params, moments = optimiser.update(grads, state["optimiser"], state["params"])
         stream = {"seed": seed, "next_task": task + size}
-        return {"params": params, "optimiser": moments, "stream": stream}, float(value)
+        return {"params": params, "optimiser": moments, "stream": stream}, {"loss": float(value)}
 
     return step
 
 
 def _meta_gradient(settings: SinusoidSettings, method: str, loss: Any) -> Callable[..., tuple[Any, Tree]]:
-    options: dict[str, Any] = {
-        "order": 1 if method == "fomaml" else 2,
-        "mode": settings.hvp_mode,
-        "records": settings.records,
-        "clip_element": settings.clip_element,
-        "clip_norm": settings.clip_norm,
-    }
+    options = settings.meta_gradient(ORDERS[method])
 
     def meta(params: Tree, support: Tree, query: Tree) -> tuple[Any, Tree]:
         if not settings.learn_alpha:
@@ -124,21 +116,21 @@ def _plain_gradient(loss: Any) -> Callable[..., tuple[Any, Tree]]:
     return plain
 
 
-def validator(settings: SinusoidSettings, method: str) -> Callable[[Tree], float] | None:
+def validator(settings: SinusoidSettings, method: str) -> Callable[[Tree], Figures] | None:
     """The error on validation tasks, mean over the inner steps from 1 on, with the fewest support points; MAML only.
 
     Meta-training goes on improving the first inner step at the price of the later ones, of which it sees nothing: some
     tasks come to the edge of stability, or beyond. The training loss does not show it, this does.
     """
-    if method not in ("maml", "fomaml"):
+    if method not in ORDERS:
         return None
     model = network(settings, method)
     drawn = _evaluation_tasks(settings, "validation", settings.eval_tasks)
 
-    def validate(state: Tree) -> float:
+    def validate(state: Tree) -> Figures:
         alpha = None if settings.learn_alpha else settings.alpha
         errors, _ = _curve(settings, method, model, state["params"], alpha, drawn, min(settings.eval_shots))
-        return float(np.mean(errors[1:], dtype=np.float64))
+        return {"validation": float(np.mean(errors[1:], dtype=np.float64))}
 
     return validate
 
@@ -173,28 +165,12 @@ def evaluate(settings: SinusoidSettings, method: str, trained: Trained) -> dict[
             "alpha": "none" if method == "oracle" else "learned" if _learned(params) else alphas,
             "interval": "mean ± 1.96 sigma / sqrt(tasks)",
         },
-        "seed": settings.seed,
-        "iterations": trained.iterations,
-        "seconds": round(trained.seconds, 1),
-        "versions": versions(),
-        "machine": f"{platform.machine()}, {platform.system()}",
-        "settings": settings.as_dict(),
+        **provenance(settings, trained),
         "step_size_search": searched,
         "shots": figures(params),
         "best": best,
         "qualitative": _qualitative(settings, method, model, params, alphas),
     }
-
-
-def versions() -> dict[str, str]:
-    """Of Python and of what the figures depend on."""
-    found = {"python": platform.python_version()}
-    for name in ("tinymaml", "numpy", "numba"):
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = sys.modules[name].__version__ if name in sys.modules else "not installed"
-    return found
 
 
 def _evaluation_tasks(settings: SinusoidSettings, split: str, tasks: int) -> sinusoid.Sinusoids:
@@ -243,7 +219,7 @@ def _curve(
     before = loss(params, support).numpy()
     with np.errstate(over="ignore", invalid="ignore"):
         for _ in range(settings.eval_steps):
-            params, going = _step_of_those_alive(loss, params, {k: a[alive] for k, a in support.items()}, rates)
+            params, going = step_of_those_alive(loss, params, of_tasks(support, alive), rates)
             alive = alive[going]
             errors.append(_losses_of_those_alive(loss, params, query, alive))
         after = _losses_of_those_alive(loss, params, support, alive)
@@ -254,26 +230,8 @@ def _losses_of_those_alive(loss: Any, params: Tree, batch: Tree, alive: Array) -
     """The loss of every task [tasks]; infinite where it is not a number, and for tasks that are not alive."""
     found = np.full(len(batch["x"]), np.inf, batch["y"].dtype)
     if len(alive):
-        found[alive] = loss(params, {k: a[alive] for k, a in batch.items()}).numpy()
+        found[alive] = loss(params, of_tasks(batch, alive)).numpy()
     return np.where(np.isnan(found), np.inf, found)
-
-
-def _step_of_those_alive(loss: Any, params: Tree, support: Tree, rates: Tree) -> tuple[Tree, Array]:
-    """One inner step, and the indices of the tasks that it did not take beyond all bounds, none perhaps."""
-    going = np.arange(len(support["x"]))
-    while len(going):
-        try:
-            return adapt(loss, params, {k: a[going] for k, a in support.items()}, rates, 1), going
-        except NonFiniteError as error:
-            keep = np.delete(np.arange(len(going)), error.tasks)
-            params = _of_tasks(params, keep, len(going))
-            going = going[keep]
-    return params, going
-
-
-def _of_tasks(params: Tree, keep: Array, tasks: int) -> Tree:
-    """The parameters of some tasks; those that all share stay."""
-    return tree.map(lambda p: p[keep] if len(p) == tasks > 1 else p, params)
 
 
 def _search(settings: SinusoidSettings, model: nn.Model, params: Tree, shots: int) -> dict[float, float | None]:
@@ -310,8 +268,7 @@ def _qualitative(
         for step in range(1, settings.eval_steps + 1):
             if method != "oracle":
                 with np.errstate(over="ignore", invalid="ignore"):
-                    here = {k: a[alive] for k, a in support.items()}
-                    adapted, going = _step_of_those_alive(loss_of(model), adapted, here, rates)
+                    adapted, going = step_of_those_alive(loss_of(model), adapted, of_tasks(support, alive), rates)
                 alive = alive[going]
             curves[step] = _lines_of_those_alive(model, adapted, grid["x"], alive)
         for t in range(tasks):

@@ -1,0 +1,51 @@
+"""A small data set of images, and settings that go with it, for the tests of the image experiments."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tinymaml.tasks import imageset
+from tinymaml.train.image_settings import ImageSettings
+
+SMALL: dict[str, Any] = {
+    "dataset": "small",
+    "filters": 4,
+    "layers": 2,
+    "ways": 3,
+    "shots": 2,
+    "query_images": 2,
+    "meta_batch": 4,
+    "iterations": 12,
+    "log_every": 3,
+    "checkpoint_every": 4,
+    "validate_every": 3,
+    "validation_tasks": 6,
+    "eval_tasks": 7,
+    "eval_steps": 4,
+    "eval_query": 5,
+    "eval_batch": 3,
+}
+
+
+def write_small(folder: Path, classes: int = 8, images: int = 10, seed: int = 0) -> Path:
+    """`small.h5`: every class is a pattern of its own, of which every image has some pixels changed."""
+    rng = np.random.default_rng(seed)
+
+    def drawn() -> Any:
+        pattern = rng.random((1, 8, 8, 1)) < 0.4
+        return np.where((rng.random((images, 8, 8, 1)) < 0.2) != pattern, 255, 0).astype(np.uint8)
+
+    parts = {}
+    for split in ("train", "validation", "test"):
+        names = [f"{split}{c}" for c in range(classes)]
+        parts[split] = imageset.Part(names, [images] * classes, [drawn() for _ in names])
+    imageset.write(folder / "small.h5", "small", parts, (8, 8, 1), {}, binary=True)
+    return folder
+
+
+def small(folder: Path, **changes: Any) -> ImageSettings:
+    """Settings for the small data set in a folder."""
+    return ImageSettings(**{**SMALL, "data": str(folder), **changes})
