@@ -1,0 +1,63 @@
+"""An object in a process of its own: it is asked by a line on stdin for one of its methods, and answers with a line.
+
+XLA's flags, malloc's settings and numbers of threads are read once, when a process starts; so implementations that
+want different ones are timed in the same rounds only from processes of their own, of which one runs at a time.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Worker:
+    """`Worker("bench.images:MetaStep", arguments, environment)` makes one there; `ask` calls a method of it."""
+
+    def __init__(self, target: str, arguments: Sequence[Any], environment: dict[str, str]) -> None:
+        self._target = target
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "bench.worker", target, json.dumps(arguments)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | environment,
+        )
+
+    def ask(self, method: str, *arguments: Any) -> Any:
+        """The method's result. Raises SystemExit if it failed; its traceback is on stderr."""
+        try:
+            self._process.stdin.write(json.dumps([method, *arguments]) + "\n")  # type: ignore[union-attr]
+            self._process.stdin.flush()  # type: ignore[union-attr]
+        except BrokenPipeError:
+            pass  # it ended before it read this: there is no answer either
+        answer = self._process.stdout.readline()  # type: ignore[union-attr]
+        if not answer:
+            raise SystemExit(f"{self._target} {method}: its process failed with exit status {self._process.wait()}")
+        return json.loads(answer)
+
+    def close(self) -> None:
+        self._process.communicate()
+
+
+def main() -> None:
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # what a library prints is no answer
+    module, name = sys.argv[1].split(":")
+    target = getattr(importlib.import_module(module), name)(*json.loads(sys.argv[2]))
+    for line in sys.stdin:
+        method, *arguments = json.loads(line)
+        answers.write(json.dumps(getattr(target, method)(*arguments)) + "\n")
+
+
+if __name__ == "__main__":
+    main()
