@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 import tinymaml as tm
+from tests import norm_cases
 from tests.primitive_cases import Case, Source, axes_of, logsumexp_of
 
-COMPOSITES: dict[str, Callable[[Source], Case]] = {}
+COMPOSITES: dict[str, Callable[[Source], Case]] = dict(norm_cases.COMPOSITES)
 
 
 def composite(function: Callable[[Source], Case]) -> Callable[[Source], Case]:

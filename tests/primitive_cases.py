@@ -22,6 +22,7 @@ class Case(NamedTuple):
     function: Callable[..., Any]
     arrays: tuple[Any, ...]
     reference: Callable[..., Any]  # the same in NumPy
+    order: int = 3  # of the derivatives to check; less for what is itself a derivative of another primitive
 
 
 class Source:
@@ -341,4 +342,4 @@ def scaled_difference(s: Source) -> Case:
 
 
 # The families that have files of their own; they import this one, hence last.
-from tests import conv_cases  # noqa: E402, F401
+from tests import conv_cases, norm_cases, pool_cases  # noqa: E402, F401

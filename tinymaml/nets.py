@@ -21,8 +21,9 @@ from tinymaml.ops import (
     batch_statistics,
     conv2d,
     dense,
-    mean,
+    max_pool2d,
     reshape,
+    spatial_mean,
 )
 from tinymaml.tensor import FLOATS, Tensor
 from tinymaml.tree import Tree
@@ -100,10 +101,10 @@ def conv_net(
         def before(params: Tree, x: Tensor) -> Tensor:
             return conv2d(x, params["w"], params.get("b"), stride=2 if strided else 1)
 
-        return _Layer(init, before, (lambda x: x) if strided else _pooled)
+        return _Layer(init, before, (lambda x: x) if strided else max_pool2d)
 
     def flat(x: Tensor) -> Tensor:
-        return mean(x, (2, 3)) if strided else reshape(x, (*x.shape[:2], features))
+        return spatial_mean(x) if strided else reshape(x, (*x.shape[:2], features))
 
     hidden = [layer(inputs) for inputs in (image[2], *[filters] * (layers - 1))]
     return _model(lambda x: x, hidden, [filters] * layers, flat, features, classes, head_start)
@@ -132,12 +133,6 @@ def norm_mlp(
 
     layers = [layer(inputs, outputs) for inputs, outputs in pairwise(sizes)]
     return _model(flat, layers, sizes[1:], lambda x: x, sizes[-1], classes, head_start)
-
-
-def _pooled(x: Tensor) -> Tensor:
-    from tinymaml.ops import max_pool2d
-
-    return max_pool2d(x, 2)
 
 
 def _model(

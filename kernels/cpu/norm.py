@@ -1,96 +1,113 @@
-"""Batch normalisation, with a ReLU if `rectified`: value, gradient, tangent, Hessian product."""
+"""Batch normalisation, with a ReLU if `rectified`: value, tangent, gradient, Hessian product.
+
+The derivatives take what x was normalised with, mean and rstd = 1 / sqrt(variance + eps), and have no use for eps.
+`normal` is x normalised, (x - mean) rstd.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 Arrays = Sequence[Any]
+Given = tuple[bool, ...]
 
 
 def _rows(x: Any) -> Any:
     """[T, ..., C] -> [T, M, C]."""
-    return x.reshape(x.shape[0], -1, x.shape[-1])
+    return x.reshape(x.shape[0], math.prod(x.shape[1:-1]), x.shape[-1])
 
 
-def _unit(x: Any, average: Any, scale: Any) -> Any:
-    return (_rows(x) - average[:, None]) * scale[:, None]
+def named(given: Given, tangents: Arrays) -> dict[str, Any]:
+    """The tangents that are given, by whose they are."""
+    names = [name for name, is_there in zip(("x", "gamma", "beta", "g"), given, strict=False) if is_there]
+    return dict(zip(names, tangents, strict=True))
 
 
-def _gate(unit: Any, gamma: Any, beta: Any, rectified: bool) -> Any:
-    """Which of the results the ReLU lets through."""
-    return unit * gamma[:, None] + beta[:, None] > 0 if rectified else np.True_
+def _sum(x: Any) -> Any:
+    """[T, M, C] -> [T, C], added up in double precision."""
+    return x.sum(1, dtype=np.float64).astype(x.dtype)
 
 
-def _along(v: Any, unit: Any, scale: Any) -> tuple[Any, Any]:
-    """The mean of unit v, [T, 1, C], and the tangent of `unit` along v."""
-    slope = (unit * v).mean(1, keepdims=True)
-    return slope, scale[:, None] * (v - v.mean(1, keepdims=True) - unit * slope)
+def _mean(x: Any) -> Any:
+    """[T, M, C] -> [T, 1, C]."""
+    return x.mean(1, dtype=np.float64, keepdims=True).astype(x.dtype)
 
 
 def batch_norm(outs: Arrays, ins: Arrays, eps: float, rectified: bool) -> None:
-    """y; the mean and 1/std of every task's channels."""
-    (y, average, scale), (x, gamma, beta) = outs, ins
-    rows = _rows(x)
-    rows.mean(1, out=average)
-    np.divide(1, np.sqrt(np.square(rows - average[:, None]).mean(1) + x.dtype.type(eps)), out=scale)
-    z = _unit(x, average, scale) * gamma[:, None] + beta[:, None]
+    """y; mean and rstd of every task's channels."""
+    (y, mean, rstd), (x, gamma, beta) = outs, ins
+    x = _rows(x)
+    # Less the first example: the mean of equal numbers is then that number, and they come out as beta, exactly.
+    mean[...] = x[:, 0] + (x - x[:, :1]).mean(1, dtype=np.float64)
+    centred = x - mean[:, None]
+    rstd[...] = 1 / np.sqrt(np.square(centred).mean(1, dtype=np.float64) + eps)
+    z = centred * (gamma * rstd)[:, None] + beta[:, None]
     y[...] = (np.maximum(z, 0) if rectified else z).reshape(y.shape)
 
 
-def _gradient(x: Any, gamma: Any, beta: Any, g: Any, average: Any, scale: Any, rectified: bool) -> tuple[Any, ...]:
-    unit = _unit(x, average, scale)
-    g = np.where(_gate(unit, gamma, beta, rectified), _rows(g), 0)
-    dbeta, dgamma = g.sum(1), (g * unit).sum(1)
-    rest = g - (dbeta[:, None] + unit * dgamma[:, None]) / g.dtype.type(g.shape[1])
-    return (gamma * scale)[:, None] * rest, dgamma, dbeta, unit, g, rest
+class _Point:
+    """What the derivatives have in common: everything is [T, M, C] or [T, 1, C]."""
+
+    def __init__(self, x: Any, *per_task: Any, rectified: bool) -> None:
+        self.gamma, beta, mean, self.rstd = (p[:, None] for p in per_task)
+        centred = _rows(x) - mean
+        self.normal = centred * self.rstd
+        self.open = centred * (self.gamma * self.rstd) + beta > 0 if rectified else np.True_
+
+    def gated(self, g: Any) -> Any:
+        """g where the ReLU lets it through, else 0."""
+        return np.where(self.open, g, g.dtype.type(0))
+
+    def moved(self, v: Any) -> Any:
+        """How `normal` moves along v; its adjoint is itself."""
+        return self.rstd * (v - _mean(v) - self.normal * _mean(self.normal * v))
+
+
+def batch_norm_tangent(outs: Arrays, ins: Arrays, given: Given, eps: float, rectified: bool) -> None:
+    """The derivative of y along those of (vx, vgamma, vbeta) that are given."""
+    f, vs = _Point(*ins[:5], rectified=rectified), named(given, ins[5:])
+    total = np.zeros_like(f.normal)
+    if "x" in vs:
+        total += f.gamma * f.moved(_rows(vs["x"]))
+    if "gamma" in vs:
+        total += f.normal * vs["gamma"][:, None]
+    if "beta" in vs:
+        total += vs["beta"][:, None]
+    outs[0][...] = f.gated(total).reshape(outs[0].shape)
 
 
 def batch_norm_gradient(outs: Arrays, ins: Arrays, eps: float, rectified: bool) -> None:
-    """dx, dgamma, dbeta of <y, g>."""
-    for out, found in zip(outs, _gradient(*ins, rectified=rectified), strict=False):
-        out[...] = found.reshape(out.shape)
+    """(dx, dgamma, dbeta) of <y, g>."""
+    (dx, dgamma, dbeta), (x, gamma, beta, g, mean, rstd) = outs, ins
+    f = _Point(x, gamma, beta, mean, rstd, rectified=rectified)
+    g = f.gated(_rows(g))
+    dx[...] = (f.gamma * f.moved(g)).reshape(dx.shape)
+    dgamma[...], dbeta[...] = _sum(g * f.normal), _sum(g)
 
 
-def batch_norm_tangent(outs: Arrays, ins: Arrays, given: tuple[bool, ...], eps: float, rectified: bool) -> None:
-    """The derivative of y along (vx, vgamma, vbeta)."""
-    x, gamma, beta, average, scale, *vs = ins
-    rest = iter(vs)
-    unit = _unit(x, average, scale)
-    total = np.zeros_like(unit)
-    if given[0]:
-        total += gamma[:, None] * _along(_rows(next(rest)), unit, scale)[1]
-    if given[1]:
-        total += unit * next(rest)[:, None]
-    if given[2]:
-        total += next(rest)[:, None]
-    outs[0][...] = np.where(_gate(unit, gamma, beta, rectified), total, 0).reshape(outs[0].shape)
-
-
-def batch_norm_hessian(outs: Arrays, ins: Arrays, given: tuple[bool, ...], eps: float, rectified: bool) -> None:
-    """The derivative of (dx, dgamma, dbeta) along (vx, vgamma, vbeta, vg)."""
-    x, gamma, beta, g, average, scale, *vs = ins
-    hx, hgamma, hbeta = outs
-    rest = iter(vs)
-    _, dgamma, _, unit, g, remainder = _gradient(x, gamma, beta, g, average, scale, rectified)
-    total = np.zeros_like(unit)
+def batch_norm_hessian(outs: Arrays, ins: Arrays, given: Given, eps: float, rectified: bool) -> None:
+    """The derivative of (dx, dgamma, dbeta) along those of (vx, vgamma, vbeta, vg) that are given."""
+    (hx, hgamma, hbeta), (x, gamma, beta, g, mean, rstd, *rest) = outs, ins
+    f, vs = _Point(x, gamma, beta, mean, rstd, rectified=rectified), named(given, rest)
+    g = f.gated(_rows(g))
+    total = np.zeros_like(f.normal)
     hgamma[...], hbeta[...] = 0, 0
-    gain = (gamma * scale)[:, None]
-    if given[0]:
-        slope, moved = _along(_rows(next(rest)), unit, scale)
-        along = (g * moved).sum(1)
-        m = g.dtype.type(g.shape[1])
-        total -= gain * (scale[:, None] * slope * remainder + (moved * dgamma[:, None] + unit * along[:, None]) / m)
-        hgamma += along
-    if given[1]:
-        total += (next(rest) * scale)[:, None] * remainder
-    if given[2]:
-        next(rest)
-    if given[3]:
-        dx, more_gamma, more_beta, *_ = _gradient(x, gamma, beta, next(rest), average, scale, rectified)
-        total += dx
-        hgamma += more_gamma
-        hbeta += more_beta
+    if "x" in vs:
+        v = _rows(vs["x"])
+        moved = f.moved(v)
+        along = moved * _mean(g * f.normal) + f.normal * _mean(g * moved)
+        # rstd itself moves by -rstd^2 times the mean of normal v.
+        total -= f.gamma * f.rstd * (f.moved(g) * _mean(f.normal * v) + along)
+        hgamma += _sum(g * moved)
+    if "gamma" in vs:
+        total += vs["gamma"][:, None] * f.moved(g)
+    if "g" in vs:
+        vg = f.gated(_rows(vs["g"]))
+        total += f.gamma * f.moved(vg)
+        hgamma += _sum(vg * f.normal)
+        hbeta += _sum(vg)
     hx[...] = total.reshape(hx.shape)

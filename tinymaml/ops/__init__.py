@@ -38,6 +38,7 @@ from tinymaml.ops.elementwise import (
 from tinymaml.ops.linear import dense, linear, matmul, matrix_transpose
 from tinymaml.ops.losses import mse, softmax_cross_entropy
 from tinymaml.ops.norm import batch_norm, batch_norm_relu, batch_statistics, layer_norm
+from tinymaml.ops.pool import avg_pool2d, max_pool2d, spatial_mean
 from tinymaml.ops.reduce import log_softmax, logsumexp, max, mean, softmax, sum
 from tinymaml.ops.shape import (
     broadcast_to,
@@ -63,6 +64,7 @@ __all__ = [
     "add",
     "as_tensor",
     "astype",
+    "avg_pool2d",
     "batch_norm",
     "batch_norm_relu",
     "batch_statistics",
@@ -91,6 +93,7 @@ __all__ = [
     "matmul",
     "matrix_transpose",
     "max",
+    "max_pool2d",
     "maximum",
     "mean",
     "minimum",
@@ -110,6 +113,7 @@ __all__ = [
     "softmax",
     "softmax_cross_entropy",
     "softplus",
+    "spatial_mean",
     "sqrt",
     "squeeze",
     "stack",

@@ -61,6 +61,8 @@ def train_side_by_side(
     starting = threading.Lock()  # so that a signal finds every child that was started, and none is started after it
     bars = [Progress(method, settings.iterations, position) for position, method in enumerate(methods)]
 
+    threads = str(max(1, (os.cpu_count() or 1) // min(jobs, len(methods))))  # the cores, shared out
+
     def work(position: int) -> tuple[int, str]:
         command = [sys.executable, "-m", "tinymaml", "train", experiment.name, "--method", methods[position]]
         with starting:
@@ -71,7 +73,7 @@ def train_side_by_side(
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
-                env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
+                env={"TINYMAML_THREADS": threads, **os.environ, "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
                 start_new_session=True,  # a signal from the terminal comes to this process alone; it hands it on once
             )
             children.append(child)

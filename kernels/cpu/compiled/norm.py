@@ -1,7 +1,12 @@
-"""Batch normalisation in passes over the rows of one task, which stays in the cache from one to the next."""
+"""Batch normalisation in passes over the rows of one task, which stays in the cache from one to the next.
+
+Whatever is to be computed, the first pass adds up sums for each channel, from which follow a few coefficients a
+channel; the second makes of them and the inputs, number by number, the result. `centred` is x - mean.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,318 +15,276 @@ from llvmlite import ir
 from numba import njit
 
 from tinymaml.kernels.cpu import norm as reference
-from tinymaml.kernels.cpu.compiled.rows import WIDEST, row_pass
-from tinymaml.kernels.cpu.compiled.vectors import BYTES, Emitter
+from tinymaml.kernels.cpu.compiled.rows import row_pass
+from tinymaml.kernels.cpu.compiled.vectors import Emitter
 from tinymaml.kernels.cpu.threads import over_tasks
 
 Arrays = Sequence[Any]
+Given = tuple[bool, ...]
 Values = Sequence[ir.Value]
 
-_BLOCK = 256  # rows added up in the arrays' own precision; the blocks are added in double precision
+_BLOCK = 128  # rows added up in the arrays' own precision; the blocks are added in double precision
+_WIDE = 64  # numbers in a row that vectors can run along: of few channels, several examples side by side
+
+# The passes: number by number, on vectors. The first three coefficients are those of `_gate`.
 
 
-def _unit(e: Emitter, x: ir.Value, average: ir.Value, scale: ir.Value) -> ir.Value:
-    return e.builder.fmul(e.builder.fsub(x, average), scale)
+def _moments(e: Emitter, xs: Values, cs: Values, sums: Values) -> tuple[Values, Values]:
+    """The sums of x - c and of its square."""
+    x = e.builder.fsub(xs[0], cs[0])
+    return [], [e.builder.fadd(sums[0], x), e.multiply_add(x, x, sums[1])]
 
 
-def _gated(e: Emitter, unit: ir.Value, gain: ir.Value, shift: ir.Value, *gs: ir.Value) -> list[ir.Value]:
-    """Each g where unit gain + shift > 0, else 0. Without a ReLU the gain is 0 and the shift infinite."""
-    is_open = e.builder.fcmp_ordered(">", e.multiply_add(unit, gain, shift), e.zero)
-    return [e.builder.select(is_open, g, e.zero) for g in gs]
-
-
-def _sum(e: Emitter, xs: Values, cs: Values, sums: Values) -> Any:
-    return [], [e.builder.fadd(sums[0], xs[0])]
-
-
-def _squares(e: Emitter, xs: Values, cs: Values, sums: Values) -> Any:
-    centred = e.builder.fsub(xs[0], cs[0])
-    return [], [e.multiply_add(centred, centred, sums[0])]
-
-
-def _value(e: Emitter, xs: Values, cs: Values, sums: Values) -> Any:
-    """(x - average) gain + shift, not under the lowest; what is not a number stays so."""
-    average, gain, shift, lowest = cs
-    z = e.multiply_add(e.builder.fsub(xs[0], average), gain, shift)
+def _value(e: Emitter, xs: Values, cs: Values, sums: Values) -> tuple[Values, Values]:
+    """centred gain + shift, not under the lowest; what is not a number stays so."""
+    mean, gain, shift, lowest = cs
+    z = e.multiply_add(e.builder.fsub(xs[0], mean), gain, shift)
     return [e.builder.select(e.builder.fcmp_ordered("<=", z, lowest), lowest, z)], []
 
 
-def _gradient_sums(e: Emitter, xs: Values, cs: Values, sums: Values) -> Any:
-    """The sums of g and of unit g."""
-    unit = _unit(e, xs[0], cs[0], cs[1])
-    (g,) = _gated(e, unit, cs[2], cs[3], xs[1])
-    return [], [e.builder.fadd(sums[0], g), e.multiply_add(unit, g, sums[1])]
+def _gate(e: Emitter, x: ir.Value, cs: Values, *gs: ir.Value) -> list[ir.Value]:
+    """(centred, each g where y > 0, else 0); without a ReLU the gain is 0 and the shift 1."""
+    mean, gain, shift = cs[:3]
+    centred = e.builder.fsub(x, mean)
+    is_open = e.builder.fcmp_ordered(">", e.multiply_add(centred, gain, shift), e.zero)
+    return [centred, *[e.builder.select(is_open, g, e.zero) for g in gs]]
 
 
-def _gradient_rows(e: Emitter, xs: Values, cs: Values, sums: Values) -> Any:
-    """by_g g + by_unit unit + rest."""
-    by_g, by_unit, rest = cs[4:]
-    unit = _unit(e, xs[0], cs[0], cs[1])
-    (g,) = _gated(e, unit, cs[2], cs[3], xs[1])
-    return [e.multiply_add(by_g, g, e.multiply_add(by_unit, unit, rest))], []
+def _gradient_sums(e: Emitter, xs: Values, cs: Values, sums: Values) -> tuple[Values, Values]:
+    """The sums of g and of centred g."""
+    centred, g = _gate(e, xs[0], cs, xs[1])
+    return [], [e.builder.fadd(sums[0], g), e.multiply_add(centred, g, sums[1])]
 
 
-def _tangent_sums(e: Emitter, xs: Values, cs: Values, sums: Values) -> Any:
-    """The sums of v and of unit v."""
-    unit = _unit(e, xs[0], cs[0], cs[1])
-    return [], [e.builder.fadd(sums[0], xs[1]), e.multiply_add(unit, xs[1], sums[1])]
+def _gradient_rows(e: Emitter, xs: Values, cs: Values, sums: Values) -> tuple[Values, Values]:
+    """by_g g + by_x centred + rest."""
+    by_g, by_x, rest = cs[3:]
+    centred, g = _gate(e, xs[0], cs, xs[1])
+    return [e.multiply_add(by_g, g, e.multiply_add(by_x, centred, rest))], []
 
 
-def _tangent_rows(e: Emitter, xs: Values, cs: Values, sums: Values) -> Any:
-    """by_v v + by_unit unit + rest, through the gate."""
-    by_v, by_unit, rest = cs[4:]
-    unit = _unit(e, xs[0], cs[0], cs[1])
-    return _gated(e, unit, cs[2], cs[3], e.multiply_add(by_v, xs[1], e.multiply_add(by_unit, unit, rest))), []
+def _tangent_sums(e: Emitter, xs: Values, cs: Values, sums: Values) -> tuple[Values, Values]:
+    """The sums of v and of centred v."""
+    centred = e.builder.fsub(xs[0], cs[0])
+    return [], [e.builder.fadd(sums[0], xs[1]), e.multiply_add(centred, xs[1], sums[1])]
 
 
-def _hessian_sums(e: Emitter, xs: Values, cs: Values, sums: Values) -> Any:
-    """The sums of g, unit g, v, unit v, g v, vg, unit vg."""
-    unit = _unit(e, xs[0], cs[0], cs[1])
-    v = xs[2]
-    g, vg = _gated(e, unit, cs[2], cs[3], xs[1], xs[3])
-    plain = [e.builder.fadd(total, term) for total, term in ((sums[0], g), (sums[2], v), (sums[5], vg))]
-    pairs = ((sums[1], unit, g), (sums[3], unit, v), (sums[4], g, v), (sums[6], unit, vg))
-    products = [e.multiply_add(a, b, total) for total, a, b in pairs]
-    return [], [plain[0], products[0], plain[1], products[1], products[2], plain[2], products[3]]
+def _tangent_rows(e: Emitter, xs: Values, cs: Values, sums: Values) -> tuple[Values, Values]:
+    """by_v v + by_x centred + rest, through the gate."""
+    by_v, by_x, rest = cs[3:]
+    centred = e.builder.fsub(xs[0], cs[0])
+    moved = e.multiply_add(by_v, xs[1], e.multiply_add(by_x, centred, rest))
+    return _gate(e, xs[0], cs, moved)[1:], []
 
 
-def _hessian_rows(e: Emitter, xs: Values, cs: Values, sums: Values) -> Any:
-    """by_g g + by_v v + by_vg vg + by_unit unit + rest."""
-    by_g, by_v, by_vg, by_unit, rest = cs[4:]
-    unit = _unit(e, xs[0], cs[0], cs[1])
-    g, vg = _gated(e, unit, cs[2], cs[3], xs[1], xs[3])
-    total = e.multiply_add(by_unit, unit, rest)
-    for factor, value in ((by_g, g), (by_v, xs[2]), (by_vg, vg)):
+def _hessian_sums(e: Emitter, xs: Values, cs: Values, sums: Values) -> tuple[Values, Values]:
+    """The sums of g, centred g, v, centred v, g v, vg and centred vg."""
+    x, g, v, vg = xs
+    centred, g, vg = _gate(e, x, cs, g, vg)
+    terms = (g, (centred, g), v, (centred, v), (g, v), vg, (centred, vg))
+    return [], [
+        e.multiply_add(*term, total) if isinstance(term, tuple) else e.builder.fadd(total, term)
+        for term, total in zip(terms, sums, strict=True)
+    ]
+
+
+def _hessian_rows(e: Emitter, xs: Values, cs: Values, sums: Values) -> tuple[Values, Values]:
+    """by_g g + by_v v + by_vg vg + by_x centred + rest."""
+    x, g, v, vg = xs
+    by_g, by_v, by_vg, by_x, rest = cs[3:]
+    centred, g, vg = _gate(e, x, cs, g, vg)
+    total = e.multiply_add(by_x, centred, rest)
+    for factor, value in ((by_g, g), (by_v, v), (by_vg, vg)):
         total = e.multiply_add(factor, value, total)
     return [total], []
 
 
-_sum_pass = row_pass(1, 0, 0, 1, _sum)
-_squares_pass = row_pass(1, 0, 1, 1, _squares)
+_moments_pass = row_pass(1, 0, 1, 2, _moments)
 _value_pass = row_pass(1, 1, 4, 0, _value)
-_gradient_sums_pass = row_pass(2, 0, 4, 2, _gradient_sums)
-_gradient_rows_pass = row_pass(2, 1, 7, 0, _gradient_rows)
-_tangent_sums_pass = row_pass(2, 0, 4, 2, _tangent_sums)
-_tangent_rows_pass = row_pass(2, 1, 7, 0, _tangent_rows)
-_hessian_sums_pass = row_pass(4, 0, 4, 7, _hessian_sums)
-_hessian_rows_pass = row_pass(4, 1, 9, 0, _hessian_rows)
+_gradient_sums_pass = row_pass(2, 0, 3, 2, _gradient_sums)
+_gradient_rows_pass = row_pass(2, 1, 6, 0, _gradient_rows)
+_tangent_sums_pass = row_pass(2, 0, 3, 2, _tangent_sums)
+_tangent_rows_pass = row_pass(2, 1, 6, 0, _tangent_rows)
+_hessian_sums_pass = row_pass(4, 0, 3, 7, _hessian_sums)
+_hessian_rows_pass = row_pass(4, 1, 8, 0, _hessian_rows)
+
+# The kernels, over a range of tasks of x[T, rows, wide] and of parameters [T, C].
 
 
-@njit(cache=True, nogil=True)
-def _columns(channel: int, channels: int, size: int) -> tuple[int, int]:
-    """(vectors, lanes of the last one) of the columns from this channel on."""
-    lanes = BYTES // size
-    wide = min(channels - channel, lanes * WIDEST)
-    vectors = (wide + lanes - 1) // lanes
-    return vectors, wide - (vectors - 1) * lanes
-
-
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _at(x: Any, t: int) -> int:
     """The address of task t's part."""
     return x.ctypes.data + (t * (x.size // x.shape[0]) * x.itemsize if x.shape[0] > 1 else 0)
 
 
-@njit(cache=True, nogil=True)
-def _gate_of(gamma: Any, beta: Any, rectified: bool, t: int, cs: Any) -> None:
-    """Coefficients 2 and 3, the gate's."""
-    for c in range(cs.shape[1]):
-        cs[2, c] = gamma[t, c] if rectified else 0
-        cs[3, c] = beta[t, c] if rectified else np.inf
+@njit(cache=True, nogil=True, error_model="numpy")
+def _repeat(cs: Any, channels: int) -> None:
+    """What is known for each channel, for all the examples in a row."""
+    for k in range(cs.shape[0]):
+        for j in range(channels, cs.shape[1]):
+            cs[k, j] = cs[k, j - channels]
 
 
-@njit(cache=True, nogil=True)
-def _batch_norm(x: Any, gamma: Any, beta: Any, eps: float, rectified: bool, y: Any, average: Any, scale: Any,
+@njit(cache=True, nogil=True, error_model="numpy")
+def _collect(total: Any, sums: Any) -> None:
+    """Add a block's sums to those of the channels, and begin them anew."""
+    channels = total.shape[1]
+    for k in range(total.shape[0]):
+        for start in range(0, sums.shape[1], channels):
+            for c in range(channels):
+                total[k, c] += sums[k, start + c]
+    sums[:] = 0
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _moments_of(at: int, rows: int, cs: Any, sums: Any, total: Any) -> None:
+    """`total`: the sums of x - cs[0] and of its square over some rows."""
+    step = cs.shape[1] * cs.itemsize
+    _repeat(cs, total.shape[1])
+    total[:] = 0
+    for r in range(0, rows, _BLOCK):
+        _moments_pass(
+            cs.dtype.type(0), min(_BLOCK, rows - r), cs.shape[1], (at + r * step,), cs.ctypes.data, sums.ctypes.data
+        )
+        _collect(total, sums)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _batch_norm(x: Any, gamma: Any, beta: Any, eps: float, rectified: bool, y: Any, mean: Any, rstd: Any,
                 first: int, last: int) -> None:  # fmt: skip
-    zero, size = y.dtype.type(0), y.itemsize
-    rows, channels = x.shape[1], x.shape[2]
-    step = channels * size
-    sums = np.empty(channels, y.dtype)
-    cs = np.empty((4, channels), y.dtype)
-    total = np.empty(channels, np.float64)
+    zero, rows, wide, channels = y.dtype.type(0), x.shape[1], x.shape[2], gamma.shape[1]
+    side = wide // channels
+    sums, cs, total = np.zeros((2, wide), y.dtype), np.empty((4, wide), y.dtype), np.empty((2, channels))
     for t in range(first, last):
         x_at, y_at = _at(x, t), _at(y, t)
-        for k in range(2):
-            total[:] = 0
-            for r in range(0, rows, _BLOCK):
-                here = min(_BLOCK, rows - r)
-                for c in range(0, channels, BYTES // size * WIDEST):
-                    vectors, tail = _columns(c, channels, size)
-                    own = x_at + r * step + c * size
-                    if k == 0:
-                        _sum_pass(zero, vectors, tail, here, step, (own, sums.ctypes.data + c * size))
-                    else:
-                        _squares_pass(
-                            zero, vectors, tail, here, step,
-                            (own, cs.ctypes.data + c * size, sums.ctypes.data + c * size),
-                        )  # fmt: skip
-                for c in range(channels):
-                    total[c] += sums[c]
+        # One pass gives both moments, about a number near the mean, as the variance loses by the square of its distance:
+        # the mean of the first block, about the first example. That of a share p of the examples is never further off
+        # than 1 / sqrt(p) standard deviations; and of equal numbers it is that number.
+        cs[0, :channels] = x[t if x.shape[0] > 1 else 0, 0, :channels]
+        if rows * side > _BLOCK:
+            part = min(rows, _BLOCK)
+            _moments_of(x_at, part, cs[:1], sums, total)
             for c in range(channels):
-                if k == 0:
-                    average[t, c] = total[c] / rows
-                    cs[0, c] = average[t, c]
-                else:
-                    scale[t, c] = 1 / np.sqrt(total[c] / rows + eps)
+                cs[0, c] += total[0, c] / (part * side)
+        _moments_of(x_at, rows, cs[:1], sums, total)
+        per = 1 / (rows * side)
         for c in range(channels):
-            cs[1, c] = gamma[t, c] * scale[t, c]
+            shift = total[0, c] * per
+            mean[t, c] = cs[0, c] + shift
+            rstd[t, c] = 1 / np.sqrt(max(total[1, c] * per - shift * shift, 0.0) + eps)
+        for c in range(channels):
+            cs[0, c] = mean[t, c]
+            cs[1, c] = gamma[t, c] * rstd[t, c]
             cs[2, c] = beta[t, c]
             cs[3, c] = 0 if rectified else -np.inf
-        for c in range(0, channels, BYTES // size * WIDEST):
-            vectors, tail = _columns(c, channels, size)
-            k_at = cs.ctypes.data + c * size
-            _value_pass(
-                zero, vectors, tail, rows, step,
-                (x_at + c * size, y_at + c * size, k_at, k_at + step, k_at + 2 * step, k_at + 3 * step),
-            )  # fmt: skip
+        _repeat(cs, channels)
+        _value_pass(zero, rows, wide, (x_at, y_at), cs.ctypes.data, sums.ctypes.data)
 
 
-@njit(cache=True, nogil=True)
-def _gradient(x: Any, gamma: Any, beta: Any, g: Any, average: Any, scale: Any, rectified: bool,
+@njit(cache=True, nogil=True, error_model="numpy")
+def _gate_of(gamma: Any, beta: Any, mean: Any, rstd: Any, rectified: bool, t: int, cs: Any) -> None:
+    """The first three coefficients, with the forward pass's own numbers: the gate opens where y > 0."""
+    for c in range(gamma.shape[1]):
+        cs[0, c] = mean[t, c]
+        cs[1, c] = gamma[t, c] * rstd[t, c] if rectified else 0
+        cs[2, c] = beta[t, c] if rectified else 1
+    _repeat(cs[:3], gamma.shape[1])
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _gradient(x: Any, gamma: Any, beta: Any, mean: Any, rstd: Any, g: Any, rectified: bool,
               dx: Any, dgamma: Any, dbeta: Any, first: int, last: int) -> None:  # fmt: skip
-    zero, size = dx.dtype.type(0), dx.itemsize
-    rows, channels = x.shape[1], x.shape[2]
-    step = channels * size
-    sums = np.empty((2, channels), dx.dtype)
-    cs = np.empty((7, channels), dx.dtype)
-    total = np.empty((2, channels), np.float64)
-    k_at, s_at = cs.ctypes.data, sums.ctypes.data
+    zero, rows, wide, channels = dx.dtype.type(0), dx.shape[1], dx.shape[2], gamma.shape[1]
+    count, step = rows * (wide // channels), wide * dx.itemsize
+    sums, cs, total = np.zeros((2, wide), dx.dtype), np.empty((6, wide), dx.dtype), np.empty((2, channels))
     for t in range(first, last):
         x_at, g_at, dx_at = _at(x, t), _at(g, t), _at(dx, t)
-        cs[0], cs[1] = average[t], scale[t]
-        _gate_of(gamma, beta, rectified, t, cs)
+        _gate_of(gamma, beta, mean, rstd, rectified, t, cs)
         total[:] = 0
         for r in range(0, rows, _BLOCK):
             here, skip = min(_BLOCK, rows - r), r * step
-            for c in range(0, channels, BYTES // size * WIDEST):
-                vectors, tail = _columns(c, channels, size)
-                o = c * size
-                _gradient_sums_pass(
-                    zero, vectors, tail, here, step,
-                    (x_at + skip + o, g_at + skip + o, k_at + o, k_at + step + o, k_at + 2 * step + o,
-                     k_at + 3 * step + o, s_at + o, s_at + step + o),
-                )  # fmt: skip
-            total += sums
+            _gradient_sums_pass(zero, here, wide, (x_at + skip, g_at + skip), cs.ctypes.data, sums.ctypes.data)
+            _collect(total, sums)
         for c in range(channels):
-            dbeta[t, c], dgamma[t, c] = total[0, c], total[1, c]
-            gain = float(gamma[t, c]) * scale[t, c]
-            cs[4, c] = gain
-            cs[5, c] = -gain * total[1, c] / rows
-            cs[6, c] = -gain * total[0, c] / rows
-        for c in range(0, channels, BYTES // size * WIDEST):
-            vectors, tail = _columns(c, channels, size)
-            o = c * size
-            _gradient_rows_pass(
-                zero, vectors, tail, rows, step,
-                (x_at + o, g_at + o, dx_at + o, k_at + o, k_at + step + o, k_at + 2 * step + o, k_at + 3 * step + o,
-                 k_at + 4 * step + o, k_at + 5 * step + o, k_at + 6 * step + o),
-            )  # fmt: skip
+            root = float(rstd[t, c])
+            gain = gamma[t, c] * root
+            dbeta[t, c], dgamma[t, c] = total[0, c], total[1, c] * root
+            cs[3, c], cs[4, c], cs[5, c] = gain, -gain * root * root * total[1, c] / count, -gain * total[0, c] / count
+        _repeat(cs[3:], channels)
+        _gradient_rows_pass(zero, rows, wide, (x_at, g_at, dx_at), cs.ctypes.data, sums.ctypes.data)
 
 
-@njit(cache=True, nogil=True)
-def _tangent(x: Any, gamma: Any, beta: Any, average: Any, scale: Any, v: Any, vgamma: Any, vbeta: Any, with_v: bool,
+@njit(cache=True, nogil=True, error_model="numpy")
+def _tangent(x: Any, gamma: Any, beta: Any, mean: Any, rstd: Any, v: Any, vgamma: Any, vbeta: Any, with_v: bool,
              rectified: bool, y: Any, first: int, last: int) -> None:  # fmt: skip
-    zero, size = y.dtype.type(0), y.itemsize
-    rows, channels = x.shape[1], x.shape[2]
-    step = channels * size
-    sums = np.empty((2, channels), y.dtype)
-    cs = np.empty((7, channels), y.dtype)
-    total = np.zeros((2, channels), np.float64)
-    k_at, s_at = cs.ctypes.data, sums.ctypes.data
+    zero, rows, wide, channels = y.dtype.type(0), y.shape[1], y.shape[2], gamma.shape[1]
+    count, step = rows * (wide // channels), wide * y.itemsize
+    sums, cs, total = np.zeros((2, wide), y.dtype), np.empty((6, wide), y.dtype), np.empty((2, channels))
     for t in range(first, last):
         x_at, v_at, y_at = _at(x, t), _at(v, t), _at(y, t)
-        cs[0], cs[1] = average[t], scale[t]
-        _gate_of(gamma, beta, rectified, t, cs)
+        _gate_of(gamma, beta, mean, rstd, rectified, t, cs)
         total[:] = 0
         for r in range(0, rows if with_v else 0, _BLOCK):
             here, skip = min(_BLOCK, rows - r), r * step
-            for c in range(0, channels, BYTES // size * WIDEST):
-                vectors, tail = _columns(c, channels, size)
-                o = c * size
-                _tangent_sums_pass(
-                    zero, vectors, tail, here, step,
-                    (x_at + skip + o, v_at + skip + o, k_at + o, k_at + step + o, k_at + 2 * step + o,
-                     k_at + 3 * step + o, s_at + o, s_at + step + o),
-                )  # fmt: skip
-            total += sums
+            _tangent_sums_pass(zero, here, wide, (x_at + skip, v_at + skip), cs.ctypes.data, sums.ctypes.data)
+            _collect(total, sums)
         for c in range(channels):
-            gain = float(gamma[t, c]) * scale[t, c] if with_v else 0.0
-            cs[4, c] = gain
-            cs[5, c] = vgamma[t, c] - gain * total[1, c] / rows
-            cs[6, c] = vbeta[t, c] - gain * total[0, c] / rows
-        for c in range(0, channels, BYTES // size * WIDEST):
-            vectors, tail = _columns(c, channels, size)
-            o = c * size
-            _tangent_rows_pass(
-                zero, vectors, tail, rows, step,
-                (x_at + o, v_at + o, y_at + o, k_at + o, k_at + step + o, k_at + 2 * step + o, k_at + 3 * step + o,
-                 k_at + 4 * step + o, k_at + 5 * step + o, k_at + 6 * step + o),
-            )  # fmt: skip
+            root = float(rstd[t, c])
+            gain = gamma[t, c] * root if with_v else 0.0
+            cs[3, c] = gain
+            cs[4, c] = root * (vgamma[t, c] - gain * root * total[1, c] / count)
+            cs[5, c] = vbeta[t, c] - gain * total[0, c] / count
+        _repeat(cs[3:], channels)
+        _tangent_rows_pass(zero, rows, wide, (x_at, v_at, y_at), cs.ctypes.data, sums.ctypes.data)
 
 
-@njit(cache=True, nogil=True)
-def _hessian(x: Any, gamma: Any, beta: Any, g: Any, average: Any, scale: Any, v: Any, vgamma: Any, vg: Any,
+@njit(cache=True, nogil=True, error_model="numpy")
+def _hessian(x: Any, gamma: Any, beta: Any, mean: Any, rstd: Any, g: Any, v: Any, vgamma: Any, vg: Any,
              with_v: bool, with_vg: bool, rectified: bool, hx: Any, hgamma: Any, hbeta: Any,
              first: int, last: int) -> None:  # fmt: skip
-    zero, size = hx.dtype.type(0), hx.itemsize
-    rows, channels = x.shape[1], x.shape[2]
-    step = channels * size
-    sums = np.empty((7, channels), hx.dtype)
-    cs = np.empty((9, channels), hx.dtype)
-    total = np.empty((7, channels), np.float64)
-    k_at, s_at = cs.ctypes.data, sums.ctypes.data
+    zero, rows, wide, channels = hx.dtype.type(0), hx.shape[1], hx.shape[2], gamma.shape[1]
+    count, step = rows * (wide // channels), wide * hx.itemsize
+    sums, cs, total = np.zeros((7, wide), hx.dtype), np.empty((8, wide), hx.dtype), np.empty((7, channels))
     for t in range(first, last):
         x_at, g_at, v_at, vg_at, hx_at = _at(x, t), _at(g, t), _at(v, t), _at(vg, t), _at(hx, t)
-        cs[0], cs[1] = average[t], scale[t]
-        _gate_of(gamma, beta, rectified, t, cs)
+        _gate_of(gamma, beta, mean, rstd, rectified, t, cs)
         total[:] = 0
         for r in range(0, rows, _BLOCK):
             here, skip = min(_BLOCK, rows - r), r * step
-            for c in range(0, channels, BYTES // size * WIDEST):
-                vectors, tail = _columns(c, channels, size)
-                o = c * size
-                _hessian_sums_pass(
-                    zero, vectors, tail, here, step,
-                    (x_at + skip + o, g_at + skip + o, v_at + skip + o, vg_at + skip + o,
-                     k_at + o, k_at + step + o, k_at + 2 * step + o, k_at + 3 * step + o,
-                     s_at + o, s_at + step + o, s_at + 2 * step + o, s_at + 3 * step + o, s_at + 4 * step + o,
-                     s_at + 5 * step + o, s_at + 6 * step + o),
-                )  # fmt: skip
-            total += sums
-        for c in range(channels):
-            r, own = float(scale[t, c]), float(gamma[t, c])
-            gain, more = own * r, float(vgamma[t, c])
-            g_mean, g_slope = total[0, c] / rows, total[1, c] / rows
-            v_mean, v_slope, along = 0.0, 0.0, 0.0
-            if with_v:
-                v_mean, v_slope = total[2, c] / rows, total[3, c] / rows
-                along = r * (total[4, c] - v_mean * total[0, c] - v_slope * total[1, c])
-            by_g = more * r - gain * r * v_slope
-            by_v = -gain * r * g_slope if with_v else 0.0
-            by_vg, vg_mean, vg_slope = 0.0, 0.0, 0.0
-            if with_vg:
-                by_vg, vg_mean, vg_slope = gain, total[5, c] / rows, total[6, c] / rows
-            cs[4, c], cs[5, c], cs[6, c] = by_g, by_v, by_vg
-            cs[7, c] = -by_g * g_slope - by_v * v_slope - gain * along / rows - by_vg * vg_slope
-            cs[8, c] = -by_g * g_mean - by_v * v_mean - by_vg * vg_mean
-            hgamma[t, c] = along + vg_slope * rows
-            hbeta[t, c] = vg_mean * rows
-        for c in range(0, channels, BYTES // size * WIDEST):
-            vectors, tail = _columns(c, channels, size)
-            o = c * size
-            _hessian_rows_pass(
-                zero, vectors, tail, rows, step,
-                (x_at + o, g_at + o, v_at + o, vg_at + o, hx_at + o,
-                 k_at + o, k_at + step + o, k_at + 2 * step + o, k_at + 3 * step + o, k_at + 4 * step + o,
-                 k_at + 5 * step + o, k_at + 6 * step + o, k_at + 7 * step + o, k_at + 8 * step + o),
+            _hessian_sums_pass(
+                zero, here, wide, (x_at + skip, g_at + skip, v_at + skip, vg_at + skip),
+                cs.ctypes.data, sums.ctypes.data,
             )  # fmt: skip
+            _collect(total, sums)
+        if not with_v:
+            total[2:5] = 0
+        if not with_vg:
+            total[5:] = 0
+        for c in range(channels):
+            root = float(rstd[t, c])
+            gain = gamma[t, c] * root
+            # The means of g, v, vg; those of each times the normalised x; and the sum of g times what x moves by.
+            g_mean, v_mean, vg_mean = total[0, c] / count, total[2, c] / count, total[5, c] / count
+            slope = root / count
+            g_slope, v_slope, vg_slope = slope * total[1, c], slope * total[3, c], slope * total[6, c]
+            along = root * (total[4, c] - count * (v_mean * g_mean + v_slope * g_slope))
+            hgamma[t, c], hbeta[t, c] = along + vg_slope * count, total[5, c]
+            by_g = vgamma[t, c] * root - gain * root * v_slope
+            by_v = -gain * root * g_slope if with_v else 0.0
+            by_vg = gain if with_vg else 0.0
+            cs[3, c], cs[4, c], cs[5, c] = by_g, by_v, by_vg
+            cs[6, c] = -root * (by_g * g_slope + by_v * v_slope + by_vg * vg_slope + gain * along / count)
+            cs[7, c] = -(by_g * g_mean + by_v * v_mean + by_vg * vg_mean)
+        _repeat(cs[3:], channels)
+        _hessian_rows_pass(zero, rows, wide, (x_at, g_at, v_at, vg_at, hx_at), cs.ctypes.data, sums.ctypes.data)
 
 
-def _rows(x: Any) -> Any:
-    """[T, ..., C] -> [T, M, C] in C order, without the copies of an axis that was broadcast over tasks."""
-    if not x.flags.c_contiguous:
-        x = np.ascontiguousarray(x[:1] if x.strides[0] == 0 else x)
-    return x.reshape(x.shape[0], -1, x.shape[-1])
+def _rows(*arrays: Any) -> list[Any]:
+    """[T, ..., C] each -> [T, rows, wide] in C order, without the copies of an axis that was broadcast over tasks."""
+    channels, count = arrays[0].shape[-1], math.prod(arrays[0].shape[1:-1])
+    side = next(n for n in range(max(_WIDE // channels, 1), 0, -1) if count % n == 0)
+    plain = [x if x.flags.c_contiguous else np.ascontiguousarray(x[:1] if x.strides[0] == 0 else x) for x in arrays]
+    return [x.reshape(len(x), count // side, side * channels) for x in plain]
 
 
 def _plain(*parameters: Any) -> list[Any]:
@@ -330,69 +293,58 @@ def _plain(*parameters: Any) -> list[Any]:
 
 
 def batch_norm(outs: Arrays, ins: Arrays, eps: float, rectified: bool) -> None:
-    """y; the mean and 1/std of every task's channels."""
-    (y, average, scale), (x, gamma, beta) = outs, ins
+    """y; mean and rstd of every task's channels."""
+    (y, mean, rstd), (x, gamma, beta) = outs, ins
     if y.size == 0:
         reference.batch_norm(outs, ins, eps, rectified)
         return
-    x, to, (gamma, beta) = _rows(x), _rows(y), _plain(gamma, beta)
-    over_tasks(
-        len(y),
-        3 * y.size,
-        lambda first, last: _batch_norm(x, gamma, beta, eps, rectified, to, average, scale, first, last),
-    )
-
-
-def batch_norm_gradient(outs: Arrays, ins: Arrays, eps: float, rectified: bool) -> None:
-    """dx, dgamma, dbeta of <y, g>."""
-    (dx, dgamma, dbeta), (x, gamma, beta, g, average, scale) = outs, ins
-    if dx.size == 0:
-        reference.batch_norm_gradient(outs, ins, eps, rectified)
-        return
-    x, g, to, (gamma, beta) = _rows(x), _rows(g), _rows(dx), _plain(gamma, beta)
+    (x, to), (gamma, beta) = _rows(x, y), _plain(gamma, beta)
 
     def run(first: int, last: int) -> None:
-        _gradient(x, gamma, beta, g, average, scale, rectified, to, dgamma, dbeta, first, last)
+        _batch_norm(x, gamma, beta, eps, rectified, to, mean, rstd, first, last)
 
-    over_tasks(len(dx), 4 * dx.size, run)
+    over_tasks(len(y), 3 * y.size, run)
 
 
-def batch_norm_tangent(outs: Arrays, ins: Arrays, given: tuple[bool, ...], eps: float, rectified: bool) -> None:
-    """The derivative of y along (vx, vgamma, vbeta)."""
-    (y,), (x, gamma, beta, average, scale, *vs) = outs, ins
+def batch_norm_tangent(outs: Arrays, ins: Arrays, given: Given, eps: float, rectified: bool) -> None:
+    """The derivative of y along those of (vx, vgamma, vbeta) that are given."""
+    (y,), x, per_task, vs = outs, ins[0], _plain(*ins[1:5]), reference.named(given, ins[5:])
     if y.size == 0:
-        reference.batch_norm_tangent(outs, ins, given, eps, rectified)
         return
-    x, to, rest, none = _rows(x), _rows(y), iter(vs), np.zeros_like(average)
-    v, vgamma, vbeta = (
-        next(rest) if is_there else other for is_there, other in zip(given, (x, none, none), strict=True)
-    )
-    v = _rows(v)
-    gamma, beta, vgamma, vbeta = _plain(gamma, beta, vgamma, vbeta)
+    none = np.zeros_like(per_task[0])
+    x, v, to = _rows(x, vs.get("x", x), y)
+    vgamma, vbeta = _plain(vs.get("gamma", none), vs.get("beta", none))
 
     def run(first: int, last: int) -> None:
-        _tangent(x, gamma, beta, average, scale, v, vgamma, vbeta, given[0], rectified, to, first, last)
+        _tangent(x, *per_task, v, vgamma, vbeta, "x" in vs, rectified, to, first, last)
 
     over_tasks(len(y), 4 * y.size, run)
 
 
-def batch_norm_hessian(outs: Arrays, ins: Arrays, given: tuple[bool, ...], eps: float, rectified: bool) -> None:
-    """The derivative of (dx, dgamma, dbeta) along (vx, vgamma, vbeta, vg)."""
-    (hx, hgamma, hbeta), (x, gamma, beta, g, average, scale, *vs) = outs, ins
-    if hx.size == 0:
-        reference.batch_norm_hessian(outs, ins, given, eps, rectified)
+def batch_norm_gradient(outs: Arrays, ins: Arrays, eps: float, rectified: bool) -> None:
+    """(dx, dgamma, dbeta) of <y, g>."""
+    (dx, dgamma, dbeta), (x, gamma, beta, g, mean, rstd) = outs, ins
+    if dx.size == 0:
         return
-    x, g, to, rest = _rows(x), _rows(g), _rows(hx), iter(vs)
-    none = np.zeros_like(average)
-    others = (x, none, none, g)
-    v, vgamma, _, vg = (next(rest) if is_there else other for is_there, other in zip(given, others, strict=True))
-    v, vg = _rows(v), _rows(vg)
-    gamma, beta, vgamma = _plain(gamma, beta, vgamma)
+    (x, g, to), per_task = _rows(x, g, dx), _plain(gamma, beta, mean, rstd)
 
     def run(first: int, last: int) -> None:
-        _hessian(
-            x, gamma, beta, g, average, scale, v, vgamma, vg, given[0], given[3], rectified,
-            to, hgamma, hbeta, first, last,
-        )  # fmt: skip
+        _gradient(x, *per_task, g, rectified, to, dgamma, dbeta, first, last)
+
+    over_tasks(len(dx), 4 * dx.size, run)
+
+
+def batch_norm_hessian(outs: Arrays, ins: Arrays, given: Given, eps: float, rectified: bool) -> None:
+    """The derivative of (dx, dgamma, dbeta) along those of (vx, vgamma, vbeta, vg) that are given."""
+    (hx, hgamma, hbeta), (x, gamma, beta, g, mean, rstd, *rest) = outs, ins
+    if hx.size == 0:
+        return
+    vs, per_task = reference.named(given, rest), _plain(gamma, beta, mean, rstd)
+    (vgamma,) = _plain(vs.get("gamma", np.zeros_like(per_task[0])))
+    # In place of what is missing something that is read anyway: its coefficients are 0.
+    x, g, v, vg, to = _rows(x, g, vs.get("x", x), vs.get("g", g), hx)
+
+    def run(first: int, last: int) -> None:
+        _hessian(x, *per_task, g, v, vgamma, vg, "x" in vs, "g" in vs, rectified, to, hgamma, hbeta, first, last)
 
     over_tasks(len(hx), 6 * hx.size, run)
