@@ -341,5 +341,53 @@ def scaled_difference(s: Source) -> Case:
     )
 
 
+def _entropy(s: Source) -> tuple[Any, Any]:
+    shape = (s.side(), s.side(1), *s.shape(0, 1, side=1), s.side(1))
+    return s.normal(shape), s.rng.integers(0, shape[-1], shape[:-1])
+
+
+def _softmax(logits: Any) -> Any:
+    e = np.exp(logits)
+    return e / e.sum(-1, keepdims=True)
+
+
+def _share(h: Any, logits: Any) -> Any:
+    count = np.prod(logits.shape[1:-1], dtype=logits.dtype)
+    return h.reshape(-1, *[1] * (logits.ndim - 1)) / count
+
+
+@case
+def cross_entropy(s: Source) -> Case:
+    logits, labels = _entropy(s)
+
+    def reference(logits: Any, labels: Any) -> Any:
+        losses = -np.log(np.take_along_axis(_softmax(logits), labels[..., None], -1))
+        return losses.reshape(len(logits), -1).mean(1) if len(logits) else np.zeros(0, logits.dtype)
+
+    return Case(REGISTRY["cross_entropy"], (logits, labels), reference)
+
+
+@case
+def cross_entropy_gradient(s: Source) -> Case:
+    logits, labels = _entropy(s)
+
+    def reference(logits: Any, labels: Any, h: Any) -> Any:
+        return _share(h, logits) * (_softmax(logits) - np.eye(logits.shape[-1], dtype=logits.dtype)[labels])
+
+    return Case(REGISTRY["cross_entropy_gradient"], (logits, labels, s.normal(logits.shape[:1])), reference)
+
+
+@case
+def cross_entropy_hessian(s: Source) -> Case:
+    logits, _ = _entropy(s)
+
+    def reference(logits: Any, h: Any, v: Any) -> Any:
+        p = _softmax(logits)
+        return _share(h, logits) * (p * v - p * (p * v).sum(-1, keepdims=True))
+
+    arrays = (logits, s.normal(logits.shape[:1]), s.normal(logits.shape))
+    return Case(REGISTRY["cross_entropy_hessian"], arrays, reference)
+
+
 # The families that have files of their own; they import this one, hence last.
 from tests import conv_cases, norm_cases, pool_cases  # noqa: E402, F401

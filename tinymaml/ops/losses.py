@@ -8,8 +8,9 @@ from typing import Any
 
 from tinymaml.device import kernel
 from tinymaml.ops.elementwise import add_tangents, as_tensor, multiply, negative, subtract
-from tinymaml.ops.reduce import logsumexp, mean
-from tinymaml.ops.shape import reshape, sum_to, take_along_axis
+from tinymaml.ops.reduce import softmax
+from tinymaml.ops.reduce import sum as sum_over
+from tinymaml.ops.shape import ones_like, reshape, sum_to
 from tinymaml.primitive import Primitive, Spec, Tangent
 from tinymaml.tensor import Array, Tensor
 
@@ -91,6 +92,96 @@ def mse(prediction: Any, target: Any) -> Tensor:
     return _mse(prediction, target)
 
 
+# Cross-entropy: the value, its gradient, and the Hessian product, which is symmetric and so the gradient's rule in both
+# modes. The third derivative, symmetric in its three directions, is made of plain ops.
+
+
+def _examples(logits: Array) -> int:
+    return math.prod(logits.shape[1:-1])
+
+
+def _entropy_vjp(wanted: Sequence[bool], g: Tensor, y: Tensor, logits: Tensor, labels: Tensor) -> Sequence[Tangent]:
+    return _entropy_gradient(logits, labels, g), None
+
+
+def _entropy_jvp(tangents: Sequence[Tangent], y: Tensor, logits: Tensor, labels: Tensor) -> Tangent:
+    return sum_per_task(multiply(_entropy_gradient(logits, labels, ones_like(y)), tangents[0]))
+
+
+_cross_entropy: Primitive = Primitive(
+    "cross_entropy",
+    kernel("losses.cross_entropy"),
+    lambda logits, labels: ((logits.shape[:1], logits.dtype),),
+    _entropy_vjp,
+    _entropy_jvp,
+    integer_inputs=(1,),
+)
+
+
+def _entropy_gradient_vjp(
+    wanted: Sequence[bool], u: Tensor, y: Tensor, logits: Tensor, labels: Tensor, h: Tensor
+) -> Sequence[Tangent]:
+    by_logits = _entropy_hessian(logits, h, u) if wanted[0] else None
+    by_h = sum_per_task(multiply(_entropy_gradient(logits, labels, ones_like(h)), u)) if wanted[2] else None
+    return by_logits, None, by_h
+
+
+def _entropy_gradient_jvp(tangents: Sequence[Tangent], y: Tensor, logits: Tensor, labels: Tensor, h: Tensor) -> Tangent:
+    v, _, dh = tangents
+    return add_tangents(
+        None if v is None else _entropy_hessian(logits, h, v),
+        None if dh is None else _entropy_gradient(logits, labels, dh),
+    )
+
+
+# h / N (softmax - onehot), with one h a task.
+_entropy_gradient: Primitive = Primitive(
+    "cross_entropy_gradient",
+    kernel("losses.cross_entropy_gradient"),
+    lambda logits, labels, h: ((logits.shape, logits.dtype),),
+    _entropy_gradient_vjp,
+    _entropy_gradient_jvp,
+    integer_inputs=(1,),
+)
+
+
+def _entropy_third(logits: Tensor, h: Tensor, v: Tensor, w: Tensor) -> Tensor:
+    """The derivative of the Hessian product with v along w."""
+    p = softmax(logits, -1)
+
+    def slope(x: Tensor, y: Tensor) -> Tensor:
+        return sum_over(multiply(x, y), -1, keepdims=True)
+
+    dp = multiply(p, subtract(w, slope(p, w)))
+    found = subtract(multiply(dp, subtract(v, slope(p, v))), multiply(p, slope(dp, v)))
+    return multiply(found, multiply(_along(h, logits), 1 / _examples(logits.data)))
+
+
+def _entropy_hessian_vjp(
+    wanted: Sequence[bool], u: Tensor, y: Tensor, logits: Tensor, h: Tensor, v: Tensor
+) -> Sequence[Tangent]:
+    by_logits = _entropy_third(logits, h, v, u) if wanted[0] else None
+    by_h = sum_per_task(multiply(_entropy_hessian(logits, ones_like(h), v), u)) if wanted[1] else None
+    return by_logits, by_h, _entropy_hessian(logits, h, u) if wanted[2] else None
+
+
+def _entropy_hessian_jvp(tangents: Sequence[Tangent], y: Tensor, logits: Tensor, h: Tensor, v: Tensor) -> Tangent:
+    w, dh, dv = tangents
+    total = None if w is None else _entropy_third(logits, h, v, w)
+    total = add_tangents(total, None if dh is None else _entropy_hessian(logits, dh, v))
+    return add_tangents(total, None if dv is None else _entropy_hessian(logits, h, dv))
+
+
+# h / N (p v - p <p, v>) with p the softmax.
+_entropy_hessian: Primitive = Primitive(
+    "cross_entropy_hessian",
+    kernel("losses.cross_entropy_hessian"),
+    lambda logits, h, v: ((logits.shape, logits.dtype),),
+    _entropy_hessian_vjp,
+    _entropy_hessian_jvp,
+)
+
+
 def softmax_cross_entropy(logits: Any, labels: Any) -> Tensor:
     """Mean cross-entropy of each task (paper, equation 3): logits[T, N, C], integer labels[T, N] -> [T].
 
@@ -114,6 +205,4 @@ def softmax_cross_entropy(logits: Any, labels: Any) -> Tensor:
         raise ValueError(
             f"softmax_cross_entropy: labels must be in [0, {classes}), got {labels.data.min()} to {labels.data.max()}"
         )
-    chosen = take_along_axis(logits, labels.data[..., None], -1)
-    loss = subtract(logsumexp(logits, -1, keepdims=True), chosen)
-    return mean(reshape(loss, (loss.shape[0], -1)), 1)
+    return _cross_entropy(logits, labels)

@@ -97,7 +97,7 @@ def logsumexp(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """log of the sum of exp(x) over axes, without overflow: the largest is taken out first."""
     x = as_tensor(x)
     kept, dropped = _shapes("logsumexp", x, axis)
-    if x.size == 0:
+    if x.size == 0 < math.prod(kept):
         raise ValueError(f"logsumexp: no elements in {x.shape} over axis {axis}")
     return reshape(_logsumexp(x, shape=kept), kept if keepdims else dropped)
 

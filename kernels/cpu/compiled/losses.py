@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from numba import njit
 
 from tinymaml.kernels.cpu import losses as reference
@@ -29,6 +30,57 @@ def _scaled_difference(out: Any, p: Any, t: Any, h: Any, scale: Any) -> None:
             out[i, j] = (p[i, j] - t[i, j]) * factor
 
 
+@njit(cache=True, nogil=True)
+def _softmax(logits: Any, p: Any) -> Any:
+    """p = softmax(logits); returns log sum exp. The largest is taken out before exponentials are."""
+    top = logits[0]
+    for c in range(len(logits)):
+        top = logits[c] if not logits[c] <= top else top  # what is not a number stays
+    total = p.dtype.type(0)
+    for c in range(len(logits)):
+        p[c] = np.exp(logits[c] - top)
+        total += p[c]
+    for c in range(len(logits)):
+        p[c] /= total
+    return top + np.log(total)
+
+
+@njit(cache=True, nogil=True)
+def _cross_entropy(out: Any, logits: Any, labels: Any) -> None:
+    p = np.empty(logits.shape[2], out.dtype)
+    for t in range(logits.shape[0]):
+        total = out.dtype.type(0)
+        for n in range(logits.shape[1]):
+            total += _softmax(logits[t, n], p) - logits[t, n, labels[t, n]]
+        out[t] = total / out.dtype.type(logits.shape[1])
+
+
+@njit(cache=True, nogil=True)
+def _cross_entropy_gradient(out: Any, logits: Any, labels: Any, h: Any) -> None:
+    one = out.dtype.type(1)
+    for t in range(logits.shape[0]):
+        factor = h[t] / out.dtype.type(logits.shape[1])
+        for n in range(logits.shape[1]):
+            own = out[t, n]
+            _softmax(logits[t, n], own)
+            own[labels[t, n]] -= one
+            own *= factor
+
+
+@njit(cache=True, nogil=True)
+def _cross_entropy_hessian(out: Any, logits: Any, h: Any, v: Any) -> None:
+    for t in range(logits.shape[0]):
+        factor = h[t] / out.dtype.type(logits.shape[1])
+        for n in range(logits.shape[1]):
+            own = out[t, n]
+            _softmax(logits[t, n], own)
+            slope = out.dtype.type(0)
+            for c in range(logits.shape[2]):
+                slope += own[c] * v[t, n, c]
+            for c in range(logits.shape[2]):
+                own[c] *= (v[t, n, c] - slope) * factor
+
+
 def _flat(x: Any) -> Any:
     return x.reshape(x.shape[0], -1)
 
@@ -49,3 +101,33 @@ def scaled_difference(outs: Arrays, ins: Arrays, scale: float) -> None:
         _scaled_difference(_flat(out), _flat(p), _flat(t), h, h.dtype.type(scale))
     else:
         reference.scaled_difference(outs, ins, scale)
+
+
+def _examples(x: Any) -> Any:
+    """[T, ..., C] -> [T, N, C], in C order."""
+    return np.ascontiguousarray(x).reshape(x.shape[0], -1, x.shape[-1])
+
+
+def _labels(labels: Any) -> Any:
+    return np.ascontiguousarray(labels).reshape(labels.shape[0], -1)
+
+
+def cross_entropy(outs: Arrays, ins: Arrays) -> None:
+    """The mean over a task's examples of log sum exp(logits) - the label's logit."""
+    logits, labels = ins
+    if logits.size:
+        _cross_entropy(outs[0], _examples(logits), _labels(labels))
+
+
+def cross_entropy_gradient(outs: Arrays, ins: Arrays) -> None:
+    """h / N (softmax - onehot)."""
+    (out,), (logits, labels, h) = outs, ins
+    if logits.size:
+        _cross_entropy_gradient(_examples(out), _examples(logits), _labels(labels), h)
+
+
+def cross_entropy_hessian(outs: Arrays, ins: Arrays) -> None:
+    """h / N (p v - p <p, v>) with p the softmax."""
+    (out,), (logits, h, v) = outs, ins
+    if logits.size:
+        _cross_entropy_hessian(_examples(out), _examples(logits), h, _examples(v))
