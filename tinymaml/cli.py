@@ -1,4 +1,4 @@
-"""The command line: `tinymaml train|evaluate|plot|data|doctor`."""
+"""The command line: `tinymaml train|evaluate|plot|show|data|doctor`."""
 
 from __future__ import annotations
 
@@ -79,11 +79,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     evaluate = commands.add_parser("evaluate", help="evaluate the checkpoints of a run again")
     plot = commands.add_parser("plot", help="draw the pictures of a run from its results.json")
+    show = commands.add_parser("show", help="draw a task of an experiment on images")
     data.add_parser(commands)
     commands.add_parser("doctor", help="print versions, devices, and which extras are there")
-    for command, add in ((train, _add_train), (evaluate, _add_evaluate), (plot, _add_out)):
+    for command, add in ((train, _add_train), (evaluate, _add_evaluate), (plot, _add_out), (show, _add_show)):
         names = command.add_subparsers(dest="experiment", required=True, metavar="EXPERIMENT")
         for experiment in EXPERIMENTS.values():
+            if command is show and not experiment.settings.images:
+                continue
             add(names.add_parser(experiment.name, help=experiment.summary, description=command.description), experiment)
     return parser
 
@@ -91,6 +94,13 @@ def _parser() -> argparse.ArgumentParser:
 def _add_out(parser: argparse.ArgumentParser, experiment: Experiment) -> None:
     out = Path("runs") / experiment.name
     parser.add_argument("--out", type=Path, default=out, metavar="DIR", help="folder of the run (default: %(default)s)")
+
+
+def _add_show(parser: argparse.ArgumentParser, experiment: Experiment) -> None:
+    _add_out(parser, experiment)
+    parser.add_argument("--split", choices=("train", "validation", "test"), default="train", help="(default: train)")
+    parser.add_argument("--task", type=int, default=0, metavar="N", help="which of the split's (default: %(default)s)")
+    parser.add_argument("--data", metavar="DIR", help="folder of the prepared file (default: $TINYMAML_DATA or ./data)")
 
 
 def _add_evaluate(parser: argparse.ArgumentParser, experiment: Experiment) -> None:
@@ -178,6 +188,16 @@ def _plot(args: argparse.Namespace, experiment: Experiment) -> None:
         print(f"  {path}")
 
 
+def _show(args: argparse.Namespace, experiment: Experiment) -> None:
+    from tinymaml.train import image_data, show
+
+    settings: Any = dataclasses.replace(experiment.settings, **{"data": args.data})
+    images = image_data.read(settings, args.split, settings.query_images)
+    support, query = image_data.draw(settings, images, settings.seed, args.task, 1, settings.query_images)
+    title = f"{experiment.name}: task {args.task} of the {args.split} classes"
+    print(show.draw(args.out / f"{args.split}-task-{args.task}.png", support, query, title))
+
+
 def _print_settings(args: argparse.Namespace, method: str, settings: Settings) -> None:
     print(f"tinymaml {__version__}: {args.experiment}, method {method}, into {args.out}")
     for name, value in settings.as_dict().items():
@@ -221,7 +241,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         elif args.command == "data":
             data.run(args)
         else:
-            {"train": _train, "evaluate": _evaluate, "plot": _plot}[args.command](args, EXPERIMENTS[args.experiment])
+            actions = {"train": _train, "evaluate": _evaluate, "plot": _plot, "show": _show}
+            actions[args.command](args, EXPERIMENTS[args.experiment])
     except (Interrupted, KeyboardInterrupt) as stop:
         print(f"tinymaml: {str(stop) or 'interrupted'}", file=sys.stderr)
         return INTERRUPTED
