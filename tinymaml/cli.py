@@ -191,7 +191,8 @@ def _plot(args: argparse.Namespace, experiment: Experiment) -> None:
 def _show(args: argparse.Namespace, experiment: Experiment) -> None:
     from tinymaml.train import image_data, show
 
-    settings: Any = dataclasses.replace(experiment.settings, **{"data": args.data})
+    of_experiment: Any = experiment.settings
+    settings = dataclasses.replace(of_experiment, data=args.data)
     images = image_data.read(settings, args.split, settings.query_images)
     support, query = image_data.draw(settings, images, settings.seed, args.task, 1, settings.query_images)
     title = f"{experiment.name}: task {args.task} of the {args.split} classes"
