@@ -157,9 +157,9 @@ def _batch_norm(x: Any, gamma: Any, beta: Any, eps: float, rectified: bool, y: A
     sums, cs, total = np.zeros((2, wide), y.dtype), np.empty((4, wide), y.dtype), np.empty((2, channels))
     for t in range(first, last):
         x_at, y_at = _at(x, t), _at(y, t)
-        # One pass gives both moments, about a number near the mean, as the variance loses by the square of its distance:
-        # the mean of the first block, about the first example. That of a share p of the examples is never further off
-        # than 1 / sqrt(p) standard deviations; and of equal numbers it is that number.
+        # One pass gives both moments, about a number near the mean, as the square of its distance costs the variance
+        # precision: the mean of the first block, about the first example. That of a share p of the examples is never
+        # further off than 1 / sqrt(p) standard deviations; and of equal numbers it is that number.
         cs[0, :channels] = x[t if x.shape[0] > 1 else 0, 0, :channels]
         if rows * side > _BLOCK:
             part = min(rows, _BLOCK)

@@ -29,8 +29,7 @@ def row_pass(inputs: int, outputs: int, coefficients: int, sums: int, body: Body
     @intrinsic
     def run(context: Any, zero: Any, rows: Any, wide: Any, arrays: Any, coefficients_at: Any, sums_at: Any) -> Any:
         kind = zero
-        addresses = types.UniTuple(types.intp, inputs + outputs)
-        signature = types.void(kind, types.intp, types.intp, addresses, types.intp, types.intp)
+        signature = types.void(kind, types.intp, types.intp, arrays, types.intp, types.intp)
 
         def codegen(cgctx: Any, b: Any, sig: Any, args: Any) -> Any:
             _, rows, wide, arrays, *fixed = args
