@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -217,6 +218,15 @@ def test_a_missing_data_set_names_the_command_that_makes_it(tmp_path: Path, monk
             images.stepper(settings, "maml")
 
 
+def test_glyphs_need_no_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TINYMAML_DATA", str(tmp_path))
+    small_ones = {"meta_batch": 2, "filters": 4, "iterations": 1, "validate_every": 1, "validation_tasks": 2}
+    settings = dataclasses.replace(EXPERIMENTS["glyphs-5way-1shot"], **small_ones, eval_tasks=2, eval_steps=3)
+    run(tmp_path / "run", settings)
+    entry = evaluated(tmp_path / "run", settings)
+    assert (entry["protocol"]["dataset"], entry["protocol"]["data"]) == ("glyphs", "glyphs")
+
+
 def test_the_folder_of_the_data(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TINYMAML_DATA", str(folder))
     assert image_data.read(small(folder, data=None), "train", 2).name == "small"
@@ -265,7 +275,8 @@ def test_the_experiments_have_the_papers_settings() -> None:
         way, shot = name.split("-")[-2 - name.endswith("noconv") :][:2]
         assert (f"{settings.ways}way", f"{settings.shots}shot") == (way, shot)
         assert settings.eval_query == 15
-        assert (settings.iterations, settings.learning_rate, settings.eval_tasks) == (60_000, 1e-3, 600)
+        assert settings.iterations == (2_000 if name.startswith("glyphs") else 60_000)
+        assert (settings.learning_rate, settings.eval_tasks) == (1e-3, 600)
         assert settings.eval_steps == 10
     omniglot, twenty = EXPERIMENTS["omniglot-5way-5shot"], EXPERIMENTS["omniglot-20way-1shot"]
     assert (omniglot.steps, omniglot.test_steps, omniglot.alpha, omniglot.meta_batch, omniglot.query_images) == (

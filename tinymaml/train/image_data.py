@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tinymaml.tasks import episodes, imageset
+from tinymaml.tasks import episodes, glyphs, imageset
 from tinymaml.tasks.imageset import ImageSet
 from tinymaml.tensor import Array
 from tinymaml.train.image_settings import DRAWN, LARGE, ImageSettings
@@ -26,8 +26,6 @@ def read(settings: ImageSettings, split: str, queries: int) -> ImageSet:
         ValueError: it is damaged, or has too few classes, or images in a class, for the tasks of the settings.
     """
     if settings.dataset == DRAWN:
-        from tinymaml.tasks import glyphs
-
         images = glyphs.images(split)
     else:
         images = imageset.read(path_of(settings), split, lazy=settings.dataset == LARGE)
@@ -60,7 +58,7 @@ def draw(
 def shape(settings: ImageSettings) -> tuple[int, int, int]:
     """Height, width and channels of the images."""
     if settings.dataset == DRAWN:
-        return 28, 28, 1
+        return glyphs.SIDE, glyphs.SIDE, 1
     height, width, channels = imageset.describe(path_of(settings))["shape"]
     return height, width, channels
 
