@@ -1,10 +1,9 @@
-"""Convolution beyond what the cases of its primitives show: padding, bad input, threads."""
+"""Convolution beyond what the cases of its primitives show: padding, bad input."""
 
 import numpy as np
 import pytest
 
 import tinymaml as tm
-from tinymaml.kernels.cpu import threads
 from tinymaml.ops.conv import explicit_padding
 
 
@@ -60,44 +59,3 @@ def test_a_bias_of_another_shape_is_refused():
 def test_mixed_precision_is_refused():
     with pytest.raises(TypeError, match="never mixed"):
         tm.conv2d(np.zeros((1, 1, 5, 5, 3), np.float32), np.zeros((1, 3, 3, 3, 2)))
-
-
-def test_results_do_not_depend_on_the_number_of_threads(monkeypatch):
-    rng = np.random.default_rng(0)
-    x, w = (rng.standard_normal(shape).astype(np.float32) for shape in ((7, 3, 14, 14, 16), (7, 3, 3, 16, 32)))
-
-    def results(count):
-        monkeypatch.setattr(threads, "count", lambda: count)
-        threads._pool.cache_clear()
-        value, pullback = tm.vjp(lambda x, w: tm.conv2d(x, w, stride=2), x, w)
-        return [value, *pullback(np.ones_like(value))]
-
-    try:
-        one = results(1)
-        for count in (2, 3, 8):
-            for a, b in zip(one, results(count), strict=True):
-                np.testing.assert_array_equal(a, b)
-    finally:
-        threads._pool.cache_clear()
-
-
-def test_errors_in_a_thread_reach_the_caller(monkeypatch):
-    monkeypatch.setattr(threads, "count", lambda: 3)
-    threads._pool.cache_clear()
-
-    def run(first, last):
-        if first <= 4 < last:
-            raise ArithmeticError(f"{first} {last}")
-
-    try:
-        with pytest.raises(ArithmeticError, match="3 6"):
-            threads.over_tasks(9, 1 << 40, run)
-    finally:
-        threads._pool.cache_clear()
-
-
-@pytest.mark.parametrize("asked", ["0", "-1", "two", "1.5"])
-def test_a_bad_number_of_threads_is_refused(monkeypatch, asked):
-    monkeypatch.setenv("TINYMAML_THREADS", asked)
-    with pytest.raises(ValueError, match="TINYMAML_THREADS must be a whole number >= 1"):
-        threads.count.__wrapped__()

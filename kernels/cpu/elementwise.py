@@ -7,14 +7,26 @@ from typing import Any
 
 import numpy as np
 
+from tinymaml.kernels.cpu.threads import LARGE, over_tasks
+
 Arrays = Sequence[Any]
 
 
 def _from(function: Callable[..., Any]) -> Callable[..., None]:
-    """A kernel from a NumPy function that can write into `out`."""
+    """A kernel from a NumPy function that can write into `out`; large arrays are shared out along the first axis."""
 
     def kernel(outs: Arrays, ins: Arrays) -> None:
-        function(*ins, out=outs[0])
+        (out,) = outs
+        if out.size < LARGE or out.ndim < 2:
+            function(*ins, out=out)
+            return
+        along = [x.ndim == out.ndim and len(x) == len(out) for x in ins]
+
+        def run(first: int, last: int) -> None:
+            parts = [x[first:last] if own else x for x, own in zip(ins, along, strict=True)]
+            function(*parts, out=out[first:last])
+
+        over_tasks(len(out), out.size, run)
 
     return kernel
 

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from itertools import pairwise
 
-_WORTH = 200_000  # operations or numbers moved from which a second thread pays for its start
+LARGE = 200_000  # operations or numbers moved from which a second thread pays for its start
 
 
 @cache
@@ -40,7 +40,7 @@ def over_tasks(tasks: int, work: int, run: Callable[[int, int], object]) -> None
 
     `work` is what the kernel does in all, in operations or numbers moved: little work stays on the calling thread.
     """
-    parts = min(count(), tasks) if work >= _WORTH else 1
+    parts = min(count(), tasks) if work >= LARGE else 1
     if parts <= 1:
         run(0, tasks)
         return

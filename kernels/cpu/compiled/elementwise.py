@@ -8,6 +8,7 @@ from typing import Any
 from numba import njit
 
 from tinymaml.kernels.cpu import elementwise as reference
+from tinymaml.kernels.cpu.threads import over_tasks
 
 Arrays = Sequence[Any]
 
@@ -50,6 +51,16 @@ def descend(outs: Arrays, ins: Arrays) -> None:
         x = x[:1]  # shared by the tasks: the first inner step's start
     if rate.ndim == 0 and out.size and aligned(out, g) and x.shape[1:] == g.shape[1:] and x.flags.c_contiguous:
         tasks = len(out) if out.ndim else 1
-        _descend(out.reshape(tasks, -1), x.reshape(len(x) if x.ndim else 1, -1), rate[()], g.reshape(tasks, -1))
+        to, start, step, of = (
+            out.reshape(tasks, -1),
+            x.reshape(len(x) if x.ndim else 1, -1),
+            rate[()],
+            g.reshape(tasks, -1),
+        )
+
+        def run(first: int, last: int) -> None:
+            _descend(to[first:last], start[first:last] if len(start) > 1 else start, step, of[first:last])
+
+        over_tasks(tasks, out.size, run)
     else:
         reference.descend(outs, ins)
