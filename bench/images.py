@@ -13,6 +13,8 @@ import resource
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +26,7 @@ from bench.workloads import RATE, WORKLOADS, Workload, data
 
 FLOAT64_TASKS = 2  # on these the float64 meta-gradients are compared, on all of them the float32 ones
 # Largest difference of the meta-gradients, in the norm of each array. A ReLU whose input rounds to the other side of 0
-# makes a finite one, and among millions some do: in float32 each implementation is up to .006 from the one in float64.
+# makes a finite one, and among millions some do: in float32 each implementation is up to .01 from the one in float64.
 TOLERANCE = {"float64": 1e-8, "float32": 3e-2}
 PRODUCT = 2048  # rows and columns of the matrices whose product is the machine's measure
 SLOW = 2000.0  # an implementation that takes more milliseconds than this sits some rounds out
@@ -105,15 +107,19 @@ class MetaStep:
     def __init__(self, workload: str, order: int, maker: str) -> None:
         self._workload, self._order = WORKLOADS[workload], order
         module, name = maker.split(":")
-        self._make = getattr(importlib.import_module(module), name)
-        self._step: Step | None = None
+        self._maker = getattr(importlib.import_module(module), name)
+
+    def _made(self, dtype: str, tasks: int) -> tuple[Step, Step]:
+        return self._maker(self._workload, *data(self._workload, np.dtype(dtype), tasks), self._order)
 
     def gradient(self, dtype: str, path: str) -> None:
-        """Write the meta-gradient's arrays; in float32 those of all tasks, of the very step that is timed then."""
-        w, double = self._workload, dtype == "float64"
-        gradient, step = self._make(w, *data(w, np.dtype(dtype), FLOAT64_TASKS if double else w.tasks), self._order)
+        """Write the meta-gradient's arrays: in float64 of some tasks, in float32 of all."""
+        gradient, _ = self._made(dtype, FLOAT64_TASKS if dtype == "float64" else self._workload.tasks)
         np.savez(path, *gradient())
-        self._step = None if double else step
+
+    @cached_property
+    def _step(self) -> Step:
+        return self._made("float32", self._workload.tasks)[1]
 
     def step(self) -> float:
         """Milliseconds of one meta-step."""
@@ -165,26 +171,32 @@ def milliseconds(function: Any) -> float:
     return (time.perf_counter() - start) * 1e3
 
 
-def _agree(workers: dict[str, Worker], dtype: str) -> float:
-    """Stop unless all meta-gradients are the first one's; returns the largest difference, relative, in the norm of each
-    array."""
-    found = {}
-    with tempfile.TemporaryDirectory() as folder:
-        for i, (name, worker) in enumerate(workers.items()):
-            path = Path(folder) / f"{i}.npz"
-            worker.ask("gradient", dtype, str(path))
-            with np.load(path) as arrays:
-                found[name] = [arrays[key] for key in arrays.files]
-    reference, worst = next(iter(found.values())), 0.0
-    for name, grads in found.items():
-        errors = [_distance(a, b) for a, b in zip(reference, grads, strict=True)]
-        if not max(errors) <= TOLERANCE[dtype]:
-            which = f"array {int(np.argmax(errors))} by {max(errors):.1e} (allowed: {TOLERANCE[dtype]})"
-            raise SystemExit(
-                f"{name}: its {dtype} meta-gradient differs from the first one's in {which}: nothing is timed"
-            )
-        worst = max(worst, *errors)
+def differences(workload: str, order: int, asked: Sequence[Implementation]) -> dict[str, float]:
+    """For each dtype the largest difference of a meta-gradient from the first one's, relative to the norm of the array.
+
+    In processes of their own, so that the memory of those that are timed is theirs. Raises SystemExit if one differs.
+    """
+    found: dict[str, list[Any]] = {dtype: [] for dtype in TOLERANCE}
+    for one in asked:
+        with tempfile.TemporaryDirectory() as folder, _worker(workload, order, one) as worker:
+            for dtype in TOLERANCE:
+                path = Path(folder) / f"{dtype}.npz"
+                worker.ask("gradient", dtype, str(path))
+                with np.load(path) as arrays:
+                    found[dtype].append([arrays[key] for key in arrays.files])
+    worst = dict.fromkeys(TOLERANCE, 0.0)
+    for dtype, tolerance in TOLERANCE.items():
+        for one, grads in zip(asked, found[dtype], strict=True):
+            errors = [_distance(a, b) for a, b in zip(found[dtype][0], grads, strict=True)]
+            if not max(errors) <= tolerance:
+                which = f"array {int(np.argmax(errors))} by {max(errors):.1e} (allowed: {tolerance})"
+                raise SystemExit(f"{one.title}: its {dtype} meta-gradient differs in {which}: nothing is timed")
+            worst[dtype] = max(worst[dtype], *errors)
     return worst
+
+
+def _worker(workload: str, order: int, one: Implementation) -> Worker:
+    return Worker("bench.images:MetaStep", (workload, order, one.maker), one.settings)
 
 
 def _distance(a: Any, b: Any) -> float:
@@ -213,24 +225,24 @@ def run(rounds: int, workloads: Sequence[str], peers: Sequence[str] | None, orde
 
 def _run(workload: str, order: int, asked: Sequence[Implementation], rounds: int) -> None:
     w = WORKLOADS[workload]
-    workers = {one.title: Worker("bench.images:MetaStep", (workload, order, one.maker), one.settings) for one in asked}
-    others = {
-        "drawing a meta-batch of episodes": Worker("bench.images:Drawing", (workload,), {}),
-        "product": Worker("bench.images:Product", (), {"OPENBLAS_NUM_THREADS": _THREADS}),
-    }
-    try:
-        double, single = (_agree(workers, dtype) for dtype in TOLERANCE)
+    worst = differences(workload, order, asked)
+    with ExitStack() as stack:
+        workers = {one.title: stack.enter_context(_worker(workload, order, one)) for one in asked}
+        others = {
+            "drawing a meta-batch of episodes": Worker("bench.images:Drawing", (workload,), {}),
+            "product": Worker("bench.images:Product", (), {"OPENBLAS_NUM_THREADS": _THREADS}),
+        }
+        for worker in others.values():
+            stack.enter_context(worker)
         times = _interleaved(workers | others, rounds)
         peaks = {name: worker.ask("peak") for name, worker in workers.items()}
-    finally:
-        for worker in (workers | others).values():
-            worker.close()
     gflop, product = w.gflop(order), times.pop("product")
     times[f"floor: {gflop:.1f} GFLOP at the rate of sgemm"] = product * gflop / (2e-9 * PRODUCT**3)
+    rate = 2e-6 * PRODUCT**3 / np.median(product)
+    agreement = f"{worst['float64']:.0e} in float64 ({FLOAT64_TASKS} tasks), {worst['float32']:.0e} in float32 (all)"
     table(
         f"{workload}, meta-step, {w.title}; order {order}, {w.tasks} tasks, inner steps: {w.steps}, float32\n"
-        f"gradients agree to {double:.0e} in float64 ({FLOAT64_TASKS} tasks), {single:.0e} in float32; "
-        f"sgemm {PRODUCT}: {2e-6 * PRODUCT**3 / float(np.median(product)):.0f} GFLOP/s on {cores()} cores",
+        f"gradients agree to {agreement}; sgemm {PRODUCT}: {rate:.0f} GFLOP/s on {cores()} cores",
         times,
     )
     for one in asked:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -179,15 +180,12 @@ def _seconds(function: Any) -> float:
 def run(rounds: int, workloads: Sequence[str]) -> None:
     counts = sorted({1, cores()})
     for workload in workloads:
-        workers = [
-            Worker("bench.kernels:Kernels", (workload,), {"TINYMAML_THREADS": str(n), "OPENBLAS_NUM_THREADS": str(n)})
-            for n in counts
-        ]
-        try:
+        with ExitStack() as stack:
+            workers = []
+            for n in counts:
+                environment = {"TINYMAML_THREADS": str(n), "OPENBLAS_NUM_THREADS": str(n)}
+                workers.append(stack.enter_context(Worker("bench.kernels:Kernels", (workload,), environment)))
             _run(workload, workers, counts, rounds)
-        finally:
-            for worker in workers:
-                worker.close()
 
 
 def _run(workload: str, workers: list[Worker], counts: list[int], rounds: int) -> None:

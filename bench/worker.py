@@ -21,7 +21,7 @@ def cores() -> int:
 
 
 class Worker:
-    """`Worker("bench.images:MetaStep", arguments, environment)` makes one there; `ask` calls a method of it."""
+    """`with Worker("bench.images:MetaStep", arguments, environment) as worker` makes one; `worker.ask("step")`."""
 
     def __init__(self, target: str, arguments: Sequence[Any], environment: dict[str, str]) -> None:
         self._target = target
@@ -45,8 +45,11 @@ class Worker:
             raise SystemExit(f"{self._target} {method}: its process failed with exit status {self._process.wait()}")
         return json.loads(answer)
 
-    def close(self) -> None:
-        self._process.communicate()
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._process.communicate()  # at the end of its input it ends
 
 
 def main() -> None:

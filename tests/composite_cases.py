@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 import tinymaml as tm
-from tests import norm_cases
+from tests import norm_cases, pool_cases
 from tests.primitive_cases import Case, Source, axes_of, logsumexp_of
 
-COMPOSITES: dict[str, Callable[[Source], Case]] = dict(norm_cases.COMPOSITES)
+COMPOSITES: dict[str, Callable[[Source], Case]] = norm_cases.COMPOSITES | pool_cases.COMPOSITES
 
 
 def composite(function: Callable[[Source], Case]) -> Callable[[Source], Case]:
@@ -166,7 +166,7 @@ def square_of_negative(s: Source) -> Case:
 
 @composite
 def _softmax_cross_entropy(s: Source) -> Case:
-    tasks, n, classes = s.side(1), s.side(1), s.side(1)
+    tasks, n, classes = s.side(), s.side(1), s.side(1)
     labels = s.rng.integers(0, classes, (tasks, n))
 
     def reference(x: Any, labels: Any) -> Any:

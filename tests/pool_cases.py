@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+import tinymaml as tm
 from tests.primitive_cases import Case, Source, case
 from tinymaml.ops.conv import explicit_padding, output_size
 from tinymaml.primitive import REGISTRY
@@ -20,7 +21,7 @@ class _Draw:
         self.size = (self.window[0] + s.pick(0, 1, 3), self.window[1] + s.pick(0, 2))
         explicit = ((self.window[0] - 1, 0), (0, self.window[1] - 1))
         self.padding = explicit_padding(s.pick("VALID", "SAME", explicit), self.size, self.window, self.stride)
-        lead, channels = (s.pick(1, 2), s.pick(1, 3)), s.pick(1, 2, 17)
+        lead, channels = (s.pick(1, 2, 0), s.pick(1, 3, 0)), s.pick(1, 2, 17, 0)
         self.x = (*lead, *self.size, channels)
         self.y = (*lead, *output_size(self.size, self.window, self.stride, self.padding), channels)
         self.static = {"window": self.window, "stride": self.stride, "padding": self.padding}
@@ -118,3 +119,36 @@ def avg_spread(s: Source) -> Case:
         return x
 
     return Case(lambda g: REGISTRY["avg_spread"](g, **d.static, size=d.size), (s.normal(d.y),), reference)
+
+
+def _max_pool2d(s: Source) -> Case:
+    d = _Draw(s)
+
+    def reference(x: Any) -> Any:
+        y = np.zeros(d.y, x.dtype)
+        for p, q, rows, columns in d.windows():
+            y[:, :, p, q] = np.max([x[:, :, i, j] for _, i, j in d.pixels(rows, columns)], 0)
+        return y
+
+    return Case(lambda x: tm.max_pool2d(x, d.window, d.stride, d.padding), (s.distinct(d.x),), reference)
+
+
+def _avg_pool2d(s: Source) -> Case:
+    d = _Draw(s)
+
+    def reference(x: Any) -> Any:
+        y = np.zeros(d.y, x.dtype)
+        for p, q, rows, columns in d.windows():
+            y[:, :, p, q] = np.mean([x[:, :, i, j] for _, i, j in d.pixels(rows, columns)], 0)
+        return y
+
+    return Case(lambda x: tm.avg_pool2d(x, d.window, d.stride, d.padding), (s.normal(d.x),), reference)
+
+
+def _spatial_mean(s: Source) -> Case:
+    shape = (s.pick(1, 2), s.pick(1, 3), s.pick(1, 2, 5), s.pick(1, 3), s.pick(1, 4))
+    return Case(tm.spatial_mean, (s.normal(shape),), lambda x: x.mean((2, 3)))
+
+
+# Of the public functions.
+COMPOSITES = {"max_pool2d": _max_pool2d, "avg_pool2d": _avg_pool2d, "spatial_mean": _spatial_mean}

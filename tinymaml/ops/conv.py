@@ -150,7 +150,7 @@ def explicit_padding(padding: Any, size: Pair, kernel_size: Pair, stride: Pair) 
         totals = [max((-(-n // s) - 1) * s + k - n, 0) for n, k, s in zip(size, kernel_size, stride, strict=True)]
         top, left = (total // 2 for total in totals)
         return (top, totals[0] - top), (left, totals[1] - left)
-    if isinstance(padding, str) or len(padding) != 2:
+    if isinstance(padding, str) or not isinstance(padding, Sequence) or len(padding) != 2:
         raise ValueError(f'padding must be "SAME", "VALID" or ((top, bottom), (left, right)), got {padding!r}')
     return pair("padding", padding[0], 0), pair("padding", padding[1], 0)
 

@@ -92,8 +92,10 @@ def _arguments(name: str, x: Any, size: Any, stride: Any, padding: Any) -> tuple
     x = as_tensor(x)
     if x.ndim != 5:
         raise ValueError(f"{name}: x must be [tasks, images, height, width, channels], got {x.shape}")
-    window = pair("size", size)
-    stride = window if stride is None else pair("stride", stride)
+    if 0 in _size(x):
+        raise ValueError(f"{name}: images of no pixels, {x.shape}")
+    window = pair(f"{name}: size", size)
+    stride = window if stride is None else pair(f"{name}: stride", stride)
     padding = explicit_padding(padding, _size(x), window, stride)
     for n, (before, after) in zip(window, padding, strict=True):
         if max(before, after) >= n:

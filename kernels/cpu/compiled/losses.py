@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numba import njit
 
 from tinymaml.kernels.cpu import losses as reference
+from tinymaml.kernels.cpu.threads import over_tasks
 
 Arrays = Sequence[Any]
+
+_EXPONENTIAL = 16  # operations that one is worth
 
 
 @njit(cache=True, nogil=True)
@@ -32,7 +35,7 @@ def _scaled_difference(out: Any, p: Any, t: Any, h: Any, scale: Any) -> None:
 
 @njit(cache=True, nogil=True)
 def _softmax(logits: Any, p: Any) -> Any:
-    """p = softmax(logits); returns log sum exp. The largest is taken out before exponentials are."""
+    """p = softmax(logits); returns the largest, and log sum exp of what the logits are above it, exact for any size."""
     top = logits[0]
     for c in range(len(logits)):
         top = logits[c] if not logits[c] <= top else top  # what is not a number stays
@@ -42,34 +45,36 @@ def _softmax(logits: Any, p: Any) -> Any:
         total += p[c]
     for c in range(len(logits)):
         p[c] /= total
-    return top + np.log(total)
+    return top, np.log(total)
 
 
 @njit(cache=True, nogil=True)
-def _cross_entropy(out: Any, logits: Any, labels: Any) -> None:
+def _cross_entropy(out: Any, logits: Any, labels: Any, first: int, last: int) -> None:
     p = np.empty(logits.shape[2], out.dtype)
-    for t in range(logits.shape[0]):
+    for t in range(first, last):
         total = out.dtype.type(0)
         for n in range(logits.shape[1]):
-            total += _softmax(logits[t, n], p) - logits[t, n, labels[t, n]]
+            top, rest = _softmax(logits[t, n], p)
+            total += rest - (logits[t, n, labels[t, n]] - top)
         out[t] = total / out.dtype.type(logits.shape[1])
 
 
 @njit(cache=True, nogil=True)
-def _cross_entropy_gradient(out: Any, logits: Any, labels: Any, h: Any) -> None:
+def _cross_entropy_gradient(out: Any, logits: Any, labels: Any, h: Any, first: int, last: int) -> None:
     one = out.dtype.type(1)
-    for t in range(logits.shape[0]):
+    for t in range(first, last):
         factor = h[t] / out.dtype.type(logits.shape[1])
         for n in range(logits.shape[1]):
             own = out[t, n]
             _softmax(logits[t, n], own)
             own[labels[t, n]] -= one
-            own *= factor
+            for c in range(logits.shape[2]):
+                own[c] *= factor
 
 
 @njit(cache=True, nogil=True)
-def _cross_entropy_hessian(out: Any, logits: Any, h: Any, v: Any) -> None:
-    for t in range(logits.shape[0]):
+def _cross_entropy_hessian(out: Any, logits: Any, h: Any, v: Any, first: int, last: int) -> None:
+    for t in range(first, last):
         factor = h[t] / out.dtype.type(logits.shape[1])
         for n in range(logits.shape[1]):
             own = out[t, n]
@@ -103,31 +108,35 @@ def scaled_difference(outs: Arrays, ins: Arrays, scale: float) -> None:
         reference.scaled_difference(outs, ins, scale)
 
 
-def _examples(x: Any) -> Any:
-    """[T, ..., C] -> [T, N, C], in C order."""
-    return np.ascontiguousarray(x).reshape(x.shape[0], -1, x.shape[-1])
+def _examples(*arrays: Any) -> list[Any]:
+    """[T, ..., C] each -> [T, N, C], in C order."""
+    return [np.ascontiguousarray(x).reshape(x.shape[0], -1, x.shape[-1]) for x in arrays]
 
 
 def _labels(labels: Any) -> Any:
     return np.ascontiguousarray(labels).reshape(labels.shape[0], -1)
 
 
+def _over_tasks(logits: Any, run: Callable[[int, int], object]) -> None:
+    over_tasks(len(logits), _EXPONENTIAL * logits.size, run)
+
+
 def cross_entropy(outs: Arrays, ins: Arrays) -> None:
     """The mean over a task's examples of log sum exp(logits) - the label's logit."""
-    logits, labels = ins
-    if logits.size:
-        _cross_entropy(outs[0], _examples(logits), _labels(labels))
+    if ins[0].size:
+        (out,), (logits,), labels = outs, _examples(ins[0]), _labels(ins[1])
+        _over_tasks(logits, lambda first, last: _cross_entropy(out, logits, labels, first, last))
 
 
 def cross_entropy_gradient(outs: Arrays, ins: Arrays) -> None:
     """h / N (softmax - onehot)."""
-    (out,), (logits, labels, h) = outs, ins
-    if logits.size:
-        _cross_entropy_gradient(_examples(out), _examples(logits), _labels(labels), h)
+    if ins[0].size:
+        (out, logits), labels, h = _examples(outs[0], ins[0]), _labels(ins[1]), ins[2]
+        _over_tasks(logits, lambda first, last: _cross_entropy_gradient(out, logits, labels, h, first, last))
 
 
 def cross_entropy_hessian(outs: Arrays, ins: Arrays) -> None:
     """h / N (p v - p <p, v>) with p the softmax."""
-    (out,), (logits, h, v) = outs, ins
-    if logits.size:
-        _cross_entropy_hessian(_examples(out), _examples(logits), h, _examples(v))
+    if ins[0].size:
+        (out, logits, v), h = _examples(outs[0], ins[0], ins[2]), ins[1]
+        _over_tasks(logits, lambda first, last: _cross_entropy_hessian(out, logits, h, v, first, last))

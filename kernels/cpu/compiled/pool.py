@@ -1,4 +1,4 @@
-"""Pooling of images in one pass: windows outside, channels inside."""
+"""Pooling of images in one pass over the windows."""
 
 from __future__ import annotations
 
@@ -6,112 +6,173 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from llvmlite import ir
 from numba import njit
 
-from tinymaml.kernels.cpu import pool as reference
+from tinymaml.kernels.cpu.compiled.windows import Strip, Values, clear, window_pass
 from tinymaml.kernels.cpu.threads import over_tasks
 
 Arrays = Sequence[Any]
 Pair = tuple[int, int]
 Padding = tuple[Pair, Pair]
 
+_LARGEST, _TAKE, _MEAN, _PUT, _SPREAD = range(5)  # the last two add to the image
+
+# What is done with the pixels of a window: see `window_pass`.
+
+
+def _begin_largest(s: Strip, pixels: ir.Value, k: ir.Value, y: ir.Value, at: ir.Value) -> Values:
+    return [s.numbers(pixels), s.place(k)]
+
+
+def _larger(s: Strip, address: ir.Value, k: ir.Value, state: Values) -> Values:
+    """The larger, with its place; what is not a number is larger than what is."""
+    b, x, (best, place) = s.builder, s.pixel(address), state
+    better = b.and_(b.fcmp_unordered(">", x, best), b.fcmp_ordered("ord", best, best))
+    return [b.select(better, x, best), b.select(better, s.place(k), place)]
+
+
+def _end_largest(s: Strip, state: Values, y: ir.Value, at: ir.Value) -> None:
+    s.put_numbers(state[0], y)
+    s.put_places(state[1], at)
+
+
+def _begin_take(s: Strip, pixels: ir.Value, k: ir.Value, y: ir.Value, at: ir.Value) -> Values:
+    return [s.zero, s.places(at)]
+
+
+def _taken(s: Strip, address: ir.Value, k: ir.Value, state: Values) -> Values:
+    found, place = state
+    chosen = s.builder.icmp_signed("==", place, s.place(k))
+    return [s.builder.select(chosen, s.pixel(address), found), place]
+
+
+def _end_take(s: Strip, state: Values, y: ir.Value, at: ir.Value) -> None:
+    s.put_numbers(state[0], y)
+
+
+def _begin_mean(s: Strip, pixels: ir.Value, k: ir.Value, y: ir.Value, at: ir.Value) -> Values:
+    return [s.zero]
+
+
+def _added(s: Strip, address: ir.Value, k: ir.Value, state: Values) -> Values:
+    return [s.builder.fadd(state[0], s.pixel(address))]
+
+
+def _end_mean(s: Strip, state: Values, y: ir.Value, at: ir.Value) -> None:
+    s.put_numbers(s.share(state[0]), y)
+
+
+def _begin_put(s: Strip, pixels: ir.Value, k: ir.Value, y: ir.Value, at: ir.Value) -> Values:
+    return [s.numbers(y), s.places(at)]
+
+
+def _put(s: Strip, address: ir.Value, k: ir.Value, state: Values) -> Values:
+    g, place = state
+    here = s.builder.select(s.builder.icmp_signed("==", place, s.place(k)), g, s.zero)
+    s.put_numbers(s.builder.fadd(s.numbers(address), here), address)
+    return state
+
+
+def _begin_spread(s: Strip, pixels: ir.Value, k: ir.Value, y: ir.Value, at: ir.Value) -> Values:
+    return [s.share(s.numbers(y))]
+
+
+def _spread(s: Strip, address: ir.Value, k: ir.Value, state: Values) -> Values:
+    s.put_numbers(s.builder.fadd(s.numbers(address), state[0]), address)
+    return state
+
+
+def _nothing(s: Strip, state: Values, y: ir.Value, at: ir.Value) -> None:
+    """All is written already."""
+
+
+_largest_pass = window_pass(_begin_largest, _larger, _end_largest)
+_take_pass = window_pass(_begin_take, _taken, _end_take)
+_mean_pass = window_pass(_begin_mean, _added, _end_mean)
+_put_pass = window_pass(_begin_put, _put, _nothing)
+_spread_pass = window_pass(_begin_spread, _spread, _nothing)
+
 
 @njit(cache=True, nogil=True)
-def _max_pool(x: Any, y: Any, at: Any, window: Pair, stride: Pair, top: int, left: int, first: int, last: int) -> None:
-    height, width, channels = x.shape[2], x.shape[3], x.shape[4]
+def _windows(which: int, x: Any, y: Any, at: Any, window: Pair, stride: Pair, top: int, left: int,
+             first: int, last: int) -> None:  # fmt: skip
+    """One of the passes on all windows of a range of tasks; an array may have one task for all."""
+    zero, small, images, channels = x.dtype.type(0), at.dtype.type(0), x.shape[1], x.shape[4]
+    row = x.shape[3] * channels * x.itemsize
     for t in range(first, last):
-        source = x[t if x.shape[0] > 1 else 0]
-        for n in range(y.shape[1]):
+        for n in range(images):
+            image, own = t % x.shape[0] * images + n, t % y.shape[0] * images + n
+            image_at, y_at = x.ctypes.data + image * x.shape[2] * row, y.ctypes.data + own * y[0, 0].size * y.itemsize
+            at_at = at.ctypes.data + (t % at.shape[0] * images + n) * at[0, 0].size * at.itemsize
+            if which >= _PUT:
+                clear(image_at, x.shape[2] * row)
             for p in range(y.shape[2]):
                 i0 = p * stride[0] - top
+                i = max(i0, 0)
+                rows = min(i0 + window[0], x.shape[2]) - i
                 for q in range(y.shape[3]):
                     j0 = q * stride[1] - left
-                    best, place = y[t, n, p, q], at[t, n, p, q]
-                    fresh = True
-                    for i in range(max(i0, 0), min(i0 + window[0], height)):
-                        for j in range(max(j0, 0), min(j0 + window[1], width)):
-                            pixel = source[n, i, j]
-                            k = (i - i0) * window[1] + j - j0
-                            if fresh:
-                                for c in range(channels):
-                                    best[c], place[c] = pixel[c], k
-                            else:
-                                for c in range(channels):
-                                    # Larger, or not a number where the best so far is one.
-                                    better = not (pixel[c] <= best[c]) and best[c] == best[c]
-                                    best[c] = pixel[c] if better else best[c]
-                                    place[c] = k if better else place[c]
-                            fresh = False
-
-
-@njit(cache=True, nogil=True)
-def _take(x: Any, at: Any, y: Any, window: Pair, stride: Pair, top: int, left: int, first: int, last: int) -> None:
-    height, width, channels = x.shape[2], x.shape[3], x.shape[4]
-    for t in range(first, last):
-        source, places = x[t if x.shape[0] > 1 else 0], at[t if at.shape[0] > 1 else 0]
-        for n in range(y.shape[1]):
-            for p in range(y.shape[2]):
-                i0 = p * stride[0] - top
-                for q in range(y.shape[3]):
-                    j0 = q * stride[1] - left
-                    place, out = places[n, p, q], y[t, n, p, q]
-                    for i in range(max(i0, 0), min(i0 + window[0], height)):
-                        for j in range(max(j0, 0), min(j0 + window[1], width)):
-                            pixel, k = source[n, i, j], (i - i0) * window[1] + j - j0
-                            for c in range(channels):  # every place is met once, so every number is written
-                                out[c] = pixel[c] if place[c] == k else out[c]
-
-
-@njit(cache=True, nogil=True)
-def _put(g: Any, at: Any, x: Any, window: Pair, stride: Pair, top: int, left: int, first: int, last: int) -> None:
-    height, width, channels = x.shape[2], x.shape[3], x.shape[4]
-    zero = x.dtype.type(0)
-    for t in range(first, last):
-        source, places = g[t if g.shape[0] > 1 else 0], at[t if at.shape[0] > 1 else 0]
-        x[t] = zero
-        for n in range(g.shape[1]):
-            for p in range(g.shape[2]):
-                i0 = p * stride[0] - top
-                for q in range(g.shape[3]):
-                    j0 = q * stride[1] - left
-                    place, value = places[n, p, q], source[n, p, q]
-                    for i in range(max(i0, 0), min(i0 + window[0], height)):
-                        for j in range(max(j0, 0), min(j0 + window[1], width)):
-                            pixel, k = x[t, n, i, j], (i - i0) * window[1] + j - j0
-                            for c in range(channels):
-                                pixel[c] += value[c] if place[c] == k else zero
+                    j = max(j0, 0)
+                    columns = min(j0 + window[1], x.shape[3]) - j
+                    k = (i - i0) * window[1] + j - j0
+                    pixels = image_at + i * row + j * channels * x.itemsize
+                    if which == _LARGEST:
+                        _largest_pass(zero, small, channels, rows, columns, k, window[1], pixels, row, y_at, at_at)
+                    elif which == _TAKE:
+                        _take_pass(zero, small, channels, rows, columns, k, window[1], pixels, row, y_at, at_at)
+                    elif which == _MEAN:
+                        _mean_pass(zero, small, channels, rows, columns, k, window[1], pixels, row, y_at, at_at)
+                    elif which == _PUT:
+                        _put_pass(zero, small, channels, rows, columns, k, window[1], pixels, row, y_at, at_at)
+                    else:
+                        _spread_pass(zero, small, channels, rows, columns, k, window[1], pixels, row, y_at, at_at)
+                    y_at += channels * y.itemsize
+                    at_at += channels * at.itemsize
 
 
 def _plain(x: Any) -> Any:
     """The array in C order, without the copies of an axis that was broadcast over tasks."""
-    if x.flags.c_contiguous:
-        return x
-    return np.ascontiguousarray(x[:1] if x.strides[0] == 0 else x)
+    return x if x.flags.c_contiguous else np.ascontiguousarray(x[:1] if x.strides[0] == 0 else x)
+
+
+def _run(which: int, x: Any, y: Any, at: Any, window: Pair, stride: Pair, padding: Padding) -> None:
+    tasks, (x, y, at) = len(x), [_plain(a) for a in (x, y, at)]
+
+    def run(first: int, last: int) -> None:
+        _windows(which, x, y, at, window, stride, padding[0][0], padding[1][0], first, last)
+
+    over_tasks(tasks, x.size + y.size, run)
 
 
 def max_pool(outs: Arrays, ins: Arrays, window: Pair, stride: Pair, padding: Padding) -> None:
     """The largest of every window, and its place; what is not a number counts as largest."""
-    (y, at), (top, left) = outs, (padding[0][0], padding[1][0])
-    if y.size == 0:
-        return
-    x = _plain(ins[0])
-    over_tasks(len(y), x.size, lambda first, last: _max_pool(x, y, at, window, stride, top, left, first, last))
+    if outs[0].size:
+        _run(_LARGEST, ins[0], *outs, window, stride, padding)
 
 
 def pool_take(outs: Arrays, ins: Arrays, window: Pair, stride: Pair, padding: Padding, size: Pair) -> None:
     """Of every window the number at its place."""
-    (y,), (top, left) = outs, (padding[0][0], padding[1][0])
-    if y.size == 0:
-        return
-    x, at = (_plain(a) for a in ins)
-    over_tasks(len(y), 8 * y.size, lambda first, last: _take(x, at, y, window, stride, top, left, first, last))
+    if outs[0].size:
+        _run(_TAKE, ins[0], outs[0], ins[1], window, stride, padding)
 
 
 def pool_put(outs: Arrays, ins: Arrays, window: Pair, stride: Pair, padding: Padding, size: Pair) -> None:
     """Every number added where it was taken from."""
-    (x,), (top, left) = outs, (padding[0][0], padding[1][0])
-    if ins[0].size == 0 or x.size == 0:
-        reference.pool_put(outs, ins, window, stride, padding, size)
-        return
-    g, at = (_plain(a) for a in ins)
-    over_tasks(len(x), 8 * g.size, lambda first, last: _put(g, at, x, window, stride, top, left, first, last))
+    if outs[0].size:
+        _run(_PUT, outs[0], *ins, window, stride, padding)
+
+
+_NO_PLACES = np.zeros((1, 1, 1, 1, 0), np.int8)
+
+
+def avg_pool(outs: Arrays, ins: Arrays, window: Pair, stride: Pair, padding: Padding, size: Pair) -> None:
+    """The mean of every window's pixels."""
+    if outs[0].size:
+        _run(_MEAN, ins[0], outs[0], _NO_PLACES, window, stride, padding)
+
+
+def avg_spread(outs: Arrays, ins: Arrays, window: Pair, stride: Pair, padding: Padding, size: Pair) -> None:
+    """The adjoint: every number, over the pixels of its window, added to each of them."""
+    if outs[0].size:
+        _run(_SPREAD, outs[0], ins[0], _NO_PLACES, window, stride, padding)

@@ -147,5 +147,5 @@ def loop(
 @njit(cache=True, nogil=True)
 def tile_height(rows: int, tallest: int) -> int:
     """Tiles of about one height, none above the tallest."""
-    tiles = (rows + tallest - 1) // tallest
-    return (rows + tiles - 1) // tiles
+    tiles = max(1, (rows + tallest - 1) // tallest)
+    return max(1, (rows + tiles - 1) // tiles)
