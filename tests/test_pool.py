@@ -132,7 +132,7 @@ def test_kernels_agree_on_ties_and_what_is_not_a_number(find):
         (-inf, 1, inf, inf): (inf, 2),
         (-inf, -inf, -inf, -inf): (-inf, 0),
     }
-    x = np.array([list(window) for window in windows]).T.reshape(1, 1, 2, 2, -1)
+    x = np.stack([np.array(window) for window in windows], -1).reshape(1, 1, 2, 2, -1)
     y, at = np.empty((1, 1, 1, 1, len(windows))), np.empty((1, 1, 1, 1, len(windows)), np.int8)
     find("pool.max_pool")([y, at], [x], **PLAIN)
     np.testing.assert_array_equal(y.ravel(), [value for value, _ in windows.values()])
