@@ -24,7 +24,7 @@ Pair = tuple[int, int]
 Padding = tuple[Pair, Pair]
 
 _SCRATCH = 1 << 18  # bytes of padded images at a time: they stay in the second cache
-_NEAR = 3 << 13  # bytes of g that `_products` goes over at a time: they stay in the first cache
+_NEAR = 3 << 13  # bytes of w or g that a pass goes over at a time: they stay in the first cache
 
 
 class _Plan(NamedTuple):
@@ -146,6 +146,7 @@ def _pixels(
     size = out.itemsize
     lanes = BYTES // size
     images, inputs, outputs = source.shape[1], source.shape[4], out.shape[4]
+    near = max(1, _NEAR // (outputs * size))
     zero = out.dtype.type(0)
     padded = height != source.shape[2] or width != source.shape[3]
     scratch = np.zeros((group if padded else 0, height, width, inputs), out.dtype)
@@ -177,28 +178,36 @@ def _pixels(
                 from_at = sources.ctypes.data + 8 * group * starts[k]
                 to_at = targets.ctypes.data + 8 * group * starts[k]
                 run = columns[k] * inputs
-                for j in range(0, outputs, lanes * VECTORS):
-                    wide = min(outputs - j, lanes * VECTORS)
-                    vectors = (wide + lanes - 1) // lanes
-                    tall = tile_height(pixels, HEIGHTS[vectors - 1])
-                    for m in range(0, pixels, tall):
-                        pixel_tile(
-                            zero,
-                            min(tall, pixels - m),
-                            vectors,
-                            wide - (vectors - 1) * lanes,
-                            x_at,
-                            from_at + 8 * m,
-                            lines[k],
-                            width * inputs * size,
-                            run,
-                            w_at + (done * inputs * outputs + j) * size,
-                            outputs * size,
-                            c_at + c_scale * n * out_image + j * size,
-                            c_scale,
-                            out_at + j * size,
-                            to_at + 8 * m,
-                        )
+                # The rows of w in parts that stay near, while all pixels pass by.
+                parts = max(1, (run + near - 1) // near)
+                part = max(1, (run + parts - 1) // parts)
+                some = max(1, near // max(1, run))
+                c_from, scale = c_at + c_scale * n * out_image, c_scale
+                for i in range(0, max(1, lines[k]), some):
+                    for r in range(0, max(1, run), part):
+                        for j in range(0, outputs, lanes * VECTORS):
+                            wide = min(outputs - j, lanes * VECTORS)
+                            vectors = (wide + lanes - 1) // lanes
+                            tall = tile_height(pixels, HEIGHTS[vectors - 1])
+                            for m in range(0, pixels, tall):
+                                pixel_tile(
+                                    zero,
+                                    min(tall, pixels - m),
+                                    vectors,
+                                    wide - (vectors - 1) * lanes,
+                                    x_at + i * width * inputs * size + r * size,
+                                    from_at + 8 * m,
+                                    min(some, lines[k] - i),
+                                    width * inputs * size,
+                                    min(part, run - r),
+                                    w_at + (((done + i * columns[k]) * inputs + r) * outputs + j) * size,
+                                    outputs * size,
+                                    c_from + j * size,
+                                    scale,
+                                    out_at + j * size,
+                                    to_at + 8 * m,
+                                )
+                        c_from, scale = out_at, 1
                 done += lines[k] * columns[k]
 
 
