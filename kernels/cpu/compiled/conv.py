@@ -1,13 +1,15 @@
 """Convolution of images and its two gradients, direct: tiles of accumulators in registers, no matrix of patches.
 
-The gradient by x is itself convolution of g, with the kernel turned about: by stride s the pixels of x fall into s x s
-classes that different taps reach, and each class is a convolution with stride 1. So two inner loops do for all three.
+Pixels fall into classes that the same taps of the kernel meet: those in the middle of an image, at each edge, in each
+corner. The gradient by x is itself convolution of g, with the kernel turned about; by stride s its pixels fall into
+s x s more kinds of classes, and each is a convolution with stride 1. So two inner loops do for all three.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,32 +17,76 @@ from numba import njit
 
 from tinymaml.kernels.cpu import conv as reference
 from tinymaml.kernels.cpu.compiled.conv_tile import pixel_tile, product_tile
+from tinymaml.kernels.cpu.compiled.crew import Job, hand_out, over_tasks
 from tinymaml.kernels.cpu.compiled.tile import transpose
 from tinymaml.kernels.cpu.compiled.vectors import BYTES, HEIGHTS, VECTORS, tile_height
-from tinymaml.kernels.cpu.threads import over_tasks
 
 Arrays = Sequence[Any]
 Pair = tuple[int, int]
 Padding = tuple[Pair, Pair]
 
-_SCRATCH = 1 << 18  # bytes of padded images at a time: they stay in the second cache
+_IMAGES = 1 << 18  # bytes of images at a time: they stay in the second cache
 _NEAR = 3 << 13  # bytes of w or g that a pass goes over at a time: they stay in the first cache
 
 
 class _Plan(NamedTuple):
-    """Where the pixels of a pass lie. Lists of classes of pixels one behind the other; forward there is one class."""
+    """Where the pixels of a pass lie, in classes: the same taps of the kernel meet the source for all of a class.
 
-    top: int  # of the source in its padded copy
-    left: int
-    height: int  # of the padded copy
-    width: int
+    So nothing is read beyond the edge of an image. Lists of classes one behind the other.
+    """
+
     group: int  # images at a time
     starts: Any  # int64[classes + 1]: of each class's pixels of one image, in the next two
-    sources: Any  # int64: offsets of pixels in the padded source, bytes, image by image
-    targets: Any  # int64: offsets of pixels in the result, bytes
-    taps: Any  # int64: taps of the kernel in the order of their use, class by class
-    lines: Any  # int64[classes]: rows of the kernel
-    columns: Any  # int64[classes]: columns of the kernel
+    sources: Any  # int64: where a pixel's first tap meets the source, in bytes, image by image
+    targets: Any  # int64: offsets of pixels in the result, bytes, image by image
+    lines: Any  # int64[classes]: rows of the kernel that meet the source
+    columns: Any  # int64[classes]: columns of the kernel that do
+    first_taps: Any  # int64[classes]: place of the first one in the next
+    strides: Any  # int64[classes]: from one row of the kernel to the next, in taps
+    taps: Any  # int64: taps of the kernel in the order of their use
+
+
+class _Run(NamedTuple):
+    """Pixels along one axis for which the same taps meet the source."""
+
+    phase: int  # which of the lists of taps they use
+    first: int  # the first of these that meets the source
+    count: int  # how many do
+    sources: list[int]  # where it does
+    targets: list[int]  # the pixels
+
+
+def _runs(found: Iterable[tuple[int, int, int, int, int]]) -> list[_Run]:
+    """(phase, first, count, source, target) of each pixel; those that most taps meet come first."""
+    runs: dict[tuple[int, int, int], _Run] = {}
+    for phase, first, count, source, target in found:
+        run = runs.setdefault((phase, first, count), _Run(phase, first, count, [], []))
+        run.sources.append(source)
+        run.targets.append(target)
+    return sorted(runs.values(), key=lambda run: -run.count)
+
+
+def _forward_axis(n: int, k: int, s: int, before: int, outputs: int) -> list[_Run]:
+    """Of the results along one axis: result p meets the source in s p - before ... s p - before + k - 1."""
+    found = []
+    for p in range(outputs):
+        start = s * p - before
+        first, last = min(max(0, -start), k), min(k, n - start)
+        count = max(0, last - first)
+        found.append((0, first, count, start + first if count else 0, p))
+    return _runs(found)
+
+
+def _backward_axis(n: int, k: int, s: int, before: int, outputs: int) -> list[_Run]:
+    """Of the source along one axis: its pixel i is reached from result (i + before - tap) / s by every s-th tap, the
+    last one from the first of these results."""
+    found = []
+    for i in range(n):
+        phase = (i + before) % s
+        reached = [(i + before - tap) // s for tap in range(phase, k, s)[::-1]]
+        meet = [j for j, p in enumerate(reached) if 0 <= p < outputs]
+        found.append((phase, *((meet[0], len(meet), reached[meet[0]]) if meet else (0, 0, 0)), i))
+    return _runs(found)
 
 
 def _offsets(rows: Any, columns: Any, height: int, width: int, group: int, pixel: int) -> Any:
@@ -49,46 +95,38 @@ def _offsets(rows: Any, columns: Any, height: int, width: int, group: int, pixel
     return ((np.arange(group)[:, None] * (height * width) + places).ravel() * pixel).astype(np.int64)
 
 
-def _group(images: int, pixels: int, pixel: int) -> int:
-    return max(1, min(images, _SCRATCH // max(1, pixels * pixel)))
+def _plan(
+    over_rows: list[_Run], over_columns: list[_Run], taps: list[list[list[list[int]]]],
+    images: int, source: Pair, target: Pair, pixel: int, out_pixel: int,
+) -> _Plan:  # fmt: skip
+    """`taps[a][b]`: rows and columns of taps for the phases a and b; sizes of images, bytes of their pixels."""
+    group = max(1, min(images, _IMAGES // max(1, source[0] * source[1] * pixel)))
+    begin, order = {}, []
+    for a, b in product(range(len(taps)), range(len(taps[0]))):
+        begin[a, b] = len(order)
+        order += [tap for line in taps[a][b] for tap in line]
+    starts, sources, targets, lines, columns, first_taps, strides = [0], [], [], [], [], [], []
+    # The classes that all taps meet come first: they write every number of a result that sums over pixels.
+    for i, j in sorted(product(over_rows, over_columns), key=lambda ij: -ij[0].count * ij[1].count):
+        starts.append(starts[-1] + len(i.targets) * len(j.targets))
+        sources.append(_offsets(i.sources, j.sources, *source, group, pixel))
+        targets.append(_offsets(i.targets, j.targets, *target, group, out_pixel))
+        lines.append(i.count if j.count else 0)
+        columns.append(j.count)
+        block = taps[i.phase][j.phase]
+        strides.append(len(block[0]) if block else 0)
+        first_taps.append(begin[i.phase, j.phase] + i.first * strides[-1] + j.first)
+    numbers = [np.array(x, np.int64) for x in (lines, columns, first_taps, strides, order)]
+    return _Plan(group, np.array(starts), np.concatenate(sources), np.concatenate(targets), *numbers)
 
 
 @lru_cache(maxsize=256)
 def _forward_plan(
     images: int, size: Pair, kernel: Pair, outputs: Pair, stride: Pair, padding: Padding, pixel: int, out_pixel: int
 ) -> _Plan:
-    (top, bottom), (left, right) = padding
-    height, width = size[0] + top + bottom, size[1] + left + right
-    group = _group(images, height * width, pixel)
-    rows, columns = np.arange(outputs[0]), np.arange(outputs[1])
-    return _Plan(
-        top,
-        left,
-        height,
-        width,
-        group,
-        np.array([0, len(rows) * len(columns)]),
-        _offsets(rows * stride[0], columns * stride[1], height, width, group, pixel),
-        _offsets(rows, columns, outputs[0], outputs[1], group, out_pixel),
-        np.arange(kernel[0] * kernel[1]),
-        np.array([kernel[0]]),
-        np.array([kernel[1]]),
-    )
-
-
-def _axis_classes(n: int, k: int, s: int, before: int, g: int) -> tuple[int, int, list[tuple[list[int], Any, Any]]]:
-    """One axis of the gradient by x: (zeros before g, its padded length, classes); a class is (taps, where in the
-    padded g its first tap meets, pixels of x)."""
-    lead = (k + s - 1) // s - 1
-    classes, end = [], lead + g
-    for a in range(s):
-        taps = list(range(a, k, s))[::-1]
-        pixels = np.arange(before + (a - before) % s, before + n, s)
-        first = (pixels - a) // s - max(len(taps) - 1, 0) + lead
-        if len(pixels):
-            end = max(end, int(first[-1]) + len(taps))
-            classes.append((taps, first, pixels - before))
-    return lead, end, classes
+    over_rows, over_columns = (_forward_axis(size[i], kernel[i], stride[i], padding[i][0], outputs[i]) for i in (0, 1))
+    taps = [[[[i * kernel[1] + j for j in range(kernel[1])] for i in range(kernel[0])]]]
+    return _plan(over_rows, over_columns, taps, images, size, outputs, pixel, out_pixel)
 
 
 @lru_cache(maxsize=256)
@@ -96,51 +134,16 @@ def _backward_plan(
     images: int, size: Pair, kernel: Pair, outputs: Pair, stride: Pair, padding: Padding, pixel: int, out_pixel: int
 ) -> _Plan:
     """Of g (`outputs`, `pixel` bytes) to x (`size`, `out_pixel` bytes)."""
-    top, height, over_rows = _axis_classes(size[0], kernel[0], stride[0], padding[0][0], outputs[0])
-    left, width, over_columns = _axis_classes(size[1], kernel[1], stride[1], padding[1][0], outputs[1])
-    group = _group(images, height * width, pixel)
-    starts, sources, targets, taps, lines, columns = [0], [], [], [], [], []
-    for rows, from_rows, to_rows in over_rows:
-        for cols, from_columns, to_columns in over_columns:
-            starts.append(starts[-1] + len(to_rows) * len(to_columns))
-            sources.append(_offsets(from_rows, from_columns, height, width, group, pixel))
-            targets.append(_offsets(to_rows, to_columns, size[0], size[1], group, out_pixel))
-            taps += [i * kernel[1] + j for i in rows for j in cols]
-            lines.append(len(rows) if cols else 0)
-            columns.append(len(cols))
-    return _Plan(
-        top,
-        left,
-        height,
-        width,
-        group,
-        np.array(starts),
-        np.concatenate(sources),
-        np.concatenate(targets),
-        np.array(taps, np.int64),
-        np.array(lines),
-        np.array(columns),
-    )
-
-
-@njit(cache=True, nogil=True)
-def _pad(source: Any, t: int, first: int, count: int, top: int, left: int, scratch: Any) -> None:
-    """Images first ... first + count - 1 of task t, into the middle of the scratch, whose border stays zero."""
-    h, line = source.shape[2], source.shape[3] * source.shape[4]
-    start = left * source.shape[4]
-    flat = source.reshape(source.shape[0], source.shape[1], h, line)
-    to = scratch.reshape(scratch.shape[0], scratch.shape[1], -1)
-    for n in range(count):
-        for i in range(h):
-            for j in range(line):
-                to[n, top + i, start + j] = flat[t, first + n, i, j]
+    over_rows, over_columns = (_backward_axis(size[i], kernel[i], stride[i], padding[i][0], outputs[i]) for i in (0, 1))
+    rows, columns = ([range(a, kernel[i], stride[i])[::-1] for a in range(stride[i])] for i in (0, 1))
+    taps = [[[[i * kernel[1] + j for j in some] for i in every] for some in columns] for every in rows]
+    return _plan(over_rows, over_columns, taps, images, outputs, size, pixel, out_pixel)
 
 
 @njit(cache=True, nogil=True)
 def _pixels(
-    source: Any, w: Any, turned: bool, c: Any, c_scale: int, out: Any,
-    top: int, left: int, height: int, width: int, group: int,
-    starts: Any, sources: Any, targets: Any, taps: Any, lines: Any, columns: Any, first: int, last: int,
+    source: Any, w: Any, turned: bool, c: Any, c_scale: int, out: Any, group: int, starts: Any, sources: Any,
+    targets: Any, lines: Any, columns: Any, first_taps: Any, strides: Any, taps: Any, first: int, last: int,
 ) -> None:  # fmt: skip
     """Tasks first ... last - 1 of out = c + source * w, for every class of pixels."""
     size = out.itemsize
@@ -148,16 +151,16 @@ def _pixels(
     images, inputs, outputs = source.shape[1], source.shape[4], out.shape[4]
     near = max(1, _NEAR // (outputs * size))
     zero = out.dtype.type(0)
-    padded = height != source.shape[2] or width != source.shape[3]
-    scratch = np.zeros((group if padded else 0, height, width, inputs), out.dtype)
     packed = np.empty((len(taps) if turned else 0, inputs, outputs), out.dtype)
     flat = w.reshape(w.shape[0], w.shape[1] * w.shape[2], w.shape[3], w.shape[4])
-    out_image = out.shape[2] * out.shape[3] * outputs * size
+    tap = inputs * outputs * size
+    line = source.shape[3] * inputs * size
+    source_image, out_image = source.shape[2] * line, out.shape[2] * out.shape[3] * outputs * size
     for t in range(first, last):
         tw = t if w.shape[0] > 1 else 0
         ts = t if source.shape[0] > 1 else 0
         if not turned:
-            w_at = w.ctypes.data + tw * len(taps) * inputs * outputs * size
+            w_at = w.ctypes.data + tw * len(taps) * tap
         else:
             if t == first or w.shape[0] > 1:
                 for i in range(len(taps)):
@@ -166,19 +169,14 @@ def _pixels(
         c_at = c.ctypes.data + (t * (c.size // c.shape[0]) * size if c.shape[0] > 1 else 0)
         for n in range(0, images, group):
             count = min(group, images - n)
-            if padded:
-                _pad(source, ts, n, count, top, left, scratch)
-                x_at = scratch.ctypes.data
-            else:
-                x_at = source.ctypes.data + (ts * images + n) * height * width * inputs * size
+            x_at = source.ctypes.data + (ts * images + n) * source_image
             out_at = out.ctypes.data + (t * images + n) * out_image
-            done = 0
             for k in range(len(lines)):
                 pixels = count * (starts[k + 1] - starts[k])
                 from_at = sources.ctypes.data + 8 * group * starts[k]
                 to_at = targets.ctypes.data + 8 * group * starts[k]
                 run = columns[k] * inputs
-                # The rows of w in parts that stay near, while all pixels pass by.
+                # The rows of w in parts that stay near, while all pixels pass by: whole lines, or parts of one.
                 parts = max(1, (run + near - 1) // near)
                 part = max(1, (run + parts - 1) // parts)
                 some = max(1, near // max(1, run))
@@ -195,79 +193,97 @@ def _pixels(
                                     min(tall, pixels - m),
                                     vectors,
                                     wide - (vectors - 1) * lanes,
-                                    x_at + i * width * inputs * size + r * size,
+                                    x_at + i * line + r * size,
                                     from_at + 8 * m,
                                     min(some, lines[k] - i),
-                                    width * inputs * size,
+                                    line,
                                     min(part, run - r),
-                                    w_at + (((done + i * columns[k]) * inputs + r) * outputs + j) * size,
+                                    w_at + (first_taps[k] + i * strides[k]) * tap + (r * outputs + j) * size,
                                     outputs * size,
+                                    strides[k] * tap,
                                     c_from + j * size,
                                     scale,
                                     out_at + j * size,
                                     to_at + 8 * m,
                                 )
                         c_from, scale = out_at, 1
-                done += lines[k] * columns[k]
+
+
+_pixels_out = hand_out(_pixels)
+
+
+@njit(cache=True, nogil=True)
+def _pixels_parts(job: Job, *arguments: Any) -> int:
+    return _pixels_out(job, arguments)
 
 
 @njit(cache=True, nogil=True)
 def _products(
-    source: Any, g: Any, c: Any, out: Any,
-    top: int, left: int, height: int, width: int, group: int, sources: Any, first: int, last: int,
+    source: Any, g: Any, c: Any, out: Any, group: int, starts: Any, sources: Any, targets: Any,
+    lines: Any, columns: Any, first_taps: Any, strides: Any, first: int, last: int,
 ) -> None:  # fmt: skip
     """Tasks first ... last - 1 of out = c + the products of source and g, summed over images and pixels."""
     size = out.itemsize
     lanes = BYTES // size
     images, inputs, outputs = source.shape[1], source.shape[4], out.shape[4]
-    zero = out.dtype.type(0)
-    padded = height != source.shape[2] or width != source.shape[3]
-    scratch = np.zeros((group if padded else 0, height, width, inputs), out.dtype)
-    pixels = g.shape[2] * g.shape[3]
-    run = out.shape[2] * inputs
-    line = width * inputs * size
     near = max(1, _NEAR // (outputs * size))
-    task = out.shape[1] * run * outputs
+    zero = out.dtype.type(0)
+    tap = inputs * outputs * size
+    task = out.shape[1] * out.shape[2] * tap
+    line = source.shape[3] * inputs * size
+    source_image, g_image = source.shape[2] * line, g.shape[2] * g.shape[3] * outputs * size
+    every = lines[0] == out.shape[1] and columns[0] == out.shape[2]  # the first class writes all of the result
     for t in range(first, last):
         ts = t if source.shape[0] > 1 else 0
         tg = t if g.shape[0] > 1 else 0
-        start = c.ctypes.data + (t * task * size if c.shape[0] > 1 else 0)
-        out_at = out.ctypes.data + t * task * size
-        c_at = start
+        out_at = out.ctypes.data + t * task
+        c_at = c.ctypes.data + (t * task if c.shape[0] > 1 else 0)
         c_row = outputs * size if c.size > outputs else 0
+        if not every:
+            out[t] = c[t if c.shape[0] > 1 else 0]
+            c_at, c_row = out_at, outputs * size
         for n in range(0, images, group):
             count = min(group, images - n)
-            if padded:
-                _pad(source, ts, n, count, top, left, scratch)
-                x_at = scratch.ctypes.data
-            else:
-                x_at = source.ctypes.data + (ts * images + n) * height * width * inputs * size
-            g_at = g.ctypes.data + (tg * images + n) * pixels * outputs * size
-            for m in range(0, count * pixels, near):
-                here = min(near, count * pixels - m)
-                for i in range(out.shape[1]):
-                    for j in range(0, outputs, lanes * VECTORS):
-                        wide = min(outputs - j, lanes * VECTORS)
-                        vectors = (wide + lanes - 1) // lanes
-                        tall = tile_height(run, HEIGHTS[vectors - 1])
-                        for r in range(0, run, tall):
-                            row = i * run + r
-                            product_tile(
-                                zero,
-                                min(tall, run - r),
-                                vectors,
-                                wide - (vectors - 1) * lanes,
-                                here,
-                                x_at + i * line + r * size,
-                                sources.ctypes.data + 8 * m,
-                                g_at + (m * outputs + j) * size,
-                                outputs * size,
-                                c_at + row * c_row + j * size,
-                                c_row,
-                                out_at + (row * outputs + j) * size,
-                                outputs * size,
-                            )
-                c_at, c_row = out_at, outputs * size
+            x_at = source.ctypes.data + (ts * images + n) * source_image
+            g_at = g.ctypes.data + (tg * images + n) * g_image
+            for k in range(len(lines)):
+                pixels = count * (starts[k + 1] - starts[k])
+                from_at = sources.ctypes.data + 8 * group * starts[k]
+                to_at = targets.ctypes.data + 8 * group * starts[k]
+                run = columns[k] * inputs
+                part = tile_height(pixels, near)  # pixels whose g stays near, while all rows pass by
+                for m in range(0, pixels, part):
+                    for i in range(lines[k]):
+                        row = (first_taps[k] + i * strides[k]) * inputs
+                        for j in range(0, outputs, lanes * VECTORS):
+                            wide = min(outputs - j, lanes * VECTORS)
+                            vectors = (wide + lanes - 1) // lanes
+                            tall = tile_height(run, HEIGHTS[vectors - 1])
+                            for r in range(0, run, tall):
+                                product_tile(
+                                    zero,
+                                    min(tall, run - r),
+                                    vectors,
+                                    wide - (vectors - 1) * lanes,
+                                    min(part, pixels - m),
+                                    x_at + i * line + r * size,
+                                    from_at + 8 * m,
+                                    g_at + j * size,
+                                    to_at + 8 * m,
+                                    c_at + (row + r) * c_row + j * size,
+                                    c_row,
+                                    out_at + ((row + r) * outputs + j) * size,
+                                    outputs * size,
+                                )
+                    c_at, c_row = out_at, outputs * size
+
+
+_products_out = hand_out(_products)
+
+
+@njit(cache=True, nogil=True)
+def _products_parts(job: Job, *arguments: Any) -> int:
+    return _products_out(job, arguments)
 
 
 def _plain(x: Any) -> Any:
@@ -286,9 +302,7 @@ def _run_pixels(out: Any, source: Any, w: Any, c: Arrays, plan: _Plan, turned: b
     source, w = _plain(source), _plain(w)
     addend = _plain(c[0]) if c else np.zeros((1, 1, 1, 1, out.shape[4]), out.dtype)
     c_scale = int(addend.size // len(addend) > out.shape[4] or addend.shape[1:] == out.shape[1:])
-    over_tasks(
-        out.shape[0], work, lambda first, last: _pixels(source, w, turned, addend, c_scale, out, *plan, first, last)
-    )
+    over_tasks(len(out), work, _pixels_parts, source, w, turned, addend, c_scale, out, *plan)
 
 
 def conv2d(outs: Arrays, ins: Arrays, stride: Pair, padding: Padding) -> None:
@@ -323,8 +337,4 @@ def conv2d_dw(outs: Arrays, ins: Arrays, stride: Pair, padding: Padding, size: P
     plan = _forward_plan(x.shape[1], x.shape[2:4], size, g.shape[2:4], stride, padding, pixel, out_pixel)
     x, g = _plain(x), _plain(g)
     addend = _plain(c[0]) if c else np.zeros((1, 1, 1, 1, dw.shape[4]), dw.dtype)
-    over_tasks(
-        dw.shape[0],
-        _work(dw, g),
-        lambda first, last: _products(x, g, addend, dw, *plan[:5], plan.sources, first, last),
-    )
+    over_tasks(len(dw), _work(dw, g), _products_parts, x, g, addend, dw, *plan[:-1])

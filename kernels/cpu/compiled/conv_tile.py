@@ -30,6 +30,7 @@ def pixel_tile(
     run: Any,
     w: Any,
     w_step: Any,
+    w_line: Any,
     c: Any,
     c_scale: Any,
     out: Any,
@@ -37,16 +38,17 @@ def pixel_tile(
 ) -> Any:
     """out[pixel] = c + the sum over `lines` kernel rows and their `run` numbers of x[pixel + number] w[number].
 
-    A kernel row's taps and channels lie side by side in x as they do in w: one run. `zero` only gives the type; all
-    else is addresses and lengths in bytes, but for rows (pixels), vectors, tail (lanes of the last vector), lines and
-    run. `x_offsets` and `out_offsets` are addresses of 64-bit offsets, one a pixel. Pixel p starts from what lies at
-    c + c_scale * its output offset: c_scale is 1 for an addend like out, 0 for one for all pixels.
+    A kernel row's taps and channels lie side by side in x as they do in w: one run; its numbers are `w_step` apart in
+    w, and from a row to the next it is `line` in x, `w_line` in w. `zero` only gives the type; all else is addresses
+    and lengths in bytes, but for rows (pixels), vectors, tail (lanes of the last vector), lines and run. `x_offsets`
+    and `out_offsets` are addresses of 64-bit offsets, one a pixel. Pixel p starts from what lies at c + c_scale * its
+    output offset: c_scale is 1 for an addend like out, 0 for one for all pixels.
     """
     kind = zero
-    signature = types.void(kind, *([types.intp] * 14))
+    signature = types.void(kind, *([types.intp] * 15))
 
     def codegen(cgctx: Any, b: Any, sig: Any, args: Any) -> Any:
-        _, rows, vectors, tail, x, x_offsets, lines, line, run, w, w_step, c, c_scale, out, out_offsets = args
+        _, rows, vectors, tail, x, x_offsets, lines, line, run, w, w_step, w_line, c, c_scale, out, out_offsets = args
         e = Emitter(b, kind, tail)
 
         def emit(height: int, width: int) -> None:
@@ -56,8 +58,9 @@ def pixel_tile(
             addends = [b.add(c, b.mul(c_scale, place)) for place in places]
             start = [e.load(addends[r], v, last) for r, v, last in at]
 
-            def over_lines(i: ir.Value, w: ir.Value, *sums: ir.Value) -> Sequence[ir.Value]:
+            def over_lines(i: ir.Value, *sums: ir.Value) -> Sequence[ir.Value]:
                 shift = b.mul(i, line)
+                first = b.add(w, b.mul(i, w_line))
                 here = [b.add(pixel, shift) for pixel in pixels]
 
                 def over_run(k: ir.Value, w: ir.Value, *sums: ir.Value) -> Sequence[ir.Value]:
@@ -67,9 +70,9 @@ def pixel_tile(
                     new = [e.multiply_add(spread[r], row[v], total) for (r, v, _), total in zip(at, sums, strict=True)]
                     return [b.add(w, w_step), *new]
 
-                return loop(b, run, [w, *sums], over_run)
+                return loop(b, run, [first, *sums], over_run)[1:]
 
-            _, *sums = loop(b, lines, [w, *start], over_lines)
+            sums = loop(b, lines, start, over_lines)
             for (r, v, last), total in zip(at, sums, strict=True):
                 e.store(total, b.add(out, places[r]), v, last)
 
@@ -90,7 +93,7 @@ def product_tile(
     x: Any,
     x_offsets: Any,
     g: Any,
-    g_step: Any,
+    g_offsets: Any,
     c: Any,
     c_row: Any,
     out: Any,
@@ -98,27 +101,29 @@ def product_tile(
 ) -> Any:
     """out[row] = c[row] + the sum over `count` pixels of x[pixel + row] g[pixel].
 
-    The rows are numbers side by side in x. `zero` only gives the type; addresses and lengths as for `pixel_tile`.
+    The rows are numbers side by side in x; a pixel's place in x and in g is a 64-bit offset. `zero` gives the type;
+    addresses and lengths as for `pixel_tile`.
     """
     kind = zero
     signature = types.void(kind, *([types.intp] * 12))
 
     def codegen(cgctx: Any, b: Any, sig: Any, args: Any) -> Any:
-        _, rows, vectors, tail, count, x, x_offsets, g, g_step, c, c_row, out, out_row = args
+        _, rows, vectors, tail, count, x, x_offsets, g, g_offsets, c, c_row, out, out_row = args
         e = Emitter(b, kind, tail)
 
         def emit(height: int, width: int) -> None:
             at = [(r, v, v == width - 1) for r in range(height) for v in range(width)]
             start = [e.load(e.row(c, c_row, r), v, last) for r, v, last in at]
 
-            def over_pixels(m: ir.Value, g: ir.Value, *sums: ir.Value) -> Sequence[ir.Value]:
-                pixel = b.add(x, e.integer(b.add(x_offsets, b.mul(m, e.number(8)))))
-                row = [e.load(g, v, v == width - 1) for v in range(width)]
+            def over_pixels(m: ir.Value, *sums: ir.Value) -> Sequence[ir.Value]:
+                place = b.mul(m, e.number(8))
+                pixel = b.add(x, e.integer(b.add(x_offsets, place)))
+                along = b.add(g, e.integer(b.add(g_offsets, place)))
+                row = [e.load(along, v, v == width - 1) for v in range(width)]
                 spread = [e.broadcast(e.add(pixel, r * e.size)) for r in range(height)]
-                new = [e.multiply_add(spread[r], row[v], total) for (r, v, _), total in zip(at, sums, strict=True)]
-                return [b.add(g, g_step), *new]
+                return [e.multiply_add(spread[r], row[v], total) for (r, v, _), total in zip(at, sums, strict=True)]
 
-            _, *sums = loop(b, count, [g, *start], over_pixels)
+            sums = loop(b, count, start, over_pixels)
             for (r, v, last), total in zip(at, sums, strict=True):
                 e.store(total, e.row(out, out_row, r), v, last)
 

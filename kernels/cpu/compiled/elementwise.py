@@ -8,7 +8,7 @@ from typing import Any
 from numba import njit
 
 from tinymaml.kernels.cpu import elementwise as reference
-from tinymaml.kernels.cpu.threads import over_tasks
+from tinymaml.kernels.cpu.compiled.crew import Job, hand_out, over_tasks
 
 Arrays = Sequence[Any]
 
@@ -21,12 +21,20 @@ def _gate(out: Any, g: Any, y: Any) -> None:
 
 
 @njit(cache=True, nogil=True)
-def _descend(out: Any, x: Any, rate: Any, g: Any) -> None:
+def _descend(out: Any, x: Any, rate: Any, g: Any, first: int, last: int) -> None:
     """Over [tasks, numbers], where x may have one row for all tasks."""
-    for t in range(out.shape[0]):
+    for t in range(first, last):
         row = x[t if x.shape[0] > 1 else 0]
         for i in range(out.shape[1]):
             out[t, i] = row[i] - rate * g[t, i]
+
+
+_descend_out = hand_out(_descend)
+
+
+@njit(cache=True, nogil=True)
+def _descend_parts(job: Job, *arguments: Any) -> int:
+    return _descend_out(job, arguments)
 
 
 def aligned(*arrays: Any) -> bool:
@@ -51,16 +59,7 @@ def descend(outs: Arrays, ins: Arrays) -> None:
         x = x[:1]  # shared by the tasks: the first inner step's start
     if rate.ndim == 0 and out.size and aligned(out, g) and x.shape[1:] == g.shape[1:] and x.flags.c_contiguous:
         tasks = len(out) if out.ndim else 1
-        to, start, step, of = (
-            out.reshape(tasks, -1),
-            x.reshape(len(x) if x.ndim else 1, -1),
-            rate[()],
-            g.reshape(tasks, -1),
-        )
-
-        def run(first: int, last: int) -> None:
-            _descend(to[first:last], start[first:last] if len(start) > 1 else start, step, of[first:last])
-
-        over_tasks(tasks, out.size, run)
+        start, of = x.reshape(len(x) if x.ndim else 1, -1), g.reshape(tasks, -1)
+        over_tasks(tasks, out.size, _descend_parts, out.reshape(tasks, -1), start, rate[()], of)
     else:
         reference.descend(outs, ins)

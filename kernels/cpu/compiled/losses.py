@@ -9,7 +9,7 @@ import numpy as np
 from numba import njit
 
 from tinymaml.kernels.cpu import losses as reference
-from tinymaml.kernels.cpu.threads import over_tasks
+from tinymaml.kernels.cpu.compiled.crew import Job, hand_out, over_tasks
 
 Arrays = Sequence[Any]
 
@@ -59,6 +59,14 @@ def _cross_entropy(out: Any, logits: Any, labels: Any, first: int, last: int) ->
         out[t] = total / out.dtype.type(logits.shape[1])
 
 
+_cross_entropy_out = hand_out(_cross_entropy)
+
+
+@njit(cache=True, nogil=True)
+def _cross_entropy_parts(job: Job, *arguments: Any) -> int:
+    return _cross_entropy_out(job, arguments)
+
+
 @njit(cache=True, nogil=True)
 def _cross_entropy_gradient(out: Any, logits: Any, labels: Any, h: Any, first: int, last: int) -> None:
     one = out.dtype.type(1)
@@ -70,6 +78,14 @@ def _cross_entropy_gradient(out: Any, logits: Any, labels: Any, h: Any, first: i
             own[labels[t, n]] -= one
             for c in range(logits.shape[2]):
                 own[c] *= factor
+
+
+_cross_entropy_gradient_out = hand_out(_cross_entropy_gradient)
+
+
+@njit(cache=True, nogil=True)
+def _cross_entropy_gradient_parts(job: Job, *arguments: Any) -> int:
+    return _cross_entropy_gradient_out(job, arguments)
 
 
 @njit(cache=True, nogil=True)
@@ -84,6 +100,14 @@ def _cross_entropy_hessian(out: Any, logits: Any, h: Any, v: Any, first: int, la
                 slope += own[c] * v[t, n, c]
             for c in range(logits.shape[2]):
                 own[c] *= (v[t, n, c] - slope) * factor
+
+
+_cross_entropy_hessian_out = hand_out(_cross_entropy_hessian)
+
+
+@njit(cache=True, nogil=True)
+def _cross_entropy_hessian_parts(job: Job, *arguments: Any) -> int:
+    return _cross_entropy_hessian_out(job, arguments)
 
 
 def _flat(x: Any) -> Any:
@@ -117,26 +141,26 @@ def _labels(labels: Any) -> Any:
     return np.ascontiguousarray(labels).reshape(labels.shape[0], -1)
 
 
-def _over_tasks(logits: Any, run: Callable[[int, int], object]) -> None:
-    over_tasks(len(logits), _EXPONENTIAL * logits.size, run)
+def _over_tasks(logits: Any, parts: Callable[..., int], *arguments: Any) -> None:
+    over_tasks(len(logits), _EXPONENTIAL * logits.size, parts, *arguments)
 
 
 def cross_entropy(outs: Arrays, ins: Arrays) -> None:
     """The mean over a task's examples of log sum exp(logits) - the label's logit."""
     if ins[0].size:
         (out,), (logits,), labels = outs, _examples(ins[0]), _labels(ins[1])
-        _over_tasks(logits, lambda first, last: _cross_entropy(out, logits, labels, first, last))
+        _over_tasks(logits, _cross_entropy_parts, out, logits, labels)
 
 
 def cross_entropy_gradient(outs: Arrays, ins: Arrays) -> None:
     """h / N (softmax - onehot)."""
     if ins[0].size:
         (out, logits), labels, h = _examples(outs[0], ins[0]), _labels(ins[1]), ins[2]
-        _over_tasks(logits, lambda first, last: _cross_entropy_gradient(out, logits, labels, h, first, last))
+        _over_tasks(logits, _cross_entropy_gradient_parts, out, logits, labels, h)
 
 
 def cross_entropy_hessian(outs: Arrays, ins: Arrays) -> None:
     """h / N (p v - p <p, v>) with p the softmax."""
     if ins[0].size:
         (out, logits, v), h = _examples(outs[0], ins[0], ins[2]), ins[1]
-        _over_tasks(logits, lambda first, last: _cross_entropy_hessian(out, logits, h, v, first, last))
+        _over_tasks(logits, _cross_entropy_hessian_parts, out, logits, h, v)

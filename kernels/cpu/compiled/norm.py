@@ -15,9 +15,9 @@ from llvmlite import ir
 from numba import njit
 
 from tinymaml.kernels.cpu import norm as reference
+from tinymaml.kernels.cpu.compiled.crew import Job, hand_out, over_tasks
 from tinymaml.kernels.cpu.compiled.rows import row_pass
 from tinymaml.kernels.cpu.compiled.vectors import Emitter
-from tinymaml.kernels.cpu.threads import over_tasks
 
 Arrays = Sequence[Any]
 Given = tuple[bool, ...]
@@ -181,6 +181,14 @@ def _batch_norm(x: Any, gamma: Any, beta: Any, eps: float, rectified: bool, y: A
         _value_pass(zero, rows, wide, (x_at, y_at), cs.ctypes.data, sums.ctypes.data)
 
 
+_batch_norm_out = hand_out(_batch_norm)
+
+
+@njit(cache=True, nogil=True)
+def _batch_norm_parts(job: Job, *arguments: Any) -> int:
+    return _batch_norm_out(job, arguments)
+
+
 @njit(cache=True, nogil=True, error_model="numpy")
 def _gate_of(gamma: Any, beta: Any, mean: Any, rstd: Any, rectified: bool, t: int, cs: Any) -> None:
     """The first three coefficients, with the forward pass's own numbers: the gate opens where y > 0."""
@@ -214,6 +222,14 @@ def _gradient(x: Any, gamma: Any, beta: Any, mean: Any, rstd: Any, g: Any, recti
         _gradient_rows_pass(zero, rows, wide, (x_at, g_at, dx_at), cs.ctypes.data, sums.ctypes.data)
 
 
+_gradient_out = hand_out(_gradient)
+
+
+@njit(cache=True, nogil=True)
+def _gradient_parts(job: Job, *arguments: Any) -> int:
+    return _gradient_out(job, arguments)
+
+
 @njit(cache=True, nogil=True, error_model="numpy")
 def _tangent(x: Any, gamma: Any, beta: Any, mean: Any, rstd: Any, v: Any, vgamma: Any, vbeta: Any, with_v: bool,
              rectified: bool, y: Any, first: int, last: int) -> None:  # fmt: skip
@@ -236,6 +252,14 @@ def _tangent(x: Any, gamma: Any, beta: Any, mean: Any, rstd: Any, v: Any, vgamma
             cs[5, c] = vbeta[t, c] - gain * total[0, c] / count
         _repeat(cs[3:], channels)
         _tangent_rows_pass(zero, rows, wide, (x_at, v_at, y_at), cs.ctypes.data, sums.ctypes.data)
+
+
+_tangent_out = hand_out(_tangent)
+
+
+@njit(cache=True, nogil=True)
+def _tangent_parts(job: Job, *arguments: Any) -> int:
+    return _tangent_out(job, arguments)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -279,6 +303,14 @@ def _hessian(x: Any, gamma: Any, beta: Any, mean: Any, rstd: Any, g: Any, v: Any
         _hessian_rows_pass(zero, rows, wide, (x_at, g_at, v_at, vg_at, hx_at), cs.ctypes.data, sums.ctypes.data)
 
 
+_hessian_out = hand_out(_hessian)
+
+
+@njit(cache=True, nogil=True)
+def _hessian_parts(job: Job, *arguments: Any) -> int:
+    return _hessian_out(job, arguments)
+
+
 def _rows(*arrays: Any) -> list[Any]:
     """[T, ..., C] each -> [T, rows, wide] in C order, without the copies of an axis that was broadcast over tasks."""
     channels, count = arrays[0].shape[-1], math.prod(arrays[0].shape[1:-1])
@@ -299,11 +331,7 @@ def batch_norm(outs: Arrays, ins: Arrays, eps: float, rectified: bool) -> None:
         reference.batch_norm(outs, ins, eps, rectified)
         return
     (x, to), (gamma, beta) = _rows(x, y), _plain(gamma, beta)
-
-    def run(first: int, last: int) -> None:
-        _batch_norm(x, gamma, beta, eps, rectified, to, mean, rstd, first, last)
-
-    over_tasks(len(y), 3 * y.size, run)
+    over_tasks(len(y), 3 * y.size, _batch_norm_parts, x, gamma, beta, eps, rectified, to, mean, rstd)
 
 
 def batch_norm_tangent(outs: Arrays, ins: Arrays, given: Given, eps: float, rectified: bool) -> None:
@@ -314,11 +342,7 @@ def batch_norm_tangent(outs: Arrays, ins: Arrays, given: Given, eps: float, rect
     none = np.zeros_like(per_task[0])
     x, v, to = _rows(x, vs.get("x", x), y)
     vgamma, vbeta = _plain(vs.get("gamma", none), vs.get("beta", none))
-
-    def run(first: int, last: int) -> None:
-        _tangent(x, *per_task, v, vgamma, vbeta, "x" in vs, rectified, to, first, last)
-
-    over_tasks(len(y), 4 * y.size, run)
+    over_tasks(len(y), 4 * y.size, _tangent_parts, x, *per_task, v, vgamma, vbeta, "x" in vs, rectified, to)
 
 
 def batch_norm_gradient(outs: Arrays, ins: Arrays, eps: float, rectified: bool) -> None:
@@ -327,11 +351,7 @@ def batch_norm_gradient(outs: Arrays, ins: Arrays, eps: float, rectified: bool) 
     if dx.size == 0:
         return
     (x, g, to), per_task = _rows(x, g, dx), _plain(gamma, beta, mean, rstd)
-
-    def run(first: int, last: int) -> None:
-        _gradient(x, *per_task, g, rectified, to, dgamma, dbeta, first, last)
-
-    over_tasks(len(dx), 4 * dx.size, run)
+    over_tasks(len(dx), 4 * dx.size, _gradient_parts, x, *per_task, g, rectified, to, dgamma, dbeta)
 
 
 def batch_norm_hessian(outs: Arrays, ins: Arrays, given: Given, eps: float, rectified: bool) -> None:
@@ -343,8 +363,20 @@ def batch_norm_hessian(outs: Arrays, ins: Arrays, given: Given, eps: float, rect
     (vgamma,) = _plain(vs.get("gamma", np.zeros_like(per_task[0])))
     # In place of what is missing something that is read anyway: its coefficients are 0.
     x, g, v, vg, to = _rows(x, g, vs.get("x", x), vs.get("g", g), hx)
-
-    def run(first: int, last: int) -> None:
-        _hessian(x, *per_task, g, v, vgamma, vg, "x" in vs, "g" in vs, rectified, to, hgamma, hbeta, first, last)
-
-    over_tasks(len(hx), 6 * hx.size, run)
+    over_tasks(
+        len(hx),
+        6 * hx.size,
+        _hessian_parts,
+        x,
+        *per_task,
+        g,
+        v,
+        vgamma,
+        vg,
+        "x" in vs,
+        "g" in vs,
+        rectified,
+        to,
+        hgamma,
+        hbeta,
+    )

@@ -9,8 +9,8 @@ import numpy as np
 from llvmlite import ir
 from numba import njit
 
+from tinymaml.kernels.cpu.compiled.crew import Job, hand_out, over_tasks
 from tinymaml.kernels.cpu.compiled.windows import Strip, Values, clear, window_pass
-from tinymaml.kernels.cpu.threads import over_tasks
 
 Arrays = Sequence[Any]
 Pair = tuple[int, int]
@@ -131,6 +131,14 @@ def _windows(which: int, x: Any, y: Any, at: Any, window: Pair, stride: Pair, to
                     at_at += channels * at.itemsize
 
 
+_windows_out = hand_out(_windows)
+
+
+@njit(cache=True, nogil=True)
+def _windows_parts(job: Job, *arguments: Any) -> int:
+    return _windows_out(job, arguments)
+
+
 def _plain(x: Any) -> Any:
     """The array in C order, without the copies of an axis that was broadcast over tasks."""
     return x if x.flags.c_contiguous else np.ascontiguousarray(x[:1] if x.strides[0] == 0 else x)
@@ -138,11 +146,7 @@ def _plain(x: Any) -> Any:
 
 def _run(which: int, x: Any, y: Any, at: Any, window: Pair, stride: Pair, padding: Padding) -> None:
     tasks, (x, y, at) = len(x), [_plain(a) for a in (x, y, at)]
-
-    def run(first: int, last: int) -> None:
-        _windows(which, x, y, at, window, stride, padding[0][0], padding[1][0], first, last)
-
-    over_tasks(tasks, x.size + y.size, run)
+    over_tasks(tasks, x.size + y.size, _windows_parts, which, x, y, at, window, stride, padding[0][0], padding[1][0])
 
 
 def max_pool(outs: Arrays, ins: Arrays, window: Pair, stride: Pair, padding: Padding) -> None:

@@ -10,8 +10,9 @@ from typing import Any
 from numba import njit
 
 from tinymaml.kernels.cpu import shape as reference
+from tinymaml.kernels.cpu.compiled.crew import Job, hand_out, over_tasks
 from tinymaml.kernels.cpu.compiled.rows import row_pass
-from tinymaml.kernels.cpu.threads import LARGE, over_tasks
+from tinymaml.kernels.cpu.threads import LARGE
 
 Arrays = Sequence[Any]
 Shape = tuple[int, ...]
@@ -27,6 +28,14 @@ def _sum_middle(out: Any, x: Any, first: int, last: int) -> None:
         out[i] = 0
         at = x.ctypes.data + i * rows * wide * x.itemsize
         _sum_pass(out.dtype.type(0), rows, wide, (at,), 0, out.ctypes.data + i * wide * out.itemsize)
+
+
+_sum_middle_out = hand_out(_sum_middle)
+
+
+@njit(cache=True, nogil=True)
+def _sum_middle_parts(job: Job, *arguments: Any) -> int:
+    return _sum_middle_out(job, arguments)
 
 
 @njit(cache=True, nogil=True)
@@ -67,5 +76,4 @@ def sum_to(outs: Arrays, ins: Arrays, shape: Shape) -> None:
     if middle is None or not x.flags.c_contiguous:
         reference.sum_to(outs, ins, shape)
         return
-    source, to = x.reshape(middle), out.reshape(middle[0], middle[2])
-    over_tasks(middle[0], x.size, lambda first, last: _sum_middle(to, source, first, last))
+    over_tasks(middle[0], x.size, _sum_middle_parts, out.reshape(middle[0], middle[2]), x.reshape(middle))

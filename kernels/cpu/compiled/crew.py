@@ -1,0 +1,232 @@
+"""Compiled kernels on several threads: parts of a launch are handed out and awaited without the interpreter.
+
+Through Python's own pools a launch costs a tenth of a millisecond: both sides wait for the interpreter's lock, and
+sleep while they wait. Here helpers look for work in machine code as long as launches follow closely, then sleep.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import threading
+from collections.abc import Callable, Sequence
+from functools import cache, partial
+from typing import Any
+
+import llvmlite.binding as llvm
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from tinymaml.kernels.cpu import threads
+from tinymaml.kernels.cpu.compiled.vectors import I32, loop
+
+# Each helper has a line of the cache for its mail, of these 64-bit words; behind the last one lie the arguments.
+_LINE = 8
+_POSTED, _DONE, _FUNCTION, _ARGUMENTS, _FIRST, _LAST, _FAILED = range(7)
+_ROOM = 512  # words for a launch's arguments
+_LOOKS = 10_000  # for mail, before a helper sleeps: half a millisecond or so
+
+Job = tuple[int, int, int, int]  # the desk's address, how many helpers, the number of the launch, how many tasks
+
+_I64 = ir.IntType(64)
+_PART = ir.FunctionType(_I64, [_I64, _I64, _I64])  # (address of the arguments, first, last) -> whether it failed
+
+
+def _word(b: ir.IRBuilder, mail: ir.Value, word: int) -> ir.Value:
+    return b.inttoptr(b.add(mail, _I64(8 * word)), _I64.as_pointer())
+
+
+def _declared(b: ir.IRBuilder, name: str, kind: ir.FunctionType) -> ir.Function:
+    return b.module.globals.get(name) or ir.Function(b.module, kind, name)
+
+
+def _look(b: ir.IRBuilder, place: ir.Value, wanted: ir.Value, looks: ir.Value) -> ir.Value:
+    """Whether a word is as wanted, after so many looks at most."""
+    before, again, end = b.block, b.append_basic_block("look"), b.append_basic_block("looked")
+    b.branch(again)
+    b.position_at_end(again)
+    count = b.phi(_I64)
+    found = b.icmp_signed("==", b.load_atomic(place, "acquire", 8), wanted)
+    if platform.machine() in ("x86_64", "AMD64"):
+        b.call(_declared(b, "llvm.x86.sse2.pause", ir.FunctionType(ir.VoidType(), [])), [])
+    more = b.add(count, _I64(1))
+    count.add_incoming(_I64(0), before)
+    count.add_incoming(more, again)
+    b.cbranch(b.or_(found, b.icmp_signed(">=", more, looks)), end, again)
+    b.position_at_end(end)
+    return found
+
+
+def _await(b: ir.IRBuilder, place: ir.Value, wanted: ir.Value) -> None:
+    """Look at a word until it is as wanted; with fewer cores than threads, let others have this one."""
+    again, end = b.append_basic_block("await"), b.append_basic_block("there")
+    b.branch(again)
+    b.position_at_end(again)
+    found = _look(b, place, wanted, _I64(_LOOKS))
+    if llvm.address_of_symbol("sched_yield"):
+        b.call(_declared(b, "sched_yield", ir.FunctionType(I32, [])), [])
+    b.cbranch(found, end, again)
+    b.position_at_end(end)
+
+
+@intrinsic
+def _serve(context: Any, mail: Any, generation: Any, looks: Any) -> Any:
+    def codegen(cgctx: Any, b: Any, sig: Any, args: Any) -> Any:
+        mail, generation, looks = args
+        came = _look(b, _word(b, mail, _POSTED), generation, looks)
+        with b.if_then(came):
+            part = b.inttoptr(b.load(_word(b, mail, _FUNCTION)), _PART.as_pointer())
+            failed = b.call(part, [b.load(_word(b, mail, word)) for word in (_ARGUMENTS, _FIRST, _LAST)])
+            b.store(failed, _word(b, mail, _FAILED))
+            b.store_atomic(generation, _word(b, mail, _DONE), "release", 8)
+        return came
+
+    return types.boolean(types.intp, types.intp, types.intp), codegen
+
+
+def hand_out(kernel: Any) -> Any:
+    """An intrinsic that runs kernel(*arguments, first, last) on ranges that make up all the tasks, the first one here.
+
+    It returns how many of them failed. Numba can keep it in a function of its own:
+
+        _double_out = hand_out(_double)
+
+        @njit(cache=True, nogil=True)
+        def _double_parts(job, *arguments):
+            return _double_out(job, arguments)
+    """
+
+    @intrinsic
+    def post(context: Any, job: Any, arguments: Any) -> Any:
+        signature = (*arguments, types.intp, types.intp)
+        kernel.compile(signature)
+        compiled = kernel.overloads[signature]
+        return types.intp(job, arguments), partial(_post, compiled, arguments)
+
+    return post
+
+
+def _post(compiled: Any, arguments: Any, cgctx: Any, b: Any, sig: Any, args: Any) -> Any:
+    desk, helpers, generation, tasks = [b.extract_value(args[0], i) for i in range(4)]
+    values = args[1]
+    cgctx.add_linking_libs([compiled.library])
+    kinds = [cgctx.get_value_type(kind) for kind in arguments]
+    held = ir.LiteralStructType(kinds)
+    if cgctx.get_abi_sizeof(held) > 8 * _ROOM:
+        raise ValueError(f"the arguments of {compiled.fndesc.qualname} do not fit on the desk")
+
+    part = ir.Function(b.module, _PART, b.module.get_unique_name("part"))
+    part.linkage = "internal"
+    inside = ir.IRBuilder(part.append_basic_block("entry"))
+    read = inside.load(inside.inttoptr(part.args[0], held.as_pointer()))
+    own = [inside.extract_value(read, i) for i in range(len(kinds))]
+    desc = compiled.fndesc
+    call = cgctx.declare_function(b.module, desc)
+    status, _ = cgctx.call_conv.call_function(inside, call, desc.restype, desc.argtypes, [*own, *part.args[1:]])
+    inside.ret(inside.zext(status.is_error, _I64))
+
+    alone = b.icmp_signed("==", helpers, _I64(0))
+    here = b.ptrtoint(cgutils.alloca_once(b, held), _I64)
+    place = b.select(alone, here, b.add(desk, b.mul(helpers, _I64(8 * _LINE))))
+    at = b.inttoptr(place, held.as_pointer())
+    for i in range(len(kinds)):
+        b.store(b.extract_value(values, i), b.gep(at, [I32(0), I32(i)]))
+    parts, function = b.add(helpers, _I64(1)), b.ptrtoint(part, _I64)
+
+    def end(number: ir.Value) -> ir.Value:
+        return b.sdiv(b.mul(tasks, number), parts)
+
+    def post(number: ir.Value) -> Sequence[ir.Value]:
+        mail = b.add(desk, b.mul(number, _I64(8 * _LINE)))
+        first, last = end(b.add(number, _I64(1))), end(b.add(number, _I64(2)))
+        for word, value in ((_FUNCTION, function), (_ARGUMENTS, place), (_FIRST, first), (_LAST, last)):
+            b.store(value, _word(b, mail, word))
+        b.store_atomic(generation, _word(b, mail, _POSTED), "release", 8)
+        return []
+
+    def collect(number: ir.Value, failed: ir.Value) -> Sequence[ir.Value]:
+        mail = b.add(desk, b.mul(number, _I64(8 * _LINE)))
+        _await(b, _word(b, mail, _DONE), generation)
+        return [b.add(failed, b.load(_word(b, mail, _FAILED)))]
+
+    loop(b, helpers, [], post)
+    failed = b.call(part, [place, _I64(0), end(_I64(1))])
+    return loop(b, helpers, [failed], collect)[0]
+
+
+@njit(cache=True, nogil=True)
+def _serve_all(mail: int, generation: int, looks: int) -> int:
+    """Do what the mail says until none comes; returns the generation that did not."""
+    while _serve(mail, generation, looks):
+        generation += 1
+    return generation
+
+
+class _Crew:
+    """The helpers of this process, and the desk that their mail lies on."""
+
+    def __init__(self, helpers: int) -> None:
+        self._helpers, self._generation = helpers, 0
+        words = np.zeros(helpers * _LINE + _ROOM + _LINE, np.int64)
+        start = -words.ctypes.data // 8 % _LINE  # at the beginning of a line
+        self._mail = words[start : start + helpers * _LINE].reshape(helpers, _LINE)
+        self._desk = self._mail.ctypes.data
+        self._words = words
+        self._lock = threading.Lock()
+        self._free = threading.Lock()
+        self._asleep = [False] * helpers
+        self._wake = [threading.Semaphore(0) for _ in range(helpers)]
+        for number in range(helpers):
+            threading.Thread(target=self._help, args=(number,), name=f"tinymaml-{number}", daemon=True).start()
+
+    def _help(self, number: int) -> None:
+        mail, generation = self._desk + number * 8 * _LINE, 1
+        while True:
+            generation = _serve_all(mail, generation, _LOOKS)
+            with self._lock:
+                self._asleep[number] = self._generation < generation  # else there is mail, or will be in a moment
+            if self._asleep[number]:
+                self._wake[number].acquire()
+
+    def launch(self, parts: Callable[..., int], tasks: int, arguments: Sequence[Any]) -> bool:
+        """Run all parts; False, without having done anything, while another thread has the helpers."""
+        if not self._free.acquire(blocking=False):
+            return False
+        try:
+            with self._lock:
+                self._generation += 1
+                for number in range(self._helpers):
+                    if self._asleep[number]:
+                        self._asleep[number] = False
+                        self._wake[number].release()
+            _check(parts, parts((self._desk, self._helpers, self._generation, tasks), *arguments))
+        finally:
+            self._free.release()
+        return True
+
+
+def _check(parts: Callable[..., int], failed: int) -> None:
+    if failed:
+        raise MemoryError(f"{parts.__module__}.{parts.__name__} could not allocate what it needs")
+
+
+@cache
+def _crew() -> _Crew:
+    return _Crew(threads.count() - 1)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_crew.cache_clear)  # threads do not survive a fork
+
+
+def over_tasks(tasks: int, work: int, parts: Callable[..., int], *arguments: Any) -> None:
+    """kernel(*arguments, first, last) on ranges that make up all the tasks; `parts` hands it out, see `hand_out`.
+
+    `work` is what the kernel does in all, in operations or numbers moved: little work stays on the calling thread.
+    Raises MemoryError if a part of it does.
+    """
+    if min(tasks, threads.count()) <= 1 or work < threads.LARGE or not _crew().launch(parts, tasks, arguments):
+        _check(parts, parts((0, 0, 0, tasks), *arguments))
