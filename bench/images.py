@@ -251,7 +251,11 @@ def _run(workload: str, order: int, asked: Sequence[Implementation], rounds: int
 
 
 def _interleaved(workers: dict[str, Worker], rounds: int) -> dict[str, Any]:
-    """Milliseconds of every round; two are not counted, and those that are slow sit some rounds out."""
+    """Milliseconds of every round; two are not counted, and those that are slow sit some rounds out.
+
+    Each has its turn twice in a row, and the second counts: the threads of the one before it may still spin for a while
+    (OpenBLAS's do for tens of milliseconds), and its arrays have taken the caches, as in no training run.
+    """
     for worker in workers.values():
         worker.ask("step")
     warm = {name: worker.ask("step") for name, worker in workers.items()}
@@ -262,5 +266,7 @@ def _interleaved(workers: dict[str, Worker], rounds: int) -> dict[str, Any]:
     for r in range(rounds):
         for name, worker in workers.items():
             if r % every[name] == 0:
+                if warm[name] < SLOW:
+                    worker.ask("step")
                 times[name].append(worker.ask("step"))
     return {name: np.array(values) for name, values in times.items()}
