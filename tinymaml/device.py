@@ -20,19 +20,31 @@ from tinymaml.kernels import cpu
 np.empty(1 << 24, np.uint8)
 
 _MALLOC = {"M_TRIM_THRESHOLD": (-1, 2**31 - 1), "M_TOP_PAD": (-2, 1 << 26), "M_MMAP_MAX": (-4, 0)}
+_HUGE = 1 << 29  # bytes asked for in pages of 2 MB: none of them is real before it is used
+_MADV_HUGEPAGE, _PAGE = 14, 1 << 21
 
 
 def keep_memory() -> bool:
     """Have glibc keep all memory that is freed, for a process that trains: a step's is the next one's.
 
     It is for programs, not for libraries, to say so: nothing is given back to the system any more. It saves an eager
-    meta-step on images thousands of page faults. Returns False, and does nothing, where there is no glibc.
+    meta-step on images thousands of page faults, and large pages save it some of its walks through the page table.
+    Returns False, and does nothing, where there is no glibc.
     """
     try:
-        mallopt = ctypes.CDLL(None).mallopt
+        libc = ctypes.CDLL(None)
+        mallopt, malloc, free, madvise = libc.mallopt, libc.malloc, libc.free, libc.madvise
     except (AttributeError, OSError, TypeError):
         return False
-    return all([mallopt(name, value) == 1 for name, value in _MALLOC.values()])
+    kept = all([mallopt(name, value) == 1 for name, value in _MALLOC.values()])
+    malloc.restype, malloc.argtypes, free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]
+    madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    block = malloc(_HUGE)
+    if block:
+        start = -(-block // _PAGE) * _PAGE
+        madvise(start, block + _HUGE - start, _MADV_HUGEPAGE)
+        free(block)
+    return kept
 
 
 Launch = Callable[[Any, Sequence[Any], dict[str, Any]], tuple[Any, ...]]

@@ -19,7 +19,7 @@ from tinymaml.kernels.cpu import conv as reference
 from tinymaml.kernels.cpu.compiled.conv_tile import pixel_tile, product_tile
 from tinymaml.kernels.cpu.compiled.crew import Job, hand_out, over_tasks
 from tinymaml.kernels.cpu.compiled.tile import transpose
-from tinymaml.kernels.cpu.compiled.vectors import BYTES, HEIGHTS, VECTORS, tile_height
+from tinymaml.kernels.cpu.compiled.vectors import BYTES, HEIGHTS, VECTORS, expect_some, tile_height
 
 Arrays = Sequence[Any]
 Pair = tuple[int, int]
@@ -141,6 +141,15 @@ def _backward_plan(
 
 
 @njit(cache=True, nogil=True)
+def _next(x: Any, t: int, last: int) -> tuple[int, int]:
+    """Where the array of the task after t begins and ends, if it is to be computed here and has one of its own."""
+    start, task = x.ctypes.data, x.size // x.shape[0] * x.itemsize
+    if t + 1 < last and x.shape[0] > 1:
+        return start + (t + 1) * task, start + (t + 2) * task
+    return start, start
+
+
+@njit(cache=True, nogil=True)
 def _pixels(
     source: Any, w: Any, turned: bool, c: Any, c_scale: int, out: Any, group: int, starts: Any, sources: Any,
     targets: Any, lines: Any, columns: Any, first_taps: Any, strides: Any, taps: Any, first: int, last: int,
@@ -167,6 +176,10 @@ def _pixels(
                     transpose(flat[tw, taps[i]], packed[i])
             w_at = packed.ctypes.data
         c_at = c.ctypes.data + (t * (c.size // c.shape[0]) * size if c.shape[0] > 1 else 0)
+        # What the next task needs, asked for while this one is computed.
+        x_next, x_end = _next(source, t, last)
+        w_next, w_end = _next(w, t, last)
+        out_next, out_end = _next(out, t, last)
         for n in range(0, images, group):
             count = min(group, images - n)
             x_at = source.ctypes.data + (ts * images + n) * source_image
@@ -206,6 +219,9 @@ def _pixels(
                                     out_at + j * size,
                                     to_at + 8 * m,
                                 )
+                                x_next = expect_some(x_next, x_end)
+                                w_next = expect_some(w_next, w_end)
+                                out_next = expect_some(out_next, out_end)
                         c_from, scale = out_at, 1
 
 
@@ -242,6 +258,9 @@ def _products(
         if not every:
             out[t] = c[t if c.shape[0] > 1 else 0]
             c_at, c_row = out_at, outputs * size
+        x_next, x_end = _next(source, t, last)
+        g_next, g_end = _next(g, t, last)
+        out_next, out_end = _next(out, t, last)
         for n in range(0, images, group):
             count = min(group, images - n)
             x_at = source.ctypes.data + (ts * images + n) * source_image
@@ -275,6 +294,9 @@ def _products(
                                     out_at + ((row + r) * outputs + j) * size,
                                     outputs * size,
                                 )
+                                x_next = expect_some(x_next, x_end)
+                                g_next = expect_some(g_next, g_end)
+                                out_next = expect_some(out_next, out_end)
                     c_at, c_row = out_at, outputs * size
 
 

@@ -9,7 +9,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from tinymaml.kernels.cpu.compiled.vectors import BYTES, I64, Emitter, loop
+from tinymaml.kernels.cpu.compiled.vectors import BYTES, I64, Emitter, expect, loop
 
 WIDEST = 2  # vectors at a time: the sums and coefficients of more would not stay in registers
 NEAR = 16  # rows at a time: memory is read nearly in order, and sums lose less
@@ -58,11 +58,15 @@ def row_pass(inputs: int, outputs: int, coefficients: int, sums: int, body: Body
     ) -> None:
         columns = [(v, masked and v == width - 1) for v in range(width)]
         known = [[e.load(e.row(fixed[0], step, k), v, last) for k in range(coefficients)] for v, last in columns]
+        ahead = e.builder.mul(step, e.number(NEAR))
         places = [(e.row(fixed[1], step, k), v, last) for v, last in columns for k in range(sums)]
 
         def over_rows(i: ir.Value, *state: ir.Value) -> Values:
             at, totals = state[: len(moving)], state[len(moving) :]
             new: list[ir.Value] = []
+            for x in at:  # the same place of the next rows: too far ahead for the processor to guess
+                for v in range(width):
+                    expect(e.builder, e.add(e.add(x, ahead), v * BYTES))
             for v, last in columns:
                 values = [e.load(x, v, last) for x in at[:inputs]]
                 found, own = body(e, values, known[v], totals[v * sums : (v + 1) * sums])

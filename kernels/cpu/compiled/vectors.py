@@ -7,7 +7,8 @@ from typing import Any
 
 import llvmlite.binding as llvm
 from llvmlite import ir
-from numba import njit
+from numba import njit, types
+from numba.extending import intrinsic
 
 _features = llvm.get_host_cpu_features()
 BYTES = 64 if _features.get("avx512f") else 32 if _features.get("avx") else 16  # of one vector register
@@ -16,6 +17,8 @@ REGISTERS = 16 if BYTES == 32 or (_features.get("sse2") and BYTES == 16) else 32
 # Tiles of accumulators: rows by vectors, all in registers beside a row of vectors and a number.
 VECTORS = 4 if REGISTERS == 32 else 2  # the widest tile
 HEIGHTS = tuple(min(8, (REGISTERS - v - 1) // v) for v in range(1, VECTORS + 1))  # the tallest, by its width
+
+AHEAD = 16  # lines of memory asked for at a time, of what comes next: there is a tile's work to hide them behind
 
 I32, I64 = ir.IntType(32), ir.IntType(64)
 
@@ -100,6 +103,35 @@ class Emitter:
     def multiply_add(self, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
         """a b + c, rounded once."""
         return self.builder.call(self._fma, [a, b, c])
+
+
+def expect(b: ir.IRBuilder, address: ir.Value) -> None:
+    """Have the line of memory at an address brought to the second cache, while the work goes on."""
+    byte = ir.IntType(8).as_pointer()
+    kind = ir.FunctionType(ir.VoidType(), [byte, I32, I32, I32])
+    name = "llvm.prefetch.p0"
+    b.call(
+        b.module.globals.get(name) or ir.Function(b.module, kind, name),
+        [b.inttoptr(address, byte), I32(0), I32(2), I32(1)],
+    )
+
+
+@intrinsic
+def _expect(context: Any, address: Any) -> Any:
+    def codegen(cgctx: Any, b: Any, sig: Any, args: Any) -> Any:
+        expect(b, args[0])
+        return cgctx.get_dummy_value()
+
+    return types.void(types.intp), codegen
+
+
+@njit(cache=True, nogil=True)
+def expect_some(at: int, end: int) -> int:
+    """Have some of the memory from one address to another brought to the second cache; returns how far it came."""
+    stop = min(at + 64 * AHEAD, end)
+    for address in range(at, stop, 64):
+        _expect(address)
+    return stop
 
 
 def each_tile(e: Emitter, rows: ir.Value, vectors: ir.Value, name: str, emit: Callable[[int, int], None]) -> None:
