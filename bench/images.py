@@ -29,6 +29,7 @@ FLOAT64_TASKS = 2  # on these the float64 meta-gradients are compared, on all of
 # makes a finite one, and among millions some do: in float32 each implementation is up to .01 from the one in float64.
 TOLERANCE = {"float64": 1e-8, "float32": 3e-2}
 PRODUCT = 2048  # rows and columns of the matrices whose product is the machine's measure
+PAUSE = 0.1  # seconds before an implementation's turn
 SLOW = 2000.0  # an implementation that takes more milliseconds than this sits some rounds out
 
 Step = Callable[[], Any]
@@ -253,20 +254,19 @@ def _run(workload: str, order: int, asked: Sequence[Implementation], rounds: int
 def _interleaved(workers: dict[str, Worker], rounds: int) -> dict[str, Any]:
     """Milliseconds of every round; two are not counted, and those that are slow sit some rounds out.
 
-    Each has its turn twice in a row, and the second counts: the threads of the one before it may still spin for a while
-    (OpenBLAS's do for tens of milliseconds), and its arrays have taken the caches, as in no training run.
+    Each turn begins with a pause, as threads of the one before it may still spin for a while (OpenBLAS's do for tens
+    of milliseconds), and is a pair of steps of which the second counts: the one before it has taken the caches.
     """
     for worker in workers.values():
         worker.ask("step")
-    warm = {name: worker.ask("step") for name, worker in workers.items()}
-    every = {
-        name: 1 if time < SLOW else min(math.ceil(time / 1000), max(1, rounds // 3)) for name, time in warm.items()
-    }
+    first = {name: worker.ask("step") for name, worker in workers.items()}
+    every = {name: 1 if ms < SLOW else min(math.ceil(ms / 1000), max(1, rounds // 3)) for name, ms in first.items()}
     times: dict[str, list[float]] = {name: [] for name in workers}
     for r in range(rounds):
         for name, worker in workers.items():
             if r % every[name] == 0:
-                if warm[name] < SLOW:
+                time.sleep(PAUSE)
+                if first[name] < SLOW:
                     worker.ask("step")
                 times[name].append(worker.ask("step"))
     return {name: np.array(values) for name, values in times.items()}
