@@ -1,10 +1,15 @@
-"""The pool of threads: the same bits for any number of them, errors that reach the caller, bad settings."""
+"""Threads: the same bits for any number of them, errors that reach the caller, launches from several sides at once."""
+
+import importlib
+import os
+import threading
+import time
 
 import numpy as np
 import pytest
 
 import tinymaml as tm
-from tinymaml.kernels.cpu import threads
+from tinymaml.kernels.cpu import numba_is_used, threads
 from tinymaml.ops.elementwise import descend
 
 
@@ -12,12 +17,19 @@ from tinymaml.ops.elementwise import descend
 def use(monkeypatch):
     """Sets the number of threads."""
 
+    crew = importlib.import_module("tinymaml.kernels.cpu.compiled.crew") if numba_is_used() else None
+
+    def clear():
+        threads._pool.cache_clear()
+        if crew is not None:
+            crew._crew.cache_clear()
+
     def change(count):
         monkeypatch.setattr(threads, "count", lambda: count)
-        threads._pool.cache_clear()
+        clear()
 
     yield change
-    threads._pool.cache_clear()
+    clear()
 
 
 RNG = np.random.default_rng(0)
@@ -75,3 +87,93 @@ def test_a_bad_number_of_threads_is_refused(monkeypatch, asked):
     monkeypatch.setenv("TINYMAML_THREADS", asked)
     with pytest.raises(ValueError, match="TINYMAML_THREADS must be a whole number >= 1"):
         threads.count.__wrapped__()
+
+
+needs_numba = pytest.mark.skipif(not numba_is_used(), reason="needs Numba: these threads run its kernels")
+
+
+@needs_numba
+def test_helpers_that_sleep_are_woken(use):
+    use(3)
+    x = normal(6, 40_000)
+    for pause in (0, 0.05, 0, 0, 0.02):
+        time.sleep(pause)
+        np.testing.assert_array_equal(descend(x, np.float32(0.5), x).data, x - np.float32(0.5) * x)
+
+
+@needs_numba
+def test_launches_from_several_threads_at_once(use):
+    use(3)
+    x, w = normal(6, 3, 20, 20, 16), normal(6, 3, 3, 16, 32)
+    expected, wrong = tm.conv2d(x, w).data, []
+
+    def repeat():
+        for _ in range(30):
+            if not np.array_equal(tm.conv2d(x, w).data, expected):
+                wrong.append(1)
+
+    callers = [threading.Thread(target=repeat) for _ in range(4)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert not wrong
+
+
+def _failing(out, bad, first, last):
+    for t in range(first, last):
+        if t == bad:
+            raise ValueError
+        out[t] += 1
+
+
+@pytest.fixture(scope="module")
+def failing():
+    """A kernel that raises at one task."""
+    from numba import njit
+
+    from tinymaml.kernels.cpu.compiled.crew import hand_out
+
+    out = hand_out(njit(nogil=True)(_failing))
+    return njit(nogil=True)(lambda job, *arguments: out(job, arguments))
+
+
+@needs_numba
+@pytest.mark.parametrize("bad", [0, 3, 6])
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_part_that_fails_reaches_the_caller_and_the_next_launch_is_whole(use, failing, count, bad):
+    from tinymaml.kernels.cpu.compiled.crew import over_tasks
+
+    use(count)
+    with pytest.raises(MemoryError, match="could not allocate"):
+        over_tasks(7, 1 << 40, failing, np.zeros(7), bad)
+    out = np.zeros(7)
+    over_tasks(7, 1 << 40, failing, out, -1)
+    np.testing.assert_array_equal(out, 1)
+
+
+@needs_numba
+def test_a_launch_that_does_not_compile_leaves_the_next_one_whole(use, failing):
+    from numba.core.errors import TypingError
+
+    from tinymaml.kernels.cpu.compiled.crew import over_tasks
+
+    use(3)
+    with pytest.raises(TypingError):
+        over_tasks(7, 1 << 40, failing, "no array", -1)
+    out = np.zeros(7)
+    over_tasks(7, 1 << 40, failing, out, -1)
+    np.testing.assert_array_equal(out, 1)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_threads_after_a_fork(use):
+    use(2)
+    expected = conv()[0]
+    child = os.fork()
+    if child == 0:
+        global RNG
+        RNG = np.random.default_rng(0)
+        os._exit(0 if conv()[0].shape == expected.shape else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

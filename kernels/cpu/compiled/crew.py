@@ -43,48 +43,52 @@ def _declared(b: ir.IRBuilder, name: str, kind: ir.FunctionType) -> ir.Function:
     return b.module.globals.get(name) or ir.Function(b.module, kind, name)
 
 
-def _look(b: ir.IRBuilder, place: ir.Value, wanted: ir.Value, looks: ir.Value) -> ir.Value:
-    """Whether a word is as wanted, after so many looks at most."""
+def _look(b: ir.IRBuilder, place: ir.Value, known: ir.Value) -> ir.Value:
+    """What a word is once it is not as known any more, or after so many looks."""
     before, again, end = b.block, b.append_basic_block("look"), b.append_basic_block("looked")
     b.branch(again)
     b.position_at_end(again)
     count = b.phi(_I64)
-    found = b.icmp_signed("==", b.load_atomic(place, "acquire", 8), wanted)
+    found = b.load_atomic(place, "acquire", 8)
     if platform.machine() in ("x86_64", "AMD64"):
         b.call(_declared(b, "llvm.x86.sse2.pause", ir.FunctionType(ir.VoidType(), [])), [])
     more = b.add(count, _I64(1))
     count.add_incoming(_I64(0), before)
     count.add_incoming(more, again)
-    b.cbranch(b.or_(found, b.icmp_signed(">=", more, looks)), end, again)
+    b.cbranch(b.or_(b.icmp_signed("!=", found, known), b.icmp_signed(">=", more, _I64(_LOOKS))), end, again)
     b.position_at_end(end)
     return found
 
 
 def _await(b: ir.IRBuilder, place: ir.Value, wanted: ir.Value) -> None:
-    """Look at a word until it is as wanted; with fewer cores than threads, let others have this one."""
-    again, end = b.append_basic_block("await"), b.append_basic_block("there")
+    """Look at a word until it is as wanted; with fewer cores than threads, let others have this one meanwhile."""
+    again, late, end = (b.append_basic_block(name) for name in ("await", "late", "there"))
     b.branch(again)
     b.position_at_end(again)
-    found = _look(b, place, wanted, _I64(_LOOKS))
+    found = _look(b, place, b.sub(wanted, _I64(1)))
+    b.cbranch(b.icmp_signed("==", found, wanted), end, late)
+    b.position_at_end(late)
     if llvm.address_of_symbol("sched_yield"):
         b.call(_declared(b, "sched_yield", ir.FunctionType(I32, [])), [])
-    b.cbranch(found, end, again)
+    b.branch(again)
     b.position_at_end(end)
 
 
 @intrinsic
-def _serve(context: Any, mail: Any, generation: Any, looks: Any) -> Any:
+def _serve(context: Any, mail: Any, last: Any) -> Any:
+    """Wait for mail other than the last and do what it says; its number, which is the last one's if none came."""
+
     def codegen(cgctx: Any, b: Any, sig: Any, args: Any) -> Any:
-        mail, generation, looks = args
-        came = _look(b, _word(b, mail, _POSTED), generation, looks)
-        with b.if_then(came):
+        mail, last = args
+        found = _look(b, _word(b, mail, _POSTED), last)
+        with b.if_then(b.icmp_signed("!=", found, last)):
             part = b.inttoptr(b.load(_word(b, mail, _FUNCTION)), _PART.as_pointer())
             failed = b.call(part, [b.load(_word(b, mail, word)) for word in (_ARGUMENTS, _FIRST, _LAST)])
             b.store(failed, _word(b, mail, _FAILED))
-            b.store_atomic(generation, _word(b, mail, _DONE), "release", 8)
-        return came
+            b.store_atomic(found, _word(b, mail, _DONE), "release", 8)
+        return found
 
-    return types.boolean(types.intp, types.intp, types.intp), codegen
+    return types.intp(types.intp, types.intp), codegen
 
 
 def hand_out(kernel: Any) -> Any:
@@ -158,37 +162,35 @@ def _post(compiled: Any, arguments: Any, cgctx: Any, b: Any, sig: Any, args: Any
 
 
 @njit(cache=True, nogil=True)
-def _serve_all(mail: int, generation: int, looks: int) -> int:
-    """Do what the mail says until none comes; returns the generation that did not."""
-    while _serve(mail, generation, looks):
-        generation += 1
-    return generation
+def _serve_all(mail: int, last: int) -> int:
+    """Do what the mail says until none comes; returns the number of the last."""
+    found = _serve(mail, last)
+    while found != last:
+        last = found
+        found = _serve(mail, last)
+    return last
 
 
 class _Crew:
     """The helpers of this process, and the desk that their mail lies on."""
 
     def __init__(self, helpers: int) -> None:
-        self._helpers, self._generation = helpers, 0
-        words = np.zeros(helpers * _LINE + _ROOM + _LINE, np.int64)
-        start = -words.ctypes.data // 8 % _LINE  # at the beginning of a line
-        self._mail = words[start : start + helpers * _LINE].reshape(helpers, _LINE)
-        self._desk = self._mail.ctypes.data
-        self._words = words
-        self._lock = threading.Lock()
-        self._free = threading.Lock()
+        self._words = np.zeros(_LINE + helpers * _LINE + _ROOM, np.int64)
+        self._desk = -(-self._words.ctypes.data // (8 * _LINE)) * 8 * _LINE  # at the beginning of a line
+        self._launches, self._launching = 0, False
+        self._free, self._lock = threading.Lock(), threading.Lock()  # of the crew; of who sleeps
         self._asleep = [False] * helpers
         self._wake = [threading.Semaphore(0) for _ in range(helpers)]
         for number in range(helpers):
             threading.Thread(target=self._help, args=(number,), name=f"tinymaml-{number}", daemon=True).start()
 
     def _help(self, number: int) -> None:
-        mail, generation = self._desk + number * 8 * _LINE, 1
+        last = 0
         while True:
-            generation = _serve_all(mail, generation, _LOOKS)
+            last = _serve_all(self._desk + 8 * _LINE * number, last)
             with self._lock:
-                self._asleep[number] = self._generation < generation  # else there is mail, or will be in a moment
-            if self._asleep[number]:
+                sleeps = self._asleep[number] = not self._launching
+            if sleeps:
                 self._wake[number].acquire()
 
     def launch(self, parts: Callable[..., int], tasks: int, arguments: Sequence[Any]) -> bool:
@@ -197,13 +199,14 @@ class _Crew:
             return False
         try:
             with self._lock:
-                self._generation += 1
-                for number in range(self._helpers):
-                    if self._asleep[number]:
+                self._launches, self._launching = self._launches + 1, True
+                for number, sleeps in enumerate(self._asleep):
+                    if sleeps:
                         self._asleep[number] = False
                         self._wake[number].release()
-            _check(parts, parts((self._desk, self._helpers, self._generation, tasks), *arguments))
+            _check(parts, parts((self._desk, len(self._wake), self._launches, tasks), *arguments))
         finally:
+            self._launching = False
             self._free.release()
         return True
 
