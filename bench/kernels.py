@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bench.images import PRODUCT
+from bench.images import PAUSE, PRODUCT
 from bench.worker import Worker, cores
 from bench.workloads import EPSILON, WORKLOADS, Workload, same
 from tinymaml.device import keep_memory
@@ -198,6 +198,7 @@ def _run(workload: str, workers: list[Worker], counts: list[int], rounds: int) -
         rows.append((case, found))
         machine["GFLOP/s"].append([worker.ask("product") for worker in workers])
         machine["GB/s"].append([worker.ask("copy") for worker in workers])
+        time.sleep(PAUSE)  # OpenBLAS's threads still spin
     best = {unit: np.median(rates, 0) for unit, rates in machine.items()}
     w = WORKLOADS[workload]
     print(f"\nKernels on the layers of {workload}: {w.title}; {w.tasks} tasks, float32, medians of {rounds} rounds")
