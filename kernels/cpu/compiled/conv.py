@@ -51,7 +51,7 @@ class _Run(NamedTuple):
 
     phase: int  # which of the lists of taps they use
     first: int  # the first of these that meets the source
-    count: int  # how many do
+    meeting: int  # how many do
     sources: list[int]  # where it does
     targets: list[int]  # the pixels
 
@@ -63,7 +63,7 @@ def _runs(found: Iterable[tuple[int, int, int, int, int]]) -> list[_Run]:
         run = runs.setdefault((phase, first, count), _Run(phase, first, count, [], []))
         run.sources.append(source)
         run.targets.append(target)
-    return sorted(runs.values(), key=lambda run: -run.count)
+    return sorted(runs.values(), key=lambda run: -run.meeting)
 
 
 def _forward_axis(n: int, k: int, s: int, before: int, outputs: int) -> list[_Run]:
@@ -101,18 +101,19 @@ def _plan(
 ) -> _Plan:  # fmt: skip
     """`taps[a][b]`: rows and columns of taps for the phases a and b; sizes of images, bytes of their pixels."""
     group = max(1, min(images, _IMAGES // max(1, source[0] * source[1] * pixel)))
-    begin, order = {}, []
+    begin: dict[Pair, int] = {}
+    order: list[int] = []
     for a, b in product(range(len(taps)), range(len(taps[0]))):
         begin[a, b] = len(order)
         order += [tap for line in taps[a][b] for tap in line]
     starts, sources, targets, lines, columns, first_taps, strides = [0], [], [], [], [], [], []
     # The classes that all taps meet come first: they write every number of a result that sums over pixels.
-    for i, j in sorted(product(over_rows, over_columns), key=lambda ij: -ij[0].count * ij[1].count):
+    for i, j in sorted(product(over_rows, over_columns), key=lambda ij: -ij[0].meeting * ij[1].meeting):
         starts.append(starts[-1] + len(i.targets) * len(j.targets))
         sources.append(_offsets(i.sources, j.sources, *source, group, pixel))
         targets.append(_offsets(i.targets, j.targets, *target, group, out_pixel))
-        lines.append(i.count if j.count else 0)
-        columns.append(j.count)
+        lines.append(i.meeting if j.meeting else 0)
+        columns.append(j.meeting)
         block = taps[i.phase][j.phase]
         strides.append(len(block[0]) if block else 0)
         first_taps.append(begin[i.phase, j.phase] + i.first * strides[-1] + j.first)

@@ -164,7 +164,7 @@ def _post(compiled: Any, arguments: Any, cgctx: Any, b: Any, sig: Any, args: Any
 @njit(cache=True, nogil=True)
 def _serve_all(mail: int, last: int) -> int:
     """Do what the mail says until none comes; returns the number of the last."""
-    found = _serve(mail, last)
+    found: int = _serve(mail, last)
     while found != last:
         last = found
         found = _serve(mail, last)
