@@ -1,14 +1,20 @@
 """What several test files share."""
 
+import importlib
 import importlib.metadata
 import os
 import shutil
 import subprocess
 import venv
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+
+from tinymaml.kernels.cpu import numba_is_used, threads
+from tinymaml.primitive import Primitive
 
 ROOT = Path(__file__).parents[1]
 
@@ -47,6 +53,54 @@ def numpy_only() -> Callable[[Path], Path]:
         return folder / "bin/python"
 
     return make
+
+
+@pytest.fixture
+def use_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
+    """Sets how many threads kernels run on."""
+    crew = importlib.import_module("tinymaml.kernels.cpu.compiled.crew") if numba_is_used() else None
+
+    def clear() -> None:
+        threads._pool.cache_clear()
+        if crew is not None:
+            crew._crew.cache_clear()
+
+    def use(count: int) -> None:
+        monkeypatch.setattr(threads, "count", lambda: count)
+        clear()
+
+    yield use
+    clear()
+
+
+@pytest.fixture
+def same_on_any_threads(use_threads: Callable[[int], None]) -> Callable[[Callable[[], Any]], None]:
+    """Asserts that what a function returns, a list of arrays, is the same bits on 1, 2, 3 and 8 threads."""
+
+    def check(work: Callable[[], Any]) -> None:
+        found = []
+        for count in (1, 2, 3, 8):
+            use_threads(count)
+            found.append(work())
+        for other in found[1:]:
+            for a, b in zip(found[0], other, strict=True):
+                np.testing.assert_array_equal(a, b)
+
+    return check
+
+
+@pytest.fixture
+def applied(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the primitives that are applied, as the test goes on."""
+    names: list[str] = []
+    apply = Primitive.__call__
+
+    def counted(self: Primitive, *inputs: Any, **static: Any) -> Any:
+        names.append(self.name)
+        return apply(self, *inputs, **static)
+
+    monkeypatch.setattr(Primitive, "__call__", counted)
+    return names
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ import tinymaml as tm
 from tinymaml.kernels import cpu
 from tinymaml.kernels.cpu import threads
 from tinymaml.ops.conv import output_size
-from tinymaml.primitive import REGISTRY, Primitive
+from tinymaml.primitive import REGISTRY
 from tinymaml.testing import DerivativeError, check_derivatives
 
 KERNELS = [cpu.find, cpu.numpy_kernel]
@@ -57,15 +57,7 @@ def test_fused_is_composed(pool, shape, size, stride):
         assert np.linalg.norm(np.ravel(one - other)) <= 1e-11 * max(1, np.linalg.norm(np.ravel(other)))
 
 
-def test_derivatives_use_the_places_that_are_known(monkeypatch):
-    applied = []
-    apply = Primitive.__call__
-
-    def counted(self, *inputs, **static):
-        applied.append(self.name)
-        return apply(self, *inputs, **static)
-
-    monkeypatch.setattr(Primitive, "__call__", counted)
+def test_derivatives_use_the_places_that_are_known(applied):
     x = np.random.default_rng(0).standard_normal((1, 1, 4, 4, 1))
     tm.hvp(lambda x: tm.sum(tm.sin(tm.max_pool2d(x, 2))), x, x)
     assert [applied.count(name) for name in ("max_pool", "pool_take", "pool_put")] == [1, 1, 2]
@@ -213,24 +205,12 @@ def test_no_tasks_images_or_channels():
             assert pullback(value)[0].shape == shape
 
 
-def test_results_do_not_depend_on_the_number_of_threads(monkeypatch):
+def test_results_do_not_depend_on_the_number_of_threads(monkeypatch, same_on_any_threads):
     x = np.random.default_rng(0).standard_normal((7, 2, 9, 9, 5)).astype(np.float32)
     monkeypatch.setattr(threads, "LARGE", 0)
 
-    def results(count):
-        monkeypatch.setattr(threads, "count", lambda: count)
-        threads._pool.cache_clear()
-        return [
-            part for pool in (tm.max_pool2d, tm.avg_pool2d) for part in to_third(partial(pool, size=3, stride=2), x)
-        ]
-
-    try:
-        one = results(1)
-        for count in (2, 3, 8):
-            for a, b in zip(one, results(count), strict=True):
-                np.testing.assert_array_equal(a, b)
-    finally:
-        threads._pool.cache_clear()
+    pools = [partial(pool, size=3, stride=2) for pool in (tm.max_pool2d, tm.avg_pool2d)]
+    same_on_any_threads(lambda: [part for pool in pools for part in to_third(pool, x)])
 
 
 def test_padding_never_wins():

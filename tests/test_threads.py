@@ -1,6 +1,5 @@
 """Threads: the same bits for any number of them, errors that reach the caller, launches from several sides at once."""
 
-import importlib
 import os
 import threading
 import time
@@ -11,26 +10,6 @@ import pytest
 import tinymaml as tm
 from tinymaml.kernels.cpu import numba_is_used, threads
 from tinymaml.ops.elementwise import descend
-
-
-@pytest.fixture
-def use(monkeypatch):
-    """Sets the number of threads."""
-
-    crew = importlib.import_module("tinymaml.kernels.cpu.compiled.crew") if numba_is_used() else None
-
-    def clear():
-        threads._pool.cache_clear()
-        if crew is not None:
-            crew._crew.cache_clear()
-
-    def change(count):
-        monkeypatch.setattr(threads, "count", lambda: count)
-        clear()
-
-    yield change
-    clear()
-
 
 RNG = np.random.default_rng(0)
 
@@ -52,27 +31,24 @@ def elementwise():
 
 
 @pytest.mark.parametrize("work", [conv, elementwise])
-def test_results_do_not_depend_on_the_number_of_threads(use, work):
-    global RNG
-    found = []
-    for count in (1, 2, 3, 8):
-        use(count)
+def test_results_do_not_depend_on_the_number_of_threads(same_on_any_threads, work):
+    def anew():
+        global RNG
         RNG = np.random.default_rng(0)
-        found.append(work())
-    for other in found[1:]:
-        for a, b in zip(found[0], other, strict=True):
-            np.testing.assert_array_equal(a, b)
+        return work()
+
+    same_on_any_threads(anew)
 
 
-def test_large_arrays_are_numpys(use):
-    use(3)
+def test_large_arrays_are_numpys(use_threads):
+    use_threads(3)
     a, row = normal(4, 300, 200), normal(300, 1)
     np.testing.assert_array_equal(tm.multiply(a, row).data, a * row)
     np.testing.assert_array_equal(tm.add(a[:, :1], a).data, a[:, :1] + a)
 
 
-def test_errors_in_a_thread_reach_the_caller(use):
-    use(3)
+def test_errors_in_a_thread_reach_the_caller(use_threads):
+    use_threads(3)
 
     def run(first, last):
         if first <= 4 < last:
@@ -93,8 +69,8 @@ needs_numba = pytest.mark.skipif(not numba_is_used(), reason="needs Numba: these
 
 
 @needs_numba
-def test_helpers_that_sleep_are_woken(use):
-    use(3)
+def test_helpers_that_sleep_are_woken(use_threads):
+    use_threads(3)
     x = normal(6, 40_000)
     for pause in (0, 0.05, 0, 0, 0.02):
         time.sleep(pause)
@@ -102,8 +78,8 @@ def test_helpers_that_sleep_are_woken(use):
 
 
 @needs_numba
-def test_launches_from_several_threads_at_once(use):
-    use(3)
+def test_launches_from_several_threads_at_once(use_threads):
+    use_threads(3)
     x, w = normal(6, 3, 20, 20, 16), normal(6, 3, 3, 16, 32)
     expected, wrong = tm.conv2d(x, w).data, []
 
@@ -141,10 +117,10 @@ def failing():
 @needs_numba
 @pytest.mark.parametrize("bad", [0, 3, 6])
 @pytest.mark.parametrize("count", [1, 3])
-def test_a_part_that_fails_reaches_the_caller_and_the_next_launch_is_whole(use, failing, count, bad):
+def test_a_part_that_fails_reaches_the_caller_and_the_next_launch_is_whole(use_threads, failing, count, bad):
     from tinymaml.kernels.cpu.compiled.crew import over_tasks
 
-    use(count)
+    use_threads(count)
     with pytest.raises(MemoryError, match="could not allocate"):
         over_tasks(7, 1 << 40, failing, np.zeros(7), bad)
     out = np.zeros(7)
@@ -153,12 +129,12 @@ def test_a_part_that_fails_reaches_the_caller_and_the_next_launch_is_whole(use, 
 
 
 @needs_numba
-def test_a_launch_that_does_not_compile_leaves_the_next_one_whole(use, failing):
+def test_a_launch_that_does_not_compile_leaves_the_next_one_whole(use_threads, failing):
     from numba.core.errors import TypingError
 
     from tinymaml.kernels.cpu.compiled.crew import over_tasks
 
-    use(3)
+    use_threads(3)
     with pytest.raises(TypingError):
         over_tasks(7, 1 << 40, failing, "no array", -1)
     out = np.zeros(7)
@@ -168,8 +144,8 @@ def test_a_launch_that_does_not_compile_leaves_the_next_one_whole(use, failing):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
-def test_threads_after_a_fork(use):
-    use(2)
+def test_threads_after_a_fork(use_threads):
+    use_threads(2)
     expected = conv()[0]
     child = os.fork()
     if child == 0:

@@ -7,11 +7,9 @@ or changed file is found out before HDF5 reads a byte of it. Arrays are data set
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import io
 import json
-import os
 import struct
 import sys
 from collections.abc import Callable
@@ -21,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tinymaml import __version__
+from tinymaml.tasks.archive import whole
 from tinymaml.train.extras import require
 from tinymaml.tree import Tree
 
@@ -212,22 +211,6 @@ def _numbered(folder: Path) -> list[Path]:
 
 
 def atomic_write(path: Path, data: bytes) -> None:
-    """Write a file that is whole or not there: to a temporary name, synced, renamed, the folder synced."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
-    if os.name != "nt":  # a folder cannot be opened on Windows
-        descriptor = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    """Write a file that is whole or not there."""
+    with whole(path) as temporary:
+        temporary.write_bytes(data)
