@@ -20,9 +20,8 @@ from typing import Any
 import numpy as np
 
 from tinymaml import tree
-from tinymaml.ops import add, clip, divide, multiply, negative, sqrt
+from tinymaml.ops import add, clip, divide, multiply, sqrt, subtract
 from tinymaml.ops import sum as sum_over
-from tinymaml.ops.elementwise import descend
 from tinymaml.problem import Loss, NonFiniteError, Problem
 from tinymaml.tensor import Tensor, now
 from tinymaml.transforms import MODES, Record, enter, leave
@@ -138,7 +137,12 @@ def meta_value_and_grad(
         if learn_alpha:
             problem.collect_alpha(alpha_grads, record, v)
         if order == 2:
-            v = _back(problem, record, v, mode)
+            w = [
+                multiply(a, x) if x is not None and a is not None else None
+                for a, x in zip(problem.rates, v, strict=True)
+            ]
+            products = record.hessian_product(w, mode)
+            v = [_minus(x, h) for x, h in zip(v, products, strict=True)]
         v, alpha_grads = problem.cut(v, mark), problem.cut(alpha_grads, mark)
         del step, record
 
@@ -156,19 +160,10 @@ def meta_value_and_grad(
     return leave(value, mark), (by_params, tree.unflatten(problem.alpha_structure, results[count:]))
 
 
-def _back(problem: Problem, record: Record, v: list[Tensor | None], mode: str) -> list[Tensor | None]:
-    """(I - H A) v: the transposed Jacobian of a step, with the support loss's Hessian H and step sizes A."""
-    adapted = [x if a is not None else None for x, a in zip(v, problem.rates, strict=True)]
-    if problem.rate is not None:  # a number: H alpha v is alpha H v, and the way back is a step of descent itself
-        return [_descended(x, problem.rate, h) for x, h in zip(v, record.hessian_product(adapted, mode), strict=True)]
-    w = [multiply(a, x) if x is not None else None for x, a in zip(adapted, problem.rates, strict=True)]
-    return [_descended(x, 1.0, h) for x, h in zip(v, record.hessian_product(w, mode), strict=True)]
-
-
-def _descended(x: Tensor | None, rate: Tensor | float, h: Tensor | None) -> Tensor | None:
-    if h is None:
+def _minus(x: Tensor | None, y: Tensor | None) -> Tensor | None:
+    if y is None:
         return x
-    return multiply(negative(h), rate) if x is None else descend(x, rate, h)
+    return multiply(y, -1.0) if x is None else subtract(x, y)
 
 
 def _clipped(grads: list[Tensor], element: float | None, norm: float | None) -> list[Tensor]:

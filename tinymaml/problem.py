@@ -87,11 +87,6 @@ class Problem:
         """The step size of each parameter, None where it is not adapted."""
         return [None if a is None else self.alphas[a] for a in self.alpha_of]
 
-    @property
-    def rate(self) -> Tensor | None:
-        """The step size if one number is that of all parameters, else None."""
-        return self.alphas[0] if len(self.alphas) == 1 and self.alphas[0].ndim == 0 else None
-
     def check_tasks(self, name: str, batch: Tree) -> None:
         found = _tasks(name, batch)
         if found != self.tasks:
