@@ -1,7 +1,7 @@
-"""The one pool of threads: a kernel is serial over a range of tasks, and ranges run side by side.
+"""How many threads kernels run on, and a pool of them for NumPy's functions; compiled kernels have `compiled/crew.py`.
 
-Tasks never meet inside a kernel, so the results are the same bits for any number of threads. `TINYMAML_THREADS` sets
-their number; all cores otherwise.
+A kernel is serial over a range of tasks, and ranges run side by side. Tasks never meet inside a kernel, so the results
+are the same bits for any number of threads. `TINYMAML_THREADS` sets their number; all cores otherwise.
 """
 
 from __future__ import annotations
