@@ -69,7 +69,7 @@ needs_numba = pytest.mark.skipif(not numba_is_used(), reason="needs Numba: these
 
 
 @needs_numba
-def test_helpers_that_sleep_are_woken(use_threads):
+def test_threads_that_sleep_are_woken(use_threads):
     use_threads(3)
     x = normal(6, 40_000)
     for pause in (0, 0.05, 0, 0, 0.02):

@@ -1,7 +1,7 @@
 """Compiled kernels on several threads: parts of a launch are handed out and awaited without the interpreter.
 
 Through Python's own pools a launch costs a tenth of a millisecond: both sides wait for the interpreter's lock, and
-sleep while they wait. Here helpers look for work in machine code as long as launches follow closely, then sleep.
+sleep while they wait. Here the hands of a crew look for work in machine code while launches follow closely, then sleep.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from numba.extending import intrinsic
 from tinymaml.kernels.cpu import threads
 from tinymaml.kernels.cpu.compiled.vectors import I32, loop
 
-# Each helper has a line of the cache for its mail, of these 64-bit words; behind the last one lie the arguments.
+# Each hand has a line of the cache for its mail, of these 64-bit words; behind the last one lie the arguments.
 _LINE = 8
 _POSTED, _DONE, _FUNCTION, _ARGUMENTS, _FIRST, _LAST, _FAILED = range(7)
 _ROOM = 512  # words for a launch's arguments
-_LOOKS = 10_000  # for mail, before a helper sleeps: half a millisecond or so
+_LOOKS = 10_000  # for mail, before a hand sleeps: half a millisecond or so
 
-Job = tuple[int, int, int, int]  # the desk's address, how many helpers, the number of the launch, how many tasks
+Job = tuple[int, int, int, int]  # the desk's address, how many hands, the number of the launch, how many tasks
 
 _I64 = ir.IntType(64)
 _PART = ir.FunctionType(_I64, [_I64, _I64, _I64])  # (address of the arguments, first, last) -> whether it failed
@@ -114,7 +114,7 @@ def hand_out(kernel: Any) -> Any:
 
 
 def _post(compiled: Any, arguments: Any, cgctx: Any, b: Any, sig: Any, args: Any) -> Any:
-    desk, helpers, generation, tasks = [b.extract_value(args[0], i) for i in range(4)]
+    desk, hands, generation, tasks = [b.extract_value(args[0], i) for i in range(4)]
     values = args[1]
     cgctx.add_linking_libs([compiled.library])
     kinds = [cgctx.get_value_type(kind) for kind in arguments]
@@ -132,13 +132,13 @@ def _post(compiled: Any, arguments: Any, cgctx: Any, b: Any, sig: Any, args: Any
     status, _ = cgctx.call_conv.call_function(inside, call, desc.restype, desc.argtypes, [*own, *part.args[1:]])
     inside.ret(inside.zext(status.is_error, _I64))
 
-    alone = b.icmp_signed("==", helpers, _I64(0))
+    alone = b.icmp_signed("==", hands, _I64(0))
     here = b.ptrtoint(cgutils.alloca_once(b, held), _I64)
-    place = b.select(alone, here, b.add(desk, b.mul(helpers, _I64(8 * _LINE))))
+    place = b.select(alone, here, b.add(desk, b.mul(hands, _I64(8 * _LINE))))
     at = b.inttoptr(place, held.as_pointer())
     for i in range(len(kinds)):
         b.store(b.extract_value(values, i), b.gep(at, [I32(0), I32(i)]))
-    parts, function = b.add(helpers, _I64(1)), b.ptrtoint(part, _I64)
+    parts, function = b.add(hands, _I64(1)), b.ptrtoint(part, _I64)
 
     def end(number: ir.Value) -> ir.Value:
         return b.sdiv(b.mul(tasks, number), parts)
@@ -156,9 +156,9 @@ def _post(compiled: Any, arguments: Any, cgctx: Any, b: Any, sig: Any, args: Any
         _await(b, _word(b, mail, _DONE), generation)
         return [b.add(failed, b.load(_word(b, mail, _FAILED)))]
 
-    loop(b, helpers, [], post)
+    loop(b, hands, [], post)
     failed = b.call(part, [place, _I64(0), end(_I64(1))])
-    return loop(b, helpers, [failed], collect)[0]
+    return loop(b, hands, [failed], collect)[0]
 
 
 @njit(cache=True, nogil=True)
@@ -172,19 +172,19 @@ def _serve_all(mail: int, last: int) -> int:
 
 
 class _Crew:
-    """The helpers of this process, and the desk that their mail lies on."""
+    """The hands of this process, and the desk that their mail lies on."""
 
-    def __init__(self, helpers: int) -> None:
-        self._words = np.zeros(_LINE + helpers * _LINE + _ROOM, np.int64)
+    def __init__(self, hands: int) -> None:
+        self._words = np.zeros(_LINE + hands * _LINE + _ROOM, np.int64)
         self._desk = -(-self._words.ctypes.data // (8 * _LINE)) * 8 * _LINE  # at the beginning of a line
         self._launches, self._launching = 0, False
         self._free, self._lock = threading.Lock(), threading.Lock()  # of the crew; of who sleeps
-        self._asleep = [False] * helpers
-        self._wake = [threading.Semaphore(0) for _ in range(helpers)]
-        for number in range(helpers):
-            threading.Thread(target=self._help, args=(number,), name=f"tinymaml-{number}", daemon=True).start()
+        self._asleep = [False] * hands
+        self._wake = [threading.Semaphore(0) for _ in range(hands)]
+        for number in range(hands):
+            threading.Thread(target=self._work, args=(number,), name=f"tinymaml-{number}", daemon=True).start()
 
-    def _help(self, number: int) -> None:
+    def _work(self, number: int) -> None:
         last = 0
         while True:
             last = _serve_all(self._desk + 8 * _LINE * number, last)
@@ -194,7 +194,7 @@ class _Crew:
                 self._wake[number].acquire()
 
     def launch(self, parts: Callable[..., int], tasks: int, arguments: Sequence[Any]) -> bool:
-        """Run all parts; False, without having done anything, while another thread has the helpers."""
+        """Run all parts; False, without having done anything, while another thread has the hands."""
         if not self._free.acquire(blocking=False):
             return False
         try:
