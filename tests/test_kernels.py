@@ -114,13 +114,13 @@ def test_adam(shape, dtype):
 
 def test_numpy_is_used_when_asked(monkeypatch):
     monkeypatch.setenv("TINYMAML_NUMBA", "0")
-    for cached in (cpu.find, cpu.numba_kernel, cpu.numba_is_used):
+    for cached in (cpu.find, cpu.numba_kernel, cpu.numba_launch, cpu.numba_is_used):
         cached.cache_clear()
     try:
         assert cpu.find("elementwise.gate") is cpu.numpy_kernel("elementwise.gate")
     finally:
         monkeypatch.undo()
-        for cached in (cpu.find, cpu.numba_kernel, cpu.numba_is_used):
+        for cached in (cpu.find, cpu.numba_kernel, cpu.numba_launch, cpu.numba_is_used):
             cached.cache_clear()
     assert cpu.find("elementwise.gate") is cpu.numba_kernel("elementwise.gate")
     with pytest.raises(KeyError, match=r"no kernel 'elementwise\.nothing'"):

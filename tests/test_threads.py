@@ -118,13 +118,13 @@ def failing():
 @pytest.mark.parametrize("bad", [0, 3, 6])
 @pytest.mark.parametrize("count", [1, 3])
 def test_a_part_that_fails_reaches_the_caller_and_the_next_launch_is_whole(use_threads, failing, count, bad):
-    from tinymaml.kernels.cpu.compiled.crew import over_tasks
+    from tinymaml.kernels.cpu.compiled.crew import Launch
 
     use_threads(count)
     with pytest.raises(MemoryError, match="could not allocate"):
-        over_tasks(7, 1 << 40, failing, np.zeros(7), bad)
+        Launch(7, 1 << 40, failing, (np.zeros(7), bad)).run()
     out = np.zeros(7)
-    over_tasks(7, 1 << 40, failing, out, -1)
+    Launch(7, 1 << 40, failing, (out, -1)).run()
     np.testing.assert_array_equal(out, 1)
 
 
@@ -132,13 +132,13 @@ def test_a_part_that_fails_reaches_the_caller_and_the_next_launch_is_whole(use_t
 def test_a_launch_that_does_not_compile_leaves_the_next_one_whole(use_threads, failing):
     from numba.core.errors import TypingError
 
-    from tinymaml.kernels.cpu.compiled.crew import over_tasks
+    from tinymaml.kernels.cpu.compiled.crew import Launch
 
     use_threads(3)
     with pytest.raises(TypingError):
-        over_tasks(7, 1 << 40, failing, "no array", -1)
+        Launch(7, 1 << 40, failing, ("no array", -1)).run()
     out = np.zeros(7)
-    over_tasks(7, 1 << 40, failing, out, -1)
+    Launch(7, 1 << 40, failing, (out, -1)).run()
     np.testing.assert_array_equal(out, 1)
 
 

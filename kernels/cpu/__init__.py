@@ -34,7 +34,24 @@ def numpy_kernel(name: str) -> Callable[..., Any]:
 
 @cache
 def numba_kernel(name: str) -> Callable[..., Any] | None:
-    """The kernel in Numba; None if it has none, or without Numba."""
+    """The kernel in Numba; None if it has none, or without Numba. The reference does what it has no launch for."""
+    launch_of = numba_launch(name)
+    if launch_of is None:
+        return None
+
+    def kernel(outs: Any, ins: Any, **static: Any) -> None:
+        launch = launch_of(outs, ins, **static)
+        if launch is None:
+            numpy_kernel(name)(outs, ins, **static)
+        else:
+            launch.run()
+
+    return kernel
+
+
+@cache
+def numba_launch(name: str) -> Callable[..., Any] | None:
+    """What makes a launch of the kernel in Numba, or None: `launch_of(outs, ins, **static)`; see `compiled/crew.py`."""
     family, own = name.split(".")
     if not numba_is_used() or importlib.util.find_spec(f"{_COMPILED}.{family}") is None:
         return None

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import njit
 
-from tinymaml.kernels.cpu import conv as reference
+from tinymaml.kernels.cpu.compiled.arrays import plain
 from tinymaml.kernels.cpu.compiled.conv_tile import pixel_tile, product_tile
-from tinymaml.kernels.cpu.compiled.crew import Job, hand_out, over_tasks
+from tinymaml.kernels.cpu.compiled.crew import Job, Launch, hand_out
 from tinymaml.kernels.cpu.compiled.tile import transpose
 from tinymaml.kernels.cpu.compiled.vectors import BYTES, HEIGHTS, VECTORS, expect_some, tile_height
 
@@ -309,55 +309,45 @@ def _products_parts(job: Job, *arguments: Any) -> int:
     return _products_out(job, arguments)
 
 
-def _plain(x: Any) -> Any:
-    """The array in C order, without the copies of an axis that was broadcast over tasks."""
-    if x.flags.c_contiguous:
-        return x
-    return np.ascontiguousarray(x[:1] if x.strides[0] == 0 else x)
-
-
 def _work(w: Any, y: Any) -> int:
     """Multiplications of a convolution."""
     return y.size * w.size // (w.shape[0] * w.shape[4])
 
 
-def _run_pixels(out: Any, source: Any, w: Any, c: Arrays, plan: _Plan, turned: bool, work: int) -> None:
-    source, w = _plain(source), _plain(w)
-    addend = _plain(c[0]) if c else np.zeros((1, 1, 1, 1, out.shape[4]), out.dtype)
+def _pixels_launch(out: Any, source: Any, w: Any, c: Arrays, plan: _Plan, turned: bool, work: int) -> Launch:
+    source, w = plain(source), plain(w)
+    addend = plain(c[0]) if c else np.zeros((1, 1, 1, 1, out.shape[4]), out.dtype)
     c_scale = int(addend.size // len(addend) > out.shape[4] or addend.shape[1:] == out.shape[1:])
-    over_tasks(len(out), work, _pixels_parts, source, w, turned, addend, c_scale, out, *plan)
+    return Launch(len(out), work, _pixels_parts, (source, w, turned, addend, c_scale, out, *plan))
 
 
-def conv2d(outs: Arrays, ins: Arrays, stride: Pair, padding: Padding) -> None:
+def conv2d(outs: Arrays, ins: Arrays, stride: Pair, padding: Padding) -> Launch | None:
     """y[p] = sum over taps of x[stride p + tap] w[tap], + c."""
     (y,), (x, w, *c) = outs, ins
     if y.size == 0 or w.size == 0:
-        reference.conv2d(outs, ins, stride, padding)
-        return
+        return None
     pixel, out_pixel = x.shape[4] * y.itemsize, y.shape[4] * y.itemsize
     plan = _forward_plan(x.shape[1], x.shape[2:4], w.shape[1:3], y.shape[2:4], stride, padding, pixel, out_pixel)
-    _run_pixels(y, x, w, c, plan, False, _work(w, y))
+    return _pixels_launch(y, x, w, c, plan, False, _work(w, y))
 
 
-def conv2d_dx(outs: Arrays, ins: Arrays, stride: Pair, padding: Padding, size: Pair) -> None:
+def conv2d_dx(outs: Arrays, ins: Arrays, stride: Pair, padding: Padding, size: Pair) -> Launch | None:
     """The gradient by x: every tap sends g[p] w[tap] transposed back to pixel stride p + tap, + c."""
     (dx,), (g, w, *c) = outs, ins
     if dx.size == 0 or w.size == 0 or g.size == 0:
-        reference.conv2d_dx(outs, ins, stride, padding, size)
-        return
+        return None
     pixel, out_pixel = g.shape[4] * dx.itemsize, dx.shape[4] * dx.itemsize
     plan = _backward_plan(g.shape[1], size, w.shape[1:3], g.shape[2:4], stride, padding, pixel, out_pixel)
-    _run_pixels(dx, g, w, c, plan, True, _work(w, g))
+    return _pixels_launch(dx, g, w, c, plan, True, _work(w, g))
 
 
-def conv2d_dw(outs: Arrays, ins: Arrays, stride: Pair, padding: Padding, size: Pair) -> None:
+def conv2d_dw(outs: Arrays, ins: Arrays, stride: Pair, padding: Padding, size: Pair) -> Launch | None:
     """The gradient by w: for every tap x[stride p + tap] g[p], summed over images and pixels, + c."""
     (dw,), (x, g, *c) = outs, ins
     if dw.size == 0 or x.size == 0 or g.size == 0:
-        reference.conv2d_dw(outs, ins, stride, padding, size)
-        return
+        return None
     pixel, out_pixel = x.shape[4] * dw.itemsize, g.shape[4] * dw.itemsize
     plan = _forward_plan(x.shape[1], x.shape[2:4], size, g.shape[2:4], stride, padding, pixel, out_pixel)
-    x, g = _plain(x), _plain(g)
-    addend = _plain(c[0]) if c else np.zeros((1, 1, 1, 1, dw.shape[4]), dw.dtype)
-    over_tasks(len(dw), _work(dw, g), _products_parts, x, g, addend, dw, *plan[:-1])
+    x, g = plain(x), plain(g)
+    addend = plain(c[0]) if c else np.zeros((1, 1, 1, 1, dw.shape[4]), dw.dtype)
+    return Launch(len(dw), _work(dw, g), _products_parts, (x, g, addend, dw, *plan[:-1]))

@@ -11,7 +11,7 @@ import platform
 import threading
 from collections.abc import Callable, Sequence
 from functools import cache, partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import llvmlite.binding as llvm
 import numpy as np
@@ -29,7 +29,10 @@ _POSTED, _DONE, _FUNCTION, _ARGUMENTS, _FIRST, _LAST, _FAILED = range(7)
 _ROOM = 512  # words for a launch's arguments
 _LOOKS = 10_000  # for mail, before a hand sleeps: half a millisecond or so
 
-Job = tuple[int, int, int, int]  # the desk's address, how many hands, the number of the launch, how many tasks
+# The desk's address, how many hands, the number of the launch, how many tasks. With KEEP for the hands nothing is run:
+# the arguments are kept at the first address, and what `Kept` reads is written to the third.
+Job = tuple[int, int, int, int]
+KEEP = -1
 
 _I64 = ir.IntType(64)
 _PART = ir.FunctionType(_I64, [_I64, _I64, _I64])  # (address of the arguments, first, last) -> whether it failed
@@ -94,7 +97,8 @@ def _serve(context: Any, mail: Any, last: Any) -> Any:
 def hand_out(kernel: Any) -> Any:
     """An intrinsic that runs kernel(*arguments, first, last) on ranges that make up all the tasks, the first one here.
 
-    It returns how many of them failed. Numba can keep it in a function of its own:
+    It returns how many of them failed; of a launch to `KEEP`, the address of the function that runs a part of it. Numba
+    can keep it in a function of its own:
 
         _double_out = hand_out(_double)
 
@@ -132,13 +136,15 @@ def _post(compiled: Any, arguments: Any, cgctx: Any, b: Any, sig: Any, args: Any
     status, _ = cgctx.call_conv.call_function(inside, call, desc.restype, desc.argtypes, [*own, *part.args[1:]])
     inside.ret(inside.zext(status.is_error, _I64))
 
-    alone = b.icmp_signed("==", hands, _I64(0))
+    function, result = b.ptrtoint(part, _I64), cgutils.alloca_once(b, _I64)
     here = b.ptrtoint(cgutils.alloca_once(b, held), _I64)
-    place = b.select(alone, here, b.add(desk, b.mul(hands, _I64(8 * _LINE))))
+    kept = b.icmp_signed("==", hands, _I64(KEEP))
+    alone = b.icmp_signed("<=", hands, _I64(0))
+    place = b.select(alone, b.select(kept, desk, here), b.add(desk, b.mul(hands, _I64(8 * _LINE))))
     at = b.inttoptr(place, held.as_pointer())
     for i in range(len(kinds)):
         b.store(b.extract_value(values, i), b.gep(at, [I32(0), I32(i)]))
-    parts, function = b.add(hands, _I64(1)), b.ptrtoint(part, _I64)
+    parts = b.add(hands, _I64(1))
 
     def end(number: ir.Value) -> ir.Value:
         return b.sdiv(b.mul(tasks, number), parts)
@@ -156,9 +162,25 @@ def _post(compiled: Any, arguments: Any, cgctx: Any, b: Any, sig: Any, args: Any
         _await(b, _word(b, mail, _DONE), generation)
         return [b.add(failed, b.load(_word(b, mail, _FAILED)))]
 
-    loop(b, hands, [], post)
-    failed = b.call(part, [place, _I64(0), end(_I64(1))])
-    return loop(b, hands, [failed], collect)[0]
+    with b.if_else(kept) as (keep, run):
+        with keep:
+            pointers = [b.gep(at, [I32(0), I32(i), I32(_DATA)]) for i, kind in enumerate(arguments) if _is_array(kind)]
+            words = [_I64(cgctx.get_abi_sizeof(held)), *[b.sub(b.ptrtoint(p, _I64), place) for p in pointers]]
+            for i, word in enumerate(words):
+                b.store(word, _word(b, generation, i))
+            b.store(function, result)
+        with run:
+            loop(b, hands, [], post)
+            failed = b.call(part, [place, _I64(0), end(_I64(1))])
+            b.store(loop(b, hands, [failed], collect)[0], result)
+    return b.load(result)
+
+
+_DATA = 4  # where an array's address stands in what Numba passes of it
+
+
+def _is_array(kind: Any) -> bool:
+    return isinstance(kind, types.Array)
 
 
 @njit(cache=True, nogil=True)
@@ -225,11 +247,31 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_crew.cache_clear)  # threads do not survive a fork
 
 
-def over_tasks(tasks: int, work: int, parts: Callable[..., int], *arguments: Any) -> None:
-    """kernel(*arguments, first, last) on ranges that make up all the tasks; `parts` hands it out, see `hand_out`.
+class Launch(NamedTuple):
+    """A compiled kernel with its arguments, still to be run on ranges that make up all its units: tasks, mostly."""
 
-    `work` is what the kernel does in all, in operations or numbers moved: little work stays on the calling thread.
-    Raises MemoryError if a part of it does.
-    """
-    if min(tasks, threads.count()) <= 1 or work < threads.LARGE or not _crew().launch(parts, tasks, arguments):
-        _check(parts, parts((0, 0, 0, tasks), *arguments))
+    units: int
+    work: int  # what it does in all, in operations or numbers moved: little work stays on the calling thread
+    parts: Callable[..., int]  # it hands the kernel out, see `hand_out`
+    arguments: tuple[Any, ...]
+
+    def run(self) -> None:
+        """kernel(*arguments, first, last) on all ranges. Raises MemoryError if one of them does."""
+        shared = self.work >= threads.LARGE and min(self.units, threads.count()) > 1
+        if not shared or not _crew().launch(self.parts, self.units, self.arguments):
+            _check(self.parts, self.parts((0, 0, 0, self.units), *self.arguments))
+
+
+class Kept(NamedTuple):
+    """A launch as machine code sees it: a function(address of the arguments, first, last), and the arguments."""
+
+    function: int
+    arguments: Any  # int64[words], as they lie in memory
+    places: list[int]  # of the arrays' addresses, in words, in the order of the arrays
+
+    @staticmethod
+    def of(launch: Launch) -> Kept:
+        words, found = np.zeros(_ROOM, np.int64), np.zeros(_ROOM, np.int64)
+        function = launch.parts((words.ctypes.data, KEEP, found.ctypes.data, 0), *launch.arguments)
+        arrays = sum(isinstance(x, np.ndarray) for x in launch.arguments)
+        return Kept(function, words[: -(-found[0] // 8)].copy(), (found[1 : arrays + 1] // 8).tolist())

@@ -7,17 +7,24 @@ from typing import Any
 
 from numba import njit
 
-from tinymaml.kernels.cpu import elementwise as reference
-from tinymaml.kernels.cpu.compiled.crew import Job, hand_out, over_tasks
+from tinymaml.kernels.cpu.compiled.crew import Job, Launch, hand_out
 
 Arrays = Sequence[Any]
 
 
 @njit(cache=True, nogil=True)
-def _gate(out: Any, g: Any, y: Any) -> None:
+def _gate(out: Any, g: Any, y: Any, first: int, last: int) -> None:
     zero = out.dtype.type(0)
-    for i in range(out.size):
+    for i in range(first, last):
         out[i] = g[i] if y[i] > 0 else zero
+
+
+_gate_out = hand_out(_gate)
+
+
+@njit(cache=True, nogil=True)
+def _gate_parts(job: Job, *arguments: Any) -> int:
+    return _gate_out(job, arguments)
 
 
 @njit(cache=True, nogil=True)
@@ -26,7 +33,7 @@ def _descend(out: Any, x: Any, rate: Any, g: Any, first: int, last: int) -> None
     for t in range(first, last):
         row = x[t if x.shape[0] > 1 else 0]
         for i in range(out.shape[1]):
-            out[t, i] = row[i] - rate * g[t, i]
+            out[t, i] = row[i] - rate[0] * g[t, i]
 
 
 _descend_out = hand_out(_descend)
@@ -43,23 +50,19 @@ def aligned(*arrays: Any) -> bool:
     return all([x.shape == shape and x.flags.c_contiguous for x in arrays])
 
 
-def gate(outs: Arrays, ins: Arrays) -> None:
+def gate(outs: Arrays, ins: Arrays) -> Launch | None:
     """g where y > 0, else 0."""
     (out,), (g, y) = outs, ins
-    if aligned(out, g, y):
-        _gate(out.ravel(), g.ravel(), y.ravel())
-    else:
-        reference.gate(outs, ins)
+    return Launch(out.size, out.size, _gate_parts, (out.ravel(), g.ravel(), y.ravel())) if aligned(out, g, y) else None
 
 
-def descend(outs: Arrays, ins: Arrays) -> None:
+def descend(outs: Arrays, ins: Arrays) -> Launch | None:
     """x - rate g."""
     (out,), (x, rate, g) = outs, ins
     if x.ndim > 1 and x.strides[0] == 0 and x.shape == g.shape:
         x = x[:1]  # shared by the tasks: the first inner step's start
-    if rate.ndim == 0 and out.size and aligned(out, g) and x.shape[1:] == g.shape[1:] and x.flags.c_contiguous:
-        tasks = len(out) if out.ndim else 1
-        start, of = x.reshape(len(x) if x.ndim else 1, -1), g.reshape(tasks, -1)
-        over_tasks(tasks, out.size, _descend_parts, out.reshape(tasks, -1), start, rate[()], of)
-    else:
-        reference.descend(outs, ins)
+    if rate.ndim or not out.size or not aligned(out, g) or x.shape[1:] != g.shape[1:] or not x.flags.c_contiguous:
+        return None
+    tasks = len(out) if out.ndim else 1
+    start, of = x.reshape(len(x) if x.ndim else 1, -1), g.reshape(tasks, -1)
+    return Launch(tasks, out.size, _descend_parts, (out.reshape(tasks, -1), start, rate.reshape(1), of))

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from tinymaml.kernels.cpu import linear as reference
+from tinymaml.kernels.cpu.compiled.arrays import plain
+from tinymaml.kernels.cpu.compiled.crew import Job, Launch, hand_out
 from tinymaml.kernels.cpu.compiled.tile import tile, transpose
 from tinymaml.kernels.cpu.compiled.vectors import BYTES, HEIGHTS, VECTORS, tile_height
 
@@ -18,11 +19,11 @@ _LARGE = 256  # from this length of k on, blocking for the cache pays, and BLAS 
 
 
 @njit(cache=True, nogil=True)
-def _stack(a: Any, b: Any, c: Any, out: Any, ta: bool, tb: bool) -> None:
-    """out[t] = op(a[t]) op(b[t]) + c[t]; an array with one entry on a task or row axis serves for all of it."""
+def _stack(a: Any, b: Any, c: Any, out: Any, ta: bool, tb: bool, first: int, last: int) -> None:
+    """Tasks first ... last - 1 of out[t] = op(a[t]) op(b[t]) + c[t]; an array with one entry on a task or row axis serves for all of it."""
     size = out.itemsize
     lanes = BYTES // size
-    tasks, n, o = out.shape
+    n, o = out.shape[1], out.shape[2]
     k = b.shape[2] if tb else b.shape[1]
     packed = np.empty((k, o) if tb else (0, 0), out.dtype)
     a_row, a_k = (size, a.shape[2] * size) if ta else (a.shape[2] * size, size)
@@ -31,10 +32,10 @@ def _stack(a: Any, b: Any, c: Any, out: Any, ta: bool, tb: bool) -> None:
     c_row = o * size if c.shape[1] > 1 else 0
     c_task = c.shape[1] * o * size if c.shape[0] > 1 else 0
     zero = out.dtype.type(0)
-    for t in range(tasks):
+    for t in range(first, last):
         a_at, b_at = a.ctypes.data + t * a_task, b.ctypes.data + t * b_task
         if tb:
-            if t == 0 or b_task:
+            if t == first or b_task:
                 transpose(b[t if b_task else 0], packed)
             b_at = packed.ctypes.data
         c_at, out_at = c.ctypes.data + t * c_task, out.ctypes.data + t * n * o * size
@@ -62,23 +63,24 @@ def _stack(a: Any, b: Any, c: Any, out: Any, ta: bool, tb: bool) -> None:
                 )
 
 
-def _plain(x: Any) -> Any:
-    """The array in C order, without the copies of an axis that was broadcast over tasks."""
-    if x.flags.c_contiguous:
-        return x
-    return np.ascontiguousarray(x[:1] if x.strides[0] == 0 else x)
+_stack_out = hand_out(_stack)
 
 
-def linear(outs: Arrays, ins: Arrays, ta: bool, tb: bool) -> None:
+@njit(cache=True, nogil=True)
+def _stack_parts(job: Job, *arguments: Any) -> int:
+    return _stack_out(job, arguments)
+
+
+def linear(outs: Arrays, ins: Arrays, ta: bool, tb: bool) -> Launch | None:
     """op(a) op(b) + c, the last if given."""
     a, b, (out,) = ins[0], ins[1], outs
     c = ins[2] if len(ins) == 3 else np.zeros((1, 1, out.shape[-1]), out.dtype)
     small = (
         out.ndim == a.ndim == b.ndim == c.ndim == 3 and c.shape[2] == out.shape[2] and a.shape[1 if ta else 2] <= _LARGE
     )
-    if small and tb and 1 in b.shape[1:]:
+    if not small:
+        return None
+    if tb and 1 in b.shape[1:]:
         b, tb = b.reshape(b.shape[0], b.shape[2], b.shape[1]), False  # a vector's transpose has the same memory
-    if small:
-        _stack(_plain(a), _plain(b), _plain(c), out, ta, tb)
-    else:
-        reference.linear(outs, ins, ta, tb)
+    work = out.size * a.shape[1 if ta else 2]
+    return Launch(len(out), work, _stack_parts, (plain(a), plain(b), plain(c), out, ta, tb))

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from tinymaml.kernels.cpu import losses as reference
-from tinymaml.kernels.cpu.compiled.crew import Job, hand_out, over_tasks
+from tinymaml.kernels.cpu.compiled.arrays import whole
+from tinymaml.kernels.cpu.compiled.crew import Job, Launch, hand_out
 
 Arrays = Sequence[Any]
 
@@ -17,20 +17,36 @@ _EXPONENTIAL = 16  # operations that one is worth
 
 
 @njit(cache=True, nogil=True)
-def _mse(out: Any, p: Any, t: Any) -> None:
-    for i in range(p.shape[0]):
+def _mse(out: Any, p: Any, t: Any, first: int, last: int) -> None:
+    for i in range(first, last):
         total = out.dtype.type(0)
         for j in range(p.shape[1]):
             total += (p[i, j] - t[i, j]) * (p[i, j] - t[i, j])
         out[i] = total / out.dtype.type(p.shape[1])
 
 
+_mse_out = hand_out(_mse)
+
+
 @njit(cache=True, nogil=True)
-def _scaled_difference(out: Any, p: Any, t: Any, h: Any, scale: Any) -> None:
-    for i in range(p.shape[0]):
-        factor = h[i] * scale
+def _mse_parts(job: Job, *arguments: Any) -> int:
+    return _mse_out(job, arguments)
+
+
+@njit(cache=True, nogil=True)
+def _scaled_difference(out: Any, p: Any, t: Any, h: Any, scale: Any, first: int, last: int) -> None:
+    for i in range(first, last):
+        factor = h[i] * out.dtype.type(scale)
         for j in range(p.shape[1]):
             out[i, j] = (p[i, j] - t[i, j]) * factor
+
+
+_scaled_difference_out = hand_out(_scaled_difference)
+
+
+@njit(cache=True, nogil=True)
+def _scaled_difference_parts(job: Job, *arguments: Any) -> int:
+    return _scaled_difference_out(job, arguments)
 
 
 @njit(cache=True, nogil=True)
@@ -111,56 +127,50 @@ def _cross_entropy_hessian_parts(job: Job, *arguments: Any) -> int:
 
 
 def _flat(x: Any) -> Any:
-    return x.reshape(x.shape[0], -1)
+    return whole(x).reshape(x.shape[0], -1)
 
 
-def mse(outs: Arrays, ins: Arrays) -> None:
+def mse(outs: Arrays, ins: Arrays) -> Launch | None:
     """The mean of (p - t)^2 over all axes but the first."""
     p, t = ins
-    if p.size and p.flags.c_contiguous and t.flags.c_contiguous:
-        _mse(outs[0], _flat(p), _flat(t))
-    else:
-        reference.mse(outs, ins)
+    return Launch(len(p), p.size, _mse_parts, (outs[0], _flat(p), _flat(t))) if p.size else None
 
 
-def scaled_difference(outs: Arrays, ins: Arrays, scale: float) -> None:
+def scaled_difference(outs: Arrays, ins: Arrays, scale: float) -> Launch | None:
     """scale h (p - t), with one h for each entry of the first axis."""
     (out,), (p, t, h) = outs, ins
-    if p.size and p.flags.c_contiguous and t.flags.c_contiguous:
-        _scaled_difference(_flat(out), _flat(p), _flat(t), h, h.dtype.type(scale))
-    else:
-        reference.scaled_difference(outs, ins, scale)
+    arguments = (_flat(out), _flat(p), _flat(t), whole(h), float(scale)) if p.size else ()
+    return Launch(len(p), p.size, _scaled_difference_parts, arguments) if p.size else None
 
 
 def _examples(*arrays: Any) -> list[Any]:
     """[T, ..., C] each -> [T, N, C], in C order."""
-    return [np.ascontiguousarray(x).reshape(x.shape[0], -1, x.shape[-1]) for x in arrays]
+    return [whole(x).reshape(x.shape[0], -1, x.shape[-1]) for x in arrays]
 
 
-def _labels(labels: Any) -> Any:
-    return np.ascontiguousarray(labels).reshape(labels.shape[0], -1)
+def _launch(logits: Any, parts: Callable[..., int], *arguments: Any) -> Launch:
+    return Launch(len(logits), _EXPONENTIAL * logits.size, parts, arguments)
 
 
-def _over_tasks(logits: Any, parts: Callable[..., int], *arguments: Any) -> None:
-    over_tasks(len(logits), _EXPONENTIAL * logits.size, parts, *arguments)
-
-
-def cross_entropy(outs: Arrays, ins: Arrays) -> None:
+def cross_entropy(outs: Arrays, ins: Arrays) -> Launch | None:
     """The mean over a task's examples of log sum exp(logits) - the label's logit."""
-    if ins[0].size:
-        (out,), (logits,), labels = outs, _examples(ins[0]), _labels(ins[1])
-        _over_tasks(logits, _cross_entropy_parts, out, logits, labels)
+    if not ins[0].size:
+        return None
+    (out,), (logits,), labels = outs, _examples(ins[0]), _flat(ins[1])
+    return _launch(logits, _cross_entropy_parts, out, logits, labels)
 
 
-def cross_entropy_gradient(outs: Arrays, ins: Arrays) -> None:
+def cross_entropy_gradient(outs: Arrays, ins: Arrays) -> Launch | None:
     """h / N (softmax - onehot)."""
-    if ins[0].size:
-        (out, logits), labels, h = _examples(outs[0], ins[0]), _labels(ins[1]), ins[2]
-        _over_tasks(logits, _cross_entropy_gradient_parts, out, logits, labels, h)
+    if not ins[0].size:
+        return None
+    (out, logits), labels, h = _examples(outs[0], ins[0]), _flat(ins[1]), whole(ins[2])
+    return _launch(logits, _cross_entropy_gradient_parts, out, logits, labels, h)
 
 
-def cross_entropy_hessian(outs: Arrays, ins: Arrays) -> None:
+def cross_entropy_hessian(outs: Arrays, ins: Arrays) -> Launch | None:
     """h / N (p v - p <p, v>) with p the softmax."""
-    if ins[0].size:
-        (out, logits, v), h = _examples(outs[0], ins[0], ins[2]), ins[1]
-        _over_tasks(logits, _cross_entropy_hessian_parts, out, logits, h, v)
+    if not ins[0].size:
+        return None
+    (out, logits, v), h = _examples(outs[0], ins[0], ins[2]), whole(ins[1])
+    return _launch(logits, _cross_entropy_hessian_parts, out, logits, h, v)

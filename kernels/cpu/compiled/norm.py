@@ -15,7 +15,8 @@ from llvmlite import ir
 from numba import njit
 
 from tinymaml.kernels.cpu import norm as reference
-from tinymaml.kernels.cpu.compiled.crew import Job, hand_out, over_tasks
+from tinymaml.kernels.cpu.compiled.arrays import plain, whole
+from tinymaml.kernels.cpu.compiled.crew import Job, Launch, hand_out
 from tinymaml.kernels.cpu.compiled.rows import row_pass
 from tinymaml.kernels.cpu.compiled.vectors import Emitter
 
@@ -315,68 +316,52 @@ def _rows(*arrays: Any) -> list[Any]:
     """[T, ..., C] each -> [T, rows, wide] in C order, without the copies of an axis that was broadcast over tasks."""
     channels, count = arrays[0].shape[-1], math.prod(arrays[0].shape[1:-1])
     side = next(n for n in range(max(_WIDE // channels, 1), 0, -1) if count % n == 0)
-    plain = [x if x.flags.c_contiguous else np.ascontiguousarray(x[:1] if x.strides[0] == 0 else x) for x in arrays]
-    return [x.reshape(len(x), count // side, side * channels) for x in plain]
+    return [plain(x).reshape(-1, count // side, side * channels) for x in arrays]
 
 
-def _plain(*parameters: Any) -> list[Any]:
+def _whole(*parameters: Any) -> list[Any]:
     """[T, C] each, in C order."""
-    return [np.ascontiguousarray(p) for p in parameters]
+    return [whole(p) for p in parameters]
 
 
-def batch_norm(outs: Arrays, ins: Arrays, eps: float, rectified: bool) -> None:
+def batch_norm(outs: Arrays, ins: Arrays, eps: float, rectified: bool) -> Launch | None:
     """y; mean and rstd of every task's channels."""
     (y, mean, rstd), (x, gamma, beta) = outs, ins
     if y.size == 0:
-        reference.batch_norm(outs, ins, eps, rectified)
-        return
-    (x, to), (gamma, beta) = _rows(x, y), _plain(gamma, beta)
-    over_tasks(len(y), 3 * y.size, _batch_norm_parts, x, gamma, beta, eps, rectified, to, mean, rstd)
+        return None
+    (x, to), (gamma, beta) = _rows(x, y), _whole(gamma, beta)
+    return Launch(len(y), 3 * y.size, _batch_norm_parts, (x, gamma, beta, eps, rectified, to, mean, rstd))
 
 
-def batch_norm_tangent(outs: Arrays, ins: Arrays, given: Given, eps: float, rectified: bool) -> None:
+def batch_norm_tangent(outs: Arrays, ins: Arrays, given: Given, eps: float, rectified: bool) -> Launch | None:
     """The derivative of y along those of (vx, vgamma, vbeta) that are given."""
-    (y,), x, per_task, vs = outs, ins[0], _plain(*ins[1:5]), reference.named(given, ins[5:])
+    (y,), x, per_task, vs = outs, ins[0], _whole(*ins[1:5]), reference.named(given, ins[5:])
     if y.size == 0:
-        return
+        return None
     none = np.zeros_like(per_task[0])
     x, v, to = _rows(x, vs.get("x", x), y)
-    vgamma, vbeta = _plain(vs.get("gamma", none), vs.get("beta", none))
-    over_tasks(len(y), 4 * y.size, _tangent_parts, x, *per_task, v, vgamma, vbeta, "x" in vs, rectified, to)
+    vgamma, vbeta = _whole(vs.get("gamma", none), vs.get("beta", none))
+    arguments = (x, *per_task, v, vgamma, vbeta, "x" in vs, rectified, to)
+    return Launch(len(y), 4 * y.size, _tangent_parts, arguments)
 
 
-def batch_norm_gradient(outs: Arrays, ins: Arrays, eps: float, rectified: bool) -> None:
+def batch_norm_gradient(outs: Arrays, ins: Arrays, eps: float, rectified: bool) -> Launch | None:
     """(dx, dgamma, dbeta) of <y, g>."""
     (dx, dgamma, dbeta), (x, gamma, beta, g, mean, rstd) = outs, ins
     if dx.size == 0:
-        return
-    (x, g, to), per_task = _rows(x, g, dx), _plain(gamma, beta, mean, rstd)
-    over_tasks(len(dx), 4 * dx.size, _gradient_parts, x, *per_task, g, rectified, to, dgamma, dbeta)
+        return None
+    (x, g, to), per_task = _rows(x, g, dx), _whole(gamma, beta, mean, rstd)
+    return Launch(len(dx), 4 * dx.size, _gradient_parts, (x, *per_task, g, rectified, to, dgamma, dbeta))
 
 
-def batch_norm_hessian(outs: Arrays, ins: Arrays, given: Given, eps: float, rectified: bool) -> None:
+def batch_norm_hessian(outs: Arrays, ins: Arrays, given: Given, eps: float, rectified: bool) -> Launch | None:
     """The derivative of (dx, dgamma, dbeta) along those of (vx, vgamma, vbeta, vg) that are given."""
     (hx, hgamma, hbeta), (x, gamma, beta, g, mean, rstd, *rest) = outs, ins
     if hx.size == 0:
-        return
-    vs, per_task = reference.named(given, rest), _plain(gamma, beta, mean, rstd)
-    (vgamma,) = _plain(vs.get("gamma", np.zeros_like(per_task[0])))
+        return None
+    vs, per_task = reference.named(given, rest), _whole(gamma, beta, mean, rstd)
+    (vgamma,) = _whole(vs.get("gamma", np.zeros_like(per_task[0])))
     # In place of what is missing something that is read anyway: its coefficients are 0.
     x, g, v, vg, to = _rows(x, g, vs.get("x", x), vs.get("g", g), hx)
-    over_tasks(
-        len(hx),
-        6 * hx.size,
-        _hessian_parts,
-        x,
-        *per_task,
-        g,
-        v,
-        vgamma,
-        vg,
-        "x" in vs,
-        "g" in vs,
-        rectified,
-        to,
-        hgamma,
-        hbeta,
-    )
+    arguments = (x, *per_task, g, v, vgamma, vg, "x" in vs, "g" in vs, rectified, to, hgamma, hbeta)
+    return Launch(len(hx), 6 * hx.size, _hessian_parts, arguments)

@@ -9,7 +9,8 @@ import numpy as np
 from llvmlite import ir
 from numba import njit
 
-from tinymaml.kernels.cpu.compiled.crew import Job, hand_out, over_tasks
+from tinymaml.kernels.cpu.compiled.arrays import plain
+from tinymaml.kernels.cpu.compiled.crew import Job, Launch, hand_out
 from tinymaml.kernels.cpu.compiled.windows import Strip, Values, clear, window_pass
 
 Arrays = Sequence[Any]
@@ -139,44 +140,37 @@ def _windows_parts(job: Job, *arguments: Any) -> int:
     return _windows_out(job, arguments)
 
 
-def _plain(x: Any) -> Any:
-    """The array in C order, without the copies of an axis that was broadcast over tasks."""
-    return x if x.flags.c_contiguous else np.ascontiguousarray(x[:1] if x.strides[0] == 0 else x)
+def _launch(which: int, x: Any, y: Any, at: Any, window: Pair, stride: Pair, padding: Padding) -> Launch | None:
+    if x.size == 0 or y.size == 0:
+        return None
+    tasks, (x, y, at) = len(x), [plain(a) for a in (x, y, at)]
+    arguments = (which, x, y, at, window, stride, padding[0][0], padding[1][0])
+    return Launch(tasks, x.size + y.size, _windows_parts, arguments)
 
 
-def _run(which: int, x: Any, y: Any, at: Any, window: Pair, stride: Pair, padding: Padding) -> None:
-    tasks, (x, y, at) = len(x), [_plain(a) for a in (x, y, at)]
-    over_tasks(tasks, x.size + y.size, _windows_parts, which, x, y, at, window, stride, padding[0][0], padding[1][0])
-
-
-def max_pool(outs: Arrays, ins: Arrays, window: Pair, stride: Pair, padding: Padding) -> None:
+def max_pool(outs: Arrays, ins: Arrays, window: Pair, stride: Pair, padding: Padding) -> Launch | None:
     """The largest of every window, and its place; what is not a number counts as largest."""
-    if outs[0].size:
-        _run(_LARGEST, ins[0], *outs, window, stride, padding)
+    return _launch(_LARGEST, ins[0], *outs, window, stride, padding)
 
 
-def pool_take(outs: Arrays, ins: Arrays, window: Pair, stride: Pair, padding: Padding, size: Pair) -> None:
+def pool_take(outs: Arrays, ins: Arrays, window: Pair, stride: Pair, padding: Padding, size: Pair) -> Launch | None:
     """Of every window the number at its place."""
-    if outs[0].size:
-        _run(_TAKE, ins[0], outs[0], ins[1], window, stride, padding)
+    return _launch(_TAKE, ins[0], outs[0], ins[1], window, stride, padding)
 
 
-def pool_put(outs: Arrays, ins: Arrays, window: Pair, stride: Pair, padding: Padding, size: Pair) -> None:
+def pool_put(outs: Arrays, ins: Arrays, window: Pair, stride: Pair, padding: Padding, size: Pair) -> Launch | None:
     """Every number added where it was taken from."""
-    if outs[0].size:
-        _run(_PUT, outs[0], *ins, window, stride, padding)
+    return _launch(_PUT, outs[0], *ins, window, stride, padding)
 
 
 _NO_PLACES = np.zeros((1, 1, 1, 1, 0), np.int8)
 
 
-def avg_pool(outs: Arrays, ins: Arrays, window: Pair, stride: Pair, padding: Padding, size: Pair) -> None:
+def avg_pool(outs: Arrays, ins: Arrays, window: Pair, stride: Pair, padding: Padding, size: Pair) -> Launch | None:
     """The mean of every window's pixels."""
-    if outs[0].size:
-        _run(_MEAN, ins[0], outs[0], _NO_PLACES, window, stride, padding)
+    return _launch(_MEAN, ins[0], outs[0], _NO_PLACES, window, stride, padding)
 
 
-def avg_spread(outs: Arrays, ins: Arrays, window: Pair, stride: Pair, padding: Padding, size: Pair) -> None:
+def avg_spread(outs: Arrays, ins: Arrays, window: Pair, stride: Pair, padding: Padding, size: Pair) -> Launch | None:
     """The adjoint: every number, over the pixels of its window, added to each of them."""
-    if outs[0].size:
-        _run(_SPREAD, outs[0], ins[0], _NO_PLACES, window, stride, padding)
+    return _launch(_SPREAD, outs[0], ins[0], _NO_PLACES, window, stride, padding)

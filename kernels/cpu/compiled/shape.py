@@ -1,4 +1,4 @@
-"""Sums over neighbouring axes: over the tasks, over the examples of each task, over the pixels of each image."""
+"""Sums over neighbouring axes: over the tasks, the examples of each task, the pixels of each image, all numbers."""
 
 from __future__ import annotations
 
@@ -7,15 +7,18 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 from numba import njit
 
-from tinymaml.kernels.cpu import shape as reference
-from tinymaml.kernels.cpu.compiled.crew import Job, hand_out, over_tasks
-from tinymaml.kernels.cpu.compiled.rows import row_pass
+from tinymaml.kernels.cpu.compiled.arrays import whole
+from tinymaml.kernels.cpu.compiled.crew import Job, Launch, hand_out
+from tinymaml.kernels.cpu.compiled.rows import NEAR, row_pass
 from tinymaml.kernels.cpu.threads import LARGE
 
 Arrays = Sequence[Any]
 Shape = tuple[int, ...]
+
+_COLUMNS = 1024  # at a time: their sums stay in the first cache
 
 _sum_pass = row_pass(1, 0, 0, 1, lambda e, xs, cs, sums: ([], [e.builder.fadd(sums[0], xs[0])]))
 
@@ -39,14 +42,67 @@ def _sum_middle_parts(job: Job, *arguments: Any) -> int:
 
 
 @njit(cache=True, nogil=True)
-def _sum_few(out: Any, x: Any) -> None:
+def _sum_few(out: Any, x: Any, first: int, last: int) -> None:
     """out[i, j] = the sum over k of x[i, k, j], in the order of k."""
-    for i in range(x.shape[0]):
+    for i in range(first, last):
         for j in range(x.shape[2]):
             out[i, j] = 0
         for k in range(x.shape[1]):
             for j in range(x.shape[2]):
                 out[i, j] += x[i, k, j]
+
+
+_sum_few_out = hand_out(_sum_few)
+
+
+@njit(cache=True, nogil=True)
+def _sum_few_parts(job: Job, *arguments: Any) -> int:
+    return _sum_few_out(job, arguments)
+
+
+@njit(cache=True, nogil=True)
+def _sum_first(out: Any, x: Any, few: int, first: int, last: int) -> None:
+    """out[j] = the sum over k of x[k, j]: `few` neighbours in the order of k, then these sums in their order."""
+    some = np.empty(_COLUMNS, out.dtype)
+    for block in range(first, last):
+        start, end = block * _COLUMNS, min((block + 1) * _COLUMNS, x.shape[1])
+        for j in range(start, end):
+            out[j] = 0
+        for k in range(0, x.shape[0], few):
+            some[:] = 0
+            for i in range(k, min(k + few, x.shape[0])):
+                for j in range(start, end):
+                    some[j - start] += x[i, j]
+            for j in range(start, end):
+                out[j] += some[j - start]
+
+
+_sum_first_out = hand_out(_sum_first)
+
+
+@njit(cache=True, nogil=True)
+def _sum_first_parts(job: Job, *arguments: Any) -> int:
+    return _sum_first_out(job, arguments)
+
+
+@njit(cache=True, nogil=True)
+def _sum_last(out: Any, x: Any, first: int, last: int) -> None:
+    """out[i] = the sum of x[i]: some neighbours in their order, then these sums in theirs."""
+    for i in range(first, last):
+        out[i] = 0
+        for k in range(0, x.shape[1], NEAR):
+            some = out.dtype.type(0)
+            for j in range(k, min(k + NEAR, x.shape[1])):
+                some += x[i, j]
+            out[i] += some
+
+
+_sum_last_out = hand_out(_sum_last)
+
+
+@njit(cache=True, nogil=True)
+def _sum_last_parts(job: Job, *arguments: Any) -> int:
+    return _sum_last_out(job, arguments)
 
 
 @lru_cache(maxsize=4096)
@@ -59,21 +115,22 @@ def _as_middle(shape: Shape, to: Shape) -> Shape | None:
     start, end = summed[0], summed[-1] + 1
     before, behind = math.prod(full[:start]), math.prod(full[end:])
     neighbours = before * behind == math.prod(full)
-    return (before, math.prod(shape[start:end]), behind) if neighbours and behind > 1 else None
+    return (before, math.prod(shape[start:end]), behind) if neighbours else None
 
 
-def sum_to(outs: Arrays, ins: Arrays, shape: Shape) -> None:
+def sum_to(outs: Arrays, ins: Arrays, shape: Shape) -> Launch | None:
     """The sum over the leading axes that `shape` lacks and those where it has length 1."""
     (out,), (x,) = outs, ins
-    if 0 < x.size < LARGE and x.ndim == len(shape) > 1 and x.flags.c_contiguous:
-        if shape == (1, *x.shape[1:]):
-            _sum_few(out.reshape(1, -1), x.reshape(1, len(x), -1))
-            return
-        if x.ndim == 3 and shape == (x.shape[0], 1, x.shape[2]):
-            _sum_few(out[:, 0], x)
-            return
     middle = _as_middle(x.shape, shape)
-    if middle is None or not x.flags.c_contiguous:
-        reference.sum_to(outs, ins, shape)
-        return
-    over_tasks(middle[0], x.size, _sum_middle_parts, out.reshape(middle[0], middle[2]), x.reshape(middle))
+    if middle is None:
+        return None
+    before, summed, behind = middle
+    over_tasks, x = before == 1 < x.shape[0], whole(x).reshape(middle)
+    if behind == 1:
+        return Launch(before, x.size, _sum_last_parts, (out.reshape(before), x[:, :, 0]))
+    if over_tasks:
+        few = NEAR if x.size >= LARGE else summed
+        return Launch(-(-behind // _COLUMNS), x.size, _sum_first_parts, (out.reshape(behind), x[0], few))
+    # How a task's numbers are added up must not depend on how many tasks there are.
+    parts = _sum_few_parts if summed <= NEAR else _sum_middle_parts
+    return Launch(before, x.size, parts, (out.reshape(before, behind), x))
