@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 
 from tinymaml import tree
-from tinymaml.ops import add, clip, divide, multiply, sqrt, subtract
+from tinymaml.ops import abs, add, clip, divide, greater, maximum, multiply, sqrt, subtract, where
+from tinymaml.ops import max as largest_of
 from tinymaml.ops import sum as sum_over
 from tinymaml.problem import Loss, NonFiniteError, Problem
 from tinymaml.tensor import Tensor, now
@@ -169,11 +170,12 @@ def _minus(x: Tensor | None, y: Tensor | None) -> Tensor | None:
 def _clipped(grads: list[Tensor], element: float | None, norm: float | None) -> list[Tensor]:
     if element is not None:
         grads = [clip(g, -element, element) for g in grads]
-    largest = 0.0 if norm is None else max([float(np.abs(g.data).max(initial=0)) for g in grads])
-    if norm is not None and largest > 0:
-        # The norm of the gradients over the largest of them: squares of large ones would overflow.
-        parts = [divide(g, largest) for g in grads]
-        relative = sqrt(reduce(add, [sum_over(multiply(part, part)) for part in parts]))
-        if float(relative) * largest > norm:
-            grads = [multiply(part, divide(norm, relative)) for part in parts]
-    return grads
+    if norm is None:
+        return grads
+    # The norm of the gradients over the largest of them: squares of large ones would overflow.
+    largest = reduce(maximum, [largest_of(abs(g)) for g in grads if g.size])
+    parts = [divide(g, where(greater(largest, 0.0), largest, 1.0)) for g in grads]
+    relative = sqrt(reduce(add, [sum_over(multiply(part, part)) for part in parts]))
+    exceeds = greater(multiply(relative, largest), norm)
+    factor = divide(norm, where(exceeds, relative, 1.0))
+    return [where(exceeds, multiply(part, factor), g) for part, g in zip(parts, grads, strict=True)]

@@ -7,7 +7,7 @@ rate is a number or a schedule, a function from the iteration (0, 1, ...) to a n
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from numbers import Real
 from typing import Any, NamedTuple
 
@@ -15,17 +15,58 @@ import numpy as np
 
 from tinymaml import tree
 from tinymaml.device import kernel
-from tinymaml.tensor import FLOATS, is_array
+from tinymaml.ops import add, as_tensor, astype, multiply
+from tinymaml.ops.elementwise import descend
+from tinymaml.tensor import FLOATS, Array, Tensor, constant, is_array, known
 from tinymaml.tree import Tree
 
 Schedule = Callable[[int], float]
 
 
 class Optimiser(NamedTuple):
-    """`init(params) -> state`, a pytree of arrays; `update(grads, state, params) -> (params, state)`."""
+    """`init(params) -> state`, a pytree of arrays; `update(grads, state, params) -> (params, state)`.
+
+    A step to be recorded cannot ask for the iteration. It is given what depends on it, and leaves it alone:
+    `numbers(iteration) -> array`, outside, and `move(grads, moments, params, numbers) -> (params, moments)`, where
+    `moments` is the state without its "iteration".
+    """
 
     init: Callable[[Tree], Tree]
     update: Callable[[Tree, Tree, Tree], tuple[Tree, Tree]]
+    numbers: Callable[[int], Array]
+    move: Callable[[Tree, Tree, Tree, Any], tuple[Tree, Tree]]
+
+
+Tensors = Sequence[Tensor]
+
+
+def _optimiser(
+    names: Sequence[str],
+    numbers: Callable[[int], Sequence[float]],
+    step: Callable[[Tensors, Tensors, Sequence[Tensors], Tensor], tuple[Tensors, Sequence[Tensors]]],
+) -> Optimiser:
+    """From the names of the moments, and step(params, grads, moments, numbers) -> (params, moments) on lists."""
+
+    def init(params: Tree) -> Tree:
+        _check_parameters(params)
+        return {"iteration": np.zeros((), np.int64), **{name: tree.map(np.zeros_like, params) for name in names}}
+
+    def move(grads: Tree, moments: Tree, params: Tree, numbers: Any) -> tuple[Tree, Tree]:
+        xs, gs, structure = _gradients(grads, params)
+        olds = [[as_tensor(m) for m in tree.leaves(moments[name])] for name in names]
+        moved, news = step(xs, gs, olds, as_tensor(numbers))
+        trees = [tree.unflatten(structure, [known(x) for x in column]) for column in (moved, *news)]
+        return trees[0], dict(zip(names, trees[1:], strict=True))
+
+    def update(grads: Tree, state: Tree, params: Tree) -> tuple[Tree, Tree]:
+        moments = {name: state[name] for name in names}
+        params, moments = move(grads, moments, params, at(int(state["iteration"])))
+        return params, {"iteration": np.asarray(state["iteration"] + 1), **moments}
+
+    def at(iteration: int) -> Array:
+        return np.array(numbers(iteration))
+
+    return Optimiser(init, update, at, move)
 
 
 def _positive(name: str, value: Any) -> Any:
@@ -56,67 +97,50 @@ def _fraction(name: str, value: float) -> float:
     return value
 
 
-def _start() -> Any:
-    return np.zeros((), np.int64)
-
-
-def _next(state: Tree) -> Any:
-    return np.asarray(state["iteration"] + 1)
-
-
-def _zeros(params: Tree) -> Tree:
-    """Zeros like the parameters, which have to be arrays."""
+def _check_parameters(params: Tree) -> None:
     for i, x in enumerate(tree.leaves(params)):
         if not is_array(x) or x.dtype not in FLOATS:
             kind = x.dtype if is_array(x) else type(x).__name__
             raise TypeError(f"{tree.place('params', params, i)} must be an array of float32 or float64, got {kind}")
-    return tree.map(np.zeros_like, params)
 
 
-def _gradients(grads: Tree, params: Tree) -> tuple[list[Any], list[Any], tree.Structure]:
+def _gradients(grads: Tree, params: Tree) -> tuple[list[Tensor], list[Tensor], tree.Structure]:
     """The leaves of params and of grads, when they fit, and their structure."""
     xs, structure = tree.flatten(params)
     gs = tree.leaves_like(structure, grads, "grads")
     for i, (x, g) in enumerate(zip(xs, gs, strict=True)):
-        if not is_array(x) or not is_array(g) or x.shape != g.shape or x.dtype != g.dtype:
-            expected, got = [f"{y.shape} {y.dtype}" if is_array(y) else type(y).__name__ for y in (x, g)]
+        arrays = [is_array(y) or isinstance(y, Tensor) for y in (x, g)]
+        if not all(arrays) or x.shape != g.shape or x.dtype != g.dtype:
+            pairs = zip((x, g), arrays, strict=True)
+            expected, got = [f"{y.shape} {y.dtype}" if array else type(y).__name__ for y, array in pairs]
             raise ValueError(
                 f"{tree.place('grads', grads, i)} must be an array like its parameter, {expected}; got {got}"
             )
-    return xs, gs, structure
+    return [as_tensor(x) for x in xs], [as_tensor(g) for g in gs], structure
+
+
+def _descend(xs: Tensors, rate: Tensor, directions: Tensors) -> list[Tensor]:
+    return [descend(x, astype(rate[0], x.dtype), u) for x, u in zip(xs, directions, strict=True)]
 
 
 def sgd(learning_rate: float | Schedule) -> Optimiser:
     """Gradient descent: x <- x - rate g."""
     rate = _schedule(learning_rate)
-
-    def init(params: Tree) -> Tree:
-        _zeros(params)
-        return {"iteration": _start()}
-
-    def update(grads: Tree, state: Tree, params: Tree) -> tuple[Tree, Tree]:
-        xs, gs, structure = _gradients(grads, params)
-        step = rate(int(state["iteration"]))
-        moved = [np.asarray(x - x.dtype.type(step) * g) for x, g in zip(xs, gs, strict=True)]
-        return tree.unflatten(structure, moved), {"iteration": _next(state)}
-
-    return Optimiser(init, update)
+    return _optimiser([], lambda i: [rate(i)], lambda xs, gs, moments, numbers: (_descend(xs, numbers, gs), []))
 
 
 def momentum(learning_rate: float | Schedule, decay: float = 0.9, nesterov: bool = False) -> Optimiser:
     """Gradient descent along u <- decay u + g (Nesterov: along decay u + g with the new u)."""
     rate, decay = _schedule(learning_rate), _fraction("decay", decay)
 
-    def update(grads: Tree, state: Tree, params: Tree) -> tuple[Tree, Tree]:
-        xs, gs, structure = _gradients(grads, params)
-        us = [np.asarray(decay * u + g) for u, g in zip(tree.leaves(state["velocity"]), gs, strict=True)]
-        ahead = [decay * u + g for u, g in zip(us, gs, strict=True)] if nesterov else us
-        step = rate(int(state["iteration"]))
-        moved = [np.asarray(x - x.dtype.type(step) * u) for x, u in zip(xs, ahead, strict=True)]
-        velocity = tree.unflatten(structure, us)
-        return tree.unflatten(structure, moved), {"iteration": _next(state), "velocity": velocity}
+    def ahead(us: Tensors, gs: Tensors) -> list[Tensor]:
+        return [add(multiply(u, decay), g) for u, g in zip(us, gs, strict=True)]
 
-    return Optimiser(lambda params: {"iteration": _start(), "velocity": _zeros(params)}, update)
+    def step(xs: Tensors, gs: Tensors, moments: Sequence[Tensors], numbers: Tensor) -> Any:
+        us = ahead(moments[0], gs)
+        return _descend(xs, numbers, ahead(us, gs) if nesterov else us), [us]
+
+    return _optimiser(["velocity"], lambda i: [rate(i)], step)
 
 
 _adam = kernel("optim.adam")
@@ -133,22 +157,18 @@ def adam(
         "epsilon": float(_positive("epsilon", epsilon)),
     }
 
-    def init(params: Tree) -> Tree:
-        return {"iteration": _start(), "m": _zeros(params), "v": _zeros(params)}
+    def numbers(done: int) -> Sequence[float]:
+        return rate(done) / (1 - beta1 ** (done + 1)), 1 / (1 - beta2 ** (done + 1))
 
-    def update(grads: Tree, state: Tree, params: Tree) -> tuple[Tree, Tree]:
-        xs, gs, structure = _gradients(grads, params)
-        done = int(state["iteration"])
-        scales = np.array([rate(done) / (1 - beta1 ** (done + 1)), 1 / (1 - beta2 ** (done + 1))])
-        ms, vs = tree.leaves(state["m"]), tree.leaves(state["v"])
+    def step(xs: Tensors, gs: Tensors, moments: Sequence[Tensors], numbers: Tensor) -> Any:
         moved = [
-            _adam(((x.shape, x.dtype),) * 3, (x, g, m, v, scales), static)
-            for x, g, m, v in zip(xs, gs, ms, vs, strict=True)
+            _adam(((x.shape, x.dtype),) * 3, [y.data for y in (x, g, m, v, numbers)], static)
+            for x, g, m, v in zip(xs, gs, *moments, strict=True)
         ]
-        x2, m2, v2 = [tree.unflatten(structure, column) for column in zip(*moved, strict=True)]
-        return x2, {"iteration": _next(state), "m": m2, "v": v2}
+        x2, m2, v2 = [[constant(y) for y in column] for column in zip(*moved, strict=True)]
+        return x2, [m2, v2]
 
-    return Optimiser(init, update)
+    return _optimiser(["m", "v"], numbers, step)
 
 
 def cosine(start: float, iterations: int, end: float = 0.0) -> Schedule:

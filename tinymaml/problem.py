@@ -14,7 +14,8 @@ from tinymaml import tree
 from tinymaml.ops import broadcast_to, mean, multiply, subtract
 from tinymaml.ops.elementwise import descend
 from tinymaml.ops.shape import sum_to
-from tinymaml.tensor import FLOATS, Tensor, constant, is_array
+from tinymaml.tensor import FLOATS, Array, Tensor, constant, is_array
+from tinymaml.trace import when_known
 from tinymaml.transforms import Record, enter
 from tinymaml.tree import Structure, Tree
 
@@ -132,11 +133,7 @@ class Problem:
     def check_all_finite(self, name: str, found: Sequence[Tensor], per_task: bool) -> None:
         """All finite; else the error names the parameter, or alpha for what comes after the parameters."""
         for i, x in enumerate(found):
-            try:
-                check_finite(name, x, per_task)
-            except NonFiniteError as error:
-                path = self.paths(i) if i < len(self.leaves) else "alpha"
-                raise NonFiniteError(f"{name} {path}{str(error).removeprefix(name)}", error.tasks) from None
+            check_finite(name, x, per_task, lambda i=i: self.paths(i) if i < len(self.leaves) else "alpha")  # type: ignore[misc]
 
     def step(self, record: Record, mark: int) -> list[Tensor]:
         """phi - alpha g, without the history that ends here."""
@@ -207,26 +204,34 @@ def _refuse_parameter(name: str, x: Tensor, dtype: Any, tasks: int) -> None:
 
 
 def _check_alpha(alpha: Tensor, x: Tensor, tasks: int, any_sign: bool, path: Callable[[], str]) -> None:
-    data = alpha.data
     if alpha.dtype != x.dtype:
         raise TypeError(f"alpha for {path()} is {alpha.dtype}, the parameter {x.dtype}: they must have one dtype")
     target = (tasks, *x.shape[1:])
     if alpha.ndim > x.ndim or any(n not in (1, m) for n, m in zip(alpha.shape[::-1], target[::-1], strict=False)):
         raise ValueError(f"alpha for {path()} has shape {alpha.shape}, which does not broadcast to {target}")
     any_sign = any_sign or alpha.ndim > 0  # a step size for every number was learned, and may have turned
-    if not np.isfinite(data).all() or not (any_sign or data > 0):
-        raise ValueError(f"alpha for {path()} must be {'finite' if any_sign else 'positive'}, got {data.min()}")
+
+    def check(data: Array) -> None:
+        if not np.isfinite(data).all() or not (any_sign or data > 0):
+            raise ValueError(f"alpha for {path()} must be {'finite' if any_sign else 'positive'}, got {data.min()}")
+
+    when_known(alpha.data, check)
 
 
-def check_finite(name: str, x: Tensor, per_task: bool = True) -> None:
+def check_finite(name: str, x: Tensor, per_task: bool = True, path: Callable[[], str] = lambda: "") -> None:
     """Raise NonFiniteError, which names the tasks where x has one number or row for each, unless all of x is finite."""
+    when_known(x.data, lambda data: _check_finite(name, data, per_task, path))
+
+
+def _check_finite(name: str, data: Array, per_task: bool, path: Callable[[], str]) -> None:
     # A sum is finite only if all its terms are (or it overflowed, which then is looked at again).
     with np.errstate(invalid="ignore", over="ignore"):
-        if math.isfinite(x.data.sum()):
+        if math.isfinite(data.sum()):
             return
-    finite = np.isfinite(x.data)
+    finite = np.isfinite(data)
     if not finite.all():
         tasks = np.flatnonzero(~finite.reshape(len(finite), -1).all(1)).tolist() if per_task else []
         which = f" (tasks {', '.join(map(str, tasks[:5]))}{', ...' * (len(tasks) > 5)})" if tasks else ""
         hint = "look for a NaN in the data or in params, or take a smaller alpha or learning rate"
-        raise NonFiniteError(f"{name} is not finite{which}: {hint}", tasks)
+        what = " ".join(part for part in (name, path()) if part)
+        raise NonFiniteError(f"{what} is not finite{which}: {hint}", tasks)

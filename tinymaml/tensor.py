@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
+from tinymaml.trace import Traced
+
 if TYPE_CHECKING:
     from tinymaml.primitive import Primitive
 
@@ -128,18 +130,22 @@ class Tensor:
         return (self[i] for i in range(len(self)))
 
     def __repr__(self) -> str:
+        if isinstance(self.data, Traced):
+            return f"Tensor({self.shape}, dtype={self.dtype}, recorded)"
         kind = "constant" if self.node.root == CONSTANT else "variable" if self.node.primitive is None else ""
         name = kind or self.node.primitive.name  # type: ignore[union-attr]  # a leaf has a kind
         return f"Tensor({np.array2string(self.data, prefix='Tensor(')}, dtype={self.dtype}, {name})"
 
     def numpy(self) -> Array:
         """The value as a read-only view; the history is left behind."""
+        if isinstance(self.data, Traced):
+            return self.data.item()  # which raises
         view = self.data.view()
         view.flags.writeable = False
         return view
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
-        return np.array(self.data, dtype=dtype) if copy else np.asarray(self.numpy(), dtype=dtype)
+        return np.array(self.numpy(), dtype=dtype) if copy else np.asarray(self.numpy(), dtype=dtype)
 
     def item(self) -> float | int | bool:
         """The value of a tensor with one element as a Python number."""
@@ -249,6 +255,11 @@ FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 def is_array(value: Any) -> bool:
     """Whether a value is an array of some device (NumPy's or CuPy's) and can be used as it is."""
     return isinstance(value, np.ndarray) or hasattr(value, "__cuda_array_interface__")
+
+
+def known(tensor: Tensor) -> Array | Tensor:
+    """The value of a tensor; the tensor itself while a step is recorded, when there is none."""
+    return tensor if isinstance(tensor.data, Traced) else tensor.data
 
 
 def constant(value: Any, dtype: Any = None) -> Tensor:

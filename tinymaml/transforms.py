@@ -16,7 +16,7 @@ from tinymaml import tree
 from tinymaml.ops import add, as_tensor, divide, multiply, ones_like, reshape, stack, subtract, zeros_like
 from tinymaml.ops.elementwise import identity
 from tinymaml.sweeps import pull, push
-from tinymaml.tensor import CONSTANT, FLOATS, Array, Tensor, constant, is_array, now
+from tinymaml.tensor import CONSTANT, FLOATS, Array, Tensor, constant, is_array, known, now
 from tinymaml.tree import Tree
 
 MODES = ("forward-over-reverse", "reverse-over-reverse", "reverse-over-forward", "finite-difference")
@@ -30,8 +30,8 @@ def enter(value: Any) -> Tensor:
 
 
 def leave(result: Tensor, mark: int) -> Array | Tensor:
-    """The result as an array, or as the tensor it is if it depends on a variable older than `mark`."""
-    return result if result.node.root < mark else result.data
+    """The result as an array, or as the tensor it is if it depends on a variable older than `mark` or is recorded."""
+    return result if result.node.root < mark else known(result)
 
 
 def _mark(mark: int, given: Sequence[Tensor]) -> int:

@@ -14,6 +14,7 @@ from tinymaml.ops.reduce import sum as sum_over
 from tinymaml.ops.shape import ones_like, reshape, sum_to
 from tinymaml.primitive import Primitive, Spec, Tangent
 from tinymaml.tensor import Array, Tensor
+from tinymaml.trace import when_known
 
 
 def _mse_specs(prediction: Array, target: Array) -> Sequence[Spec]:
@@ -202,8 +203,12 @@ def softmax_cross_entropy(logits: Any, labels: Any) -> Tensor:
     if 0 in labels.shape[1:]:
         raise ValueError(f"softmax_cross_entropy: no examples in {logits.shape}")
     classes = logits.shape[-1]
-    if labels.size and (labels.data.min() < 0 or labels.data.max() >= classes):
-        raise ValueError(
-            f"softmax_cross_entropy: labels must be in [0, {classes}), got {labels.data.min()} to {labels.data.max()}"
-        )
+
+    def in_range(labels: Array) -> None:
+        if labels.size and (labels.min() < 0 or labels.max() >= classes):
+            raise ValueError(
+                f"softmax_cross_entropy: labels must be in [0, {classes}), got {labels.min()} to {labels.max()}"
+            )
+
+    when_known(labels.data, in_range, needed=True)
     return _cross_entropy(logits, labels)

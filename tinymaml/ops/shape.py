@@ -192,11 +192,11 @@ def _parse(index: Any, shape: Shape) -> tuple[tuple[Any, ...], list[Array]]:
         elif part is None or isinstance(part, slice | EllipsisType):
             static.append(part)
         else:
-            array = np.asarray(part.data if isinstance(part, Tensor) else part)
+            array = part.data if isinstance(part, Tensor) else np.asarray(part)
             if array.dtype == np.bool_ and array.ndim:
                 masks, part, found = True, array, array.nonzero()
             elif array.dtype.kind in "iu" or array.size == 0:
-                part = array.astype(np.intp)
+                part = array if array.dtype == np.intp else array.astype(np.intp)
                 found = (part,)
             else:
                 raise TypeError(f"an index must be of integers or masks, got {array.dtype} of shape {array.shape}")
