@@ -11,6 +11,7 @@ from tinymaml.ops import *  # noqa: F403
 from tinymaml.ops import __all__ as _ops
 from tinymaml.sweeps import pull, push
 from tinymaml.tensor import Tensor
+from tinymaml.record import Program, record
 from tinymaml.transforms import grad, grad_and_hvp, hessian, hvp, jvp, value_and_grad, vjp
 
 __version__ = "0.1.0"
@@ -20,6 +21,8 @@ __all__ = [
     "Tensor",
     "adapt",
     "draw",
+    "record",
+    "Program",
     "grad",
     "grad_and_hvp",
     "hessian",

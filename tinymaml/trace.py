@@ -153,8 +153,8 @@ def tracing() -> Iterator[Trace]:
 def when_known(array: Any, check: Check, needed: bool = False) -> None:
     """Run check(array), which raises if it does not like the values: now, or while a step is recorded at each replay.
 
-    There it runs before the calls if the values are known by then, otherwise after them; what is `needed` before them
-    must be known.
+    There it runs before the calls if the values are known by then; what is `needed` before them must be known. Otherwise
+    it runs after them, and only if not all of the array is finite: it has to like what is.
     """
     trace = current()
     if trace is None:

@@ -17,6 +17,7 @@ import numpy as np
 from tinymaml.device import kernel, view
 from tinymaml.primitive import Primitive, Spec, Tangent
 from tinymaml.tensor import Array, Tensor, constant, is_array
+from tinymaml.trace import Traced
 
 Shape = tuple[int, ...]
 
@@ -161,6 +162,8 @@ def fill(index: tuple[Any, ...], arrays: Sequence[Array]) -> tuple[Any, ...]:
 
 def _gather_specs(x: Array, *arrays: Array, index: tuple[Any, ...]) -> Sequence[Spec]:
     empty = np.broadcast_to(np.empty((), np.bool_), x.shape)  # indexing it costs no reading of x
+    first = np.zeros((), np.intp)
+    arrays = tuple([np.broadcast_to(first, a.shape) if isinstance(a, Traced) else a for a in arrays])
     return ((empty[fill(index, arrays)].shape, x.dtype),)
 
 

@@ -19,6 +19,7 @@ from tinymaml.train.image_data import Batch
 from tinymaml.train.image_settings import ImageSettings
 from tinymaml.train.inner import ORDERS, of_tasks, step_of_those_alive
 from tinymaml.train.loop import Figures, Trained, provenance
+from tinymaml.train.outer import outer_step
 from tinymaml.train.progress import Progress
 from tinymaml.train.results import Accuracy, BestAccuracy, shares
 from tinymaml.tree import Tree
@@ -64,8 +65,30 @@ def start_state(settings: ImageSettings, method: str) -> Tree:
 def stepper(settings: ImageSettings, method: str) -> Callable[[Tree], tuple[Tree, Figures]]:
     """One iteration of training, a pure function of the state."""
     images, data = image_data.read(settings, "train", settings.query_images), image_data.identity(settings)
-    model, optimiser = network(settings), optim.adam(settings.learning_rate)
-    options = settings.meta_gradient(ORDERS[method])
+    model, options = network(settings), settings.meta_gradient(ORDERS[method])
+
+    def gradient(params: Tree, support: Batch, query: Batch) -> tuple[Tree, Tree]:
+        logits: Any = None  # of the query images
+
+        def loss(params: Tree, batch: Tree) -> Any:
+            nonlocal logits
+            found = model.apply(params, batch["x"])
+            logits = found if batch is query else logits
+            return softmax_cross_entropy(found, batch["y"])
+
+        value, grads = meta_value_and_grad(
+            loss,
+            params,
+            support,
+            query,
+            settings.inner_alpha,
+            settings.steps,
+            adapted=adapted_of(settings, params),
+            **options,
+        )
+        return {"loss": value, "logits": logits}, grads
+
+    take = outer_step(gradient, optim.adam(settings.learning_rate), settings.record)
 
     def step(state: Tree) -> tuple[Tree, Figures]:
         seed, task = state["stream"]["seed"], state["stream"]["next_task"]
@@ -74,23 +97,11 @@ def stepper(settings: ImageSettings, method: str) -> Callable[[Tree], tuple[Tree
                 f"{settings.dataset} has changed since this run began: take another --out, or the old data"
             )
         support, query = image_data.draw(settings, images, seed, task, settings.meta_batch, settings.query_images)
-        right = 0.0
-
-        def loss(params: Tree, batch: Tree) -> Any:
-            nonlocal right
-            logits = model.apply(params, batch["x"])
-            if batch is query:
-                right = float(_right(logits.data, batch["y"]).mean())
-            return softmax_cross_entropy(logits, batch["y"])
-
-        params = state["params"]
-        adapted = adapted_of(settings, params)
-        value, grads = meta_value_and_grad(
-            loss, params, support, query, settings.inner_alpha, settings.steps, adapted=adapted, **options
-        )
-        params, moments = optimiser.update(grads, state["optimiser"], params)
+        found, params, own = take(state["params"], state["optimiser"], support, query)
+        right = _right(np.asarray(found["logits"]), query["y"]).mean()
         stream = {**state["stream"], "next_task": task + settings.meta_batch}
-        return {"params": params, "optimiser": moments, "stream": stream}, {"loss": float(value), "accuracy": right}
+        figures = {"loss": float(found["loss"]), "accuracy": float(right)}
+        return {"params": params, "optimiser": own, "stream": stream}, figures
 
     return step
 

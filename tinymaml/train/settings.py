@@ -29,7 +29,7 @@ class Settings:
     )
 
     # What may differ between a checkpoint and the run that resumes it.
-    FREE: ClassVar[tuple[str, ...]] = ("iterations", "log_every", "checkpoint_every", "keep")
+    FREE: ClassVar[tuple[str, ...]] = ("iterations", "log_every", "checkpoint_every", "keep", "record")
 
     # What only the evaluation after training takes, or the validation too: it may be given anew to evaluate again.
     EVALUATION: ClassVar[tuple[str, ...]] = ()
@@ -88,6 +88,7 @@ class MetaSettings(Settings):
     )
     clip_element: float | None = setting(None, "bound on each element of the meta-gradient")
     clip_norm: float | None = setting(None, "bound on the norm of the meta-gradient")
+    record: bool = setting(True, "record the training step once and replay it, to the same bits")
     dtype: str = setting("float32", "of parameters and data", ("float32", "float64"))
     eval_seed: int = setting(0, "seed of the validation and test tasks: the same tasks for every training seed")
     eval_tasks: int = setting(600, "fresh test tasks in an evaluation")

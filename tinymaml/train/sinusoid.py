@@ -20,6 +20,7 @@ from tinymaml.tasks import sinusoid
 from tinymaml.tensor import Array
 from tinymaml.train.inner import ORDERS, of_tasks, step_of_those_alive
 from tinymaml.train.loop import Figures, Trained, provenance
+from tinymaml.train.outer import outer_step
 from tinymaml.train.results import summary
 from tinymaml.train.settings import SinusoidSettings
 from tinymaml.tree import Tree
@@ -66,12 +67,11 @@ def start_state(settings: SinusoidSettings, method: str) -> Tree:
 def stepper(settings: SinusoidSettings, method: str) -> Callable[[Tree], tuple[Tree, Figures]]:
     """One iteration of training, a pure function of the state."""
     loss = loss_of(network(settings, method))
-    optimiser = optim.adam(settings.learning_rate)
-    gradient = _meta_gradient(settings, method, loss) if method in ORDERS else _plain_gradient(loss)
+    meta = method in ORDERS
+    gradient = _meta_gradient(settings, method, loss) if meta else value_and_grad(lambda p, batch: mean(loss(p, batch)))
+    take = outer_step(gradient, optim.adam(settings.learning_rate), settings.record)
     points, size = settings.shots + settings.query_points, settings.meta_batch
-    parts = (
-        (slice(None),) if gradient.__name__ == "plain" else (slice(0, settings.shots), slice(settings.shots, points))
-    )
+    parts = (slice(0, settings.shots), slice(settings.shots, points)) if meta else (slice(None),)
     first, block = -1, []  # the block of meta-batches drawn last, and the index of its first task
 
     def step(state: Tree) -> tuple[Tree, Figures]:
@@ -81,10 +81,12 @@ def stepper(settings: SinusoidSettings, method: str) -> Callable[[Tree], tuple[T
             drawn = _draw(settings, seed, "train", task, _BLOCK * size, points)
             first, block = task, batches(drawn, method, parts)
         here = slice(task - first, task - first + size)
-        value, grads = gradient(state["params"], *[{k: a[here] for k, a in part.items()} for part in block])
-        params, moments = optimiser.update(grads, state["optimiser"], state["params"])
+        batch = [{k: a[here] for k, a in part.items()} for part in block]
+        value, params, own = take(state["params"], state["optimiser"], *batch)
+        if not math.isfinite(value):
+            raise NonFiniteError("the loss is not finite")
         stream = {"seed": seed, "next_task": task + size}
-        return {"params": params, "optimiser": moments, "stream": stream}, {"loss": float(value)}
+        return {"params": params, "optimiser": own, "stream": stream}, {"loss": float(value)}
 
     return step
 
@@ -102,18 +104,6 @@ def _meta_gradient(settings: SinusoidSettings, method: str, loss: Any) -> Callab
         return value, {"network": by_weights, "alpha": by_alpha}
 
     return meta
-
-
-def _plain_gradient(loss: Any) -> Callable[..., tuple[Any, Tree]]:
-    gradient = value_and_grad(lambda params, batch: mean(loss(params, batch)))
-
-    def plain(params: Tree, batch: Tree) -> tuple[Any, Tree]:
-        value, grads = gradient(params, batch)
-        if not math.isfinite(value):
-            raise NonFiniteError("the loss is not finite")
-        return value, grads
-
-    return plain
 
 
 def validator(settings: SinusoidSettings, method: str) -> Callable[[Tree], Figures] | None:

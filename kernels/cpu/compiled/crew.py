@@ -35,7 +35,7 @@ Job = tuple[int, int, int, int]
 KEEP = -1
 
 _I64 = ir.IntType(64)
-_PART = ir.FunctionType(_I64, [_I64, _I64, _I64])  # (address of the arguments, first, last) -> whether it failed
+PART = ir.FunctionType(_I64, [_I64, _I64, _I64])  # (address of the arguments, first, last) -> whether it failed
 
 
 def _word(b: ir.IRBuilder, mail: ir.Value, word: int) -> ir.Value:
@@ -85,7 +85,7 @@ def _serve(context: Any, mail: Any, last: Any) -> Any:
         mail, last = args
         found = _look(b, _word(b, mail, _POSTED), last)
         with b.if_then(b.icmp_signed("!=", found, last)):
-            part = b.inttoptr(b.load(_word(b, mail, _FUNCTION)), _PART.as_pointer())
+            part = b.inttoptr(b.load(_word(b, mail, _FUNCTION)), PART.as_pointer())
             failed = b.call(part, [b.load(_word(b, mail, word)) for word in (_ARGUMENTS, _FIRST, _LAST)])
             b.store(failed, _word(b, mail, _FAILED))
             b.store_atomic(found, _word(b, mail, _DONE), "release", 8)
@@ -126,7 +126,7 @@ def _post(compiled: Any, arguments: Any, cgctx: Any, b: Any, sig: Any, args: Any
     if cgctx.get_abi_sizeof(held) > 8 * _ROOM:
         raise ValueError(f"the arguments of {compiled.fndesc.qualname} do not fit on the desk")
 
-    part = ir.Function(b.module, _PART, b.module.get_unique_name("part"))
+    part = ir.Function(b.module, PART, b.module.get_unique_name("part"))
     part.linkage = "internal"
     inside = ir.IRBuilder(part.append_basic_block("entry"))
     read = inside.load(inside.inttoptr(part.args[0], held.as_pointer()))
@@ -215,18 +215,22 @@ class _Crew:
             if sleeps:
                 self._wake[number].acquire()
 
-    def launch(self, parts: Callable[..., int], tasks: int, arguments: Sequence[Any]) -> bool:
-        """Run all parts; False, without having done anything, while another thread has the hands."""
+    def launch(self, parts: Callable[..., int], tasks: int, arguments: Sequence[Any], numbers: int = 1) -> bool:
+        """Run all parts; False, without having done anything, while another thread has the hands.
+
+        A function that hands out several times is given the first of so many numbers.
+        """
         if not self._free.acquire(blocking=False):
             return False
         try:
             with self._lock:
-                self._launches, self._launching = self._launches + 1, True
-                for number, sleeps in enumerate(self._asleep):
+                number, self._launching = self._launches + 1, True
+                self._launches += numbers
+                for hand, sleeps in enumerate(self._asleep):
                     if sleeps:
-                        self._asleep[number] = False
-                        self._wake[number].release()
-            _check(parts, parts((self._desk, len(self._wake), self._launches, tasks), *arguments))
+                        self._asleep[hand] = False
+                        self._wake[hand].release()
+            _check(parts, parts((self._desk, len(self._wake), number, tasks), *arguments))
         finally:
             self._launching = False
             self._free.release()
@@ -239,8 +243,14 @@ def _check(parts: Callable[..., int], failed: int) -> None:
 
 
 @cache
-def _crew() -> _Crew:
-    return _Crew(threads.count() - 1)
+def _crew(hands: int) -> _Crew:
+    return _Crew(hands)
+
+
+def run(parts: Callable[..., int], handed_out: int, arguments: Sequence[Any], workers: int) -> None:
+    """A function that hands out so many times, on so many threads, or on this one while another has them."""
+    if workers == 1 or not _crew(workers - 1).launch(parts, workers, arguments, handed_out):
+        _check(parts, parts((0, 0, 0, workers), *arguments))
 
 
 if hasattr(os, "register_at_fork"):
@@ -258,7 +268,7 @@ class Launch(NamedTuple):
     def run(self) -> None:
         """kernel(*arguments, first, last) on all ranges. Raises MemoryError if one of them does."""
         shared = self.work >= threads.LARGE and min(self.units, threads.count()) > 1
-        if not shared or not _crew().launch(self.parts, self.units, self.arguments):
+        if not shared or not _crew(threads.count() - 1).launch(self.parts, self.units, self.arguments):
             _check(self.parts, self.parts((0, 0, 0, self.units), *self.arguments))
 
 
@@ -273,5 +283,7 @@ class Kept(NamedTuple):
     def of(launch: Launch) -> Kept:
         words, found = np.zeros(_ROOM, np.int64), np.zeros(_ROOM, np.int64)
         function = launch.parts((words.ctypes.data, KEEP, found.ctypes.data, 0), *launch.arguments)
-        arrays = sum(isinstance(x, np.ndarray) for x in launch.arguments)
-        return Kept(function, words[: -(-found[0] // 8)].copy(), (found[1 : arrays + 1] // 8).tolist())
+        places = found[1 : sum(isinstance(x, np.ndarray) for x in launch.arguments) + 1] // 8
+        for place in places:  # Numba's counters of references live no longer than a call; without them nobody counts
+            words[place - _DATA : place - _DATA + 2] = 0
+        return Kept(function, words[: -(-found[0] // 8)].copy(), places.tolist())

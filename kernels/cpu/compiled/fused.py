@@ -1,0 +1,4 @@
+
+def supported(*a): return False
+def compile(g): return []
+class Group: pass
