@@ -17,7 +17,7 @@ from tinymaml import tree
 from tinymaml.device import kernel
 from tinymaml.ops import add, as_tensor, astype, multiply
 from tinymaml.ops.elementwise import descend
-from tinymaml.tensor import FLOATS, Array, Tensor, constant, is_array, known
+from tinymaml.tensor import FLOATS, Array, Tensor, constant, is_array
 from tinymaml.tree import Tree
 
 Schedule = Callable[[int], float]
@@ -37,13 +37,13 @@ class Optimiser(NamedTuple):
     move: Callable[[Tree, Tree, Tree, Any], tuple[Tree, Tree]]
 
 
-Tensors = Sequence[Tensor]
+Arrays = Sequence[Array]
 
 
 def _optimiser(
     names: Sequence[str],
     numbers: Callable[[int], Sequence[float]],
-    step: Callable[[Tensors, Tensors, Sequence[Tensors], Tensor], tuple[Tensors, Sequence[Tensors]]],
+    step: Callable[[Arrays, Arrays, Sequence[Arrays], Array], tuple[Arrays, Sequence[Arrays]]],
 ) -> Optimiser:
     """From the names of the moments, and step(params, grads, moments, numbers) -> (params, moments) on lists."""
 
@@ -53,9 +53,11 @@ def _optimiser(
 
     def move(grads: Tree, moments: Tree, params: Tree, numbers: Any) -> tuple[Tree, Tree]:
         xs, gs, structure = _gradients(grads, params)
-        olds = [[as_tensor(m) for m in tree.leaves(moments[name])] for name in names]
-        moved, news = step(xs, gs, olds, as_tensor(numbers))
-        trees = [tree.unflatten(structure, [known(x) for x in column]) for column in (moved, *news)]
+        olds = [[_array(m) for m in tree.leaves(moments[name])] for name in names]
+        moved, news = step(xs, gs, olds, _array(numbers))
+        recorded = isinstance(numbers, Tensor)
+        columns = [[constant(x) for x in column] if recorded else column for column in (moved, *news)]
+        trees = [tree.unflatten(structure, column) for column in columns]
         return trees[0], dict(zip(names, trees[1:], strict=True))
 
     def update(grads: Tree, state: Tree, params: Tree) -> tuple[Tree, Tree]:
@@ -104,23 +106,26 @@ def _check_parameters(params: Tree) -> None:
             raise TypeError(f"{tree.place('params', params, i)} must be an array of float32 or float64, got {kind}")
 
 
-def _gradients(grads: Tree, params: Tree) -> tuple[list[Tensor], list[Tensor], tree.Structure]:
+def _array(x: Any) -> Array:
+    return x.data if isinstance(x, Tensor) else x
+
+
+def _gradients(grads: Tree, params: Tree) -> tuple[list[Array], list[Array], tree.Structure]:
     """The leaves of params and of grads, when they fit, and their structure."""
-    xs, structure = tree.flatten(params)
-    gs = tree.leaves_like(structure, grads, "grads")
+    raw, structure = tree.flatten(params)
+    xs, gs = [_array(x) for x in raw], [_array(g) for g in tree.leaves_like(structure, grads, "grads")]
     for i, (x, g) in enumerate(zip(xs, gs, strict=True)):
-        arrays = [is_array(y) or isinstance(y, Tensor) for y in (x, g)]
-        if not all(arrays) or x.shape != g.shape or x.dtype != g.dtype:
-            pairs = zip((x, g), arrays, strict=True)
-            expected, got = [f"{y.shape} {y.dtype}" if array else type(y).__name__ for y, array in pairs]
+        if not is_array(x) or not is_array(g) or x.shape != g.shape or x.dtype != g.dtype:
+            expected, got = [f"{y.shape} {y.dtype}" if is_array(y) else type(y).__name__ for y in (x, g)]
             raise ValueError(
                 f"{tree.place('grads', grads, i)} must be an array like its parameter, {expected}; got {got}"
             )
-    return [as_tensor(x) for x in xs], [as_tensor(g) for g in gs], structure
+    return xs, gs, structure
 
 
-def _descend(xs: Tensors, rate: Tensor, directions: Tensors) -> list[Tensor]:
-    return [descend(x, astype(rate[0], x.dtype), u) for x, u in zip(xs, directions, strict=True)]
+def _descend(xs: Arrays, numbers: Array, directions: Arrays) -> Arrays:
+    rates = {dtype: astype(as_tensor(numbers)[0], dtype) for dtype in {x.dtype for x in xs}}
+    return [descend(x, rates[x.dtype], u).data for x, u in zip(xs, directions, strict=True)]
 
 
 def sgd(learning_rate: float | Schedule) -> Optimiser:
@@ -133,10 +138,10 @@ def momentum(learning_rate: float | Schedule, decay: float = 0.9, nesterov: bool
     """Gradient descent along u <- decay u + g (Nesterov: along decay u + g with the new u)."""
     rate, decay = _schedule(learning_rate), _fraction("decay", decay)
 
-    def ahead(us: Tensors, gs: Tensors) -> list[Tensor]:
-        return [add(multiply(u, decay), g) for u, g in zip(us, gs, strict=True)]
+    def ahead(us: Arrays, gs: Arrays) -> Arrays:
+        return [add(multiply(u, decay), g).data for u, g in zip(us, gs, strict=True)]
 
-    def step(xs: Tensors, gs: Tensors, moments: Sequence[Tensors], numbers: Tensor) -> Any:
+    def step(xs: Arrays, gs: Arrays, moments: Sequence[Arrays], numbers: Array) -> Any:
         us = ahead(moments[0], gs)
         return _descend(xs, numbers, ahead(us, gs) if nesterov else us), [us]
 
@@ -160,13 +165,13 @@ def adam(
     def numbers(done: int) -> Sequence[float]:
         return rate(done) / (1 - beta1 ** (done + 1)), 1 / (1 - beta2 ** (done + 1))
 
-    def step(xs: Tensors, gs: Tensors, moments: Sequence[Tensors], numbers: Tensor) -> Any:
+    def step(xs: Arrays, gs: Arrays, moments: Sequence[Arrays], numbers: Array) -> Any:
         moved = [
-            _adam(((x.shape, x.dtype),) * 3, [y.data for y in (x, g, m, v, numbers)], static)
+            _adam(((x.shape, x.dtype),) * 3, (x, g, m, v, numbers), static)
             for x, g, m, v in zip(xs, gs, *moments, strict=True)
         ]
-        x2, m2, v2 = [[constant(y) for y in column] for column in zip(*moved, strict=True)]
-        return x2, [m2, v2]
+        x2, *rest = zip(*moved, strict=True)
+        return x2, rest
 
     return _optimiser(["m", "v"], numbers, step)
 

@@ -17,7 +17,7 @@ from numba import njit
 
 from tinymaml.kernels.cpu.compiled.arrays import plain
 from tinymaml.kernels.cpu.compiled.conv_tile import pixel_tile, product_tile
-from tinymaml.kernels.cpu.compiled.crew import Job, Launch, hand_out
+from tinymaml.kernels.cpu.compiled.crew import Job, Kernel, Launch, hand_out
 from tinymaml.kernels.cpu.compiled.tile import transpose
 from tinymaml.kernels.cpu.compiled.vectors import BYTES, HEIGHTS, VECTORS, expect_some, tile_height
 
@@ -234,6 +234,9 @@ def _pixels_parts(job: Job, *arguments: Any) -> int:
     return _pixels_out(job, arguments)
 
 
+_PIXELS = Kernel(_pixels, _pixels_parts)
+
+
 @njit(cache=True, nogil=True)
 def _products(
     source: Any, g: Any, c: Any, out: Any, group: int, starts: Any, sources: Any, targets: Any,
@@ -309,6 +312,9 @@ def _products_parts(job: Job, *arguments: Any) -> int:
     return _products_out(job, arguments)
 
 
+_PRODUCTS = Kernel(_products, _products_parts)
+
+
 def _work(w: Any, y: Any) -> int:
     """Multiplications of a convolution."""
     return y.size * w.size // (w.shape[0] * w.shape[4])
@@ -318,7 +324,7 @@ def _pixels_launch(out: Any, source: Any, w: Any, c: Arrays, plan: _Plan, turned
     source, w = plain(source), plain(w)
     addend = plain(c[0]) if c else np.zeros((1, 1, 1, 1, out.shape[4]), out.dtype)
     c_scale = int(addend.size // len(addend) > out.shape[4] or addend.shape[1:] == out.shape[1:])
-    return Launch(len(out), work, _pixels_parts, (source, w, turned, addend, c_scale, out, *plan))
+    return Launch(len(out), work, _PIXELS, (source, w, turned, addend, c_scale, out, *plan))
 
 
 def conv2d(outs: Arrays, ins: Arrays, stride: Pair, padding: Padding) -> Launch | None:
@@ -350,4 +356,4 @@ def conv2d_dw(outs: Arrays, ins: Arrays, stride: Pair, padding: Padding, size: P
     plan = _forward_plan(x.shape[1], x.shape[2:4], size, g.shape[2:4], stride, padding, pixel, out_pixel)
     x, g = plain(x), plain(g)
     addend = plain(c[0]) if c else np.zeros((1, 1, 1, 1, dw.shape[4]), dw.dtype)
-    return Launch(len(dw), _work(dw, g), _products_parts, (x, g, addend, dw, *plan[:-1]))
+    return Launch(len(dw), _work(dw, g), _PRODUCTS, (x, g, addend, dw, *plan[:-1]))

@@ -257,19 +257,27 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_crew.cache_clear)  # threads do not survive a fork
 
 
+class Kernel(NamedTuple):
+    """A compiled kernel(*arguments, first, last), and what hands it out, see `hand_out`."""
+
+    alone: Callable[..., None]
+    parts: Callable[..., int]
+
+
 class Launch(NamedTuple):
     """A compiled kernel with its arguments, still to be run on ranges that make up all its units: tasks, mostly."""
 
     units: int
     work: int  # what it does in all, in operations or numbers moved: little work stays on the calling thread
-    parts: Callable[..., int]  # it hands the kernel out, see `hand_out`
+    kernel: Kernel
     arguments: tuple[Any, ...]
 
     def run(self) -> None:
         """kernel(*arguments, first, last) on all ranges. Raises MemoryError if one of them does."""
-        shared = self.work >= threads.LARGE and min(self.units, threads.count()) > 1
-        if not shared or not _crew(threads.count() - 1).launch(self.parts, self.units, self.arguments):
-            _check(self.parts, self.parts((0, 0, 0, self.units), *self.arguments))
+        units, work, kernel, arguments = self
+        alone = work < threads.LARGE or min(units, threads.count()) == 1
+        if alone or not _crew(threads.count() - 1).launch(kernel.parts, units, arguments):
+            kernel.alone(*arguments, 0, units)
 
 
 class Kept(NamedTuple):
@@ -282,7 +290,7 @@ class Kept(NamedTuple):
     @staticmethod
     def of(launch: Launch) -> Kept:
         words, found = np.zeros(_ROOM, np.int64), np.zeros(_ROOM, np.int64)
-        function = launch.parts((words.ctypes.data, KEEP, found.ctypes.data, 0), *launch.arguments)
+        function = launch.kernel.parts((words.ctypes.data, KEEP, found.ctypes.data, 0), *launch.arguments)
         places = found[1 : sum(isinstance(x, np.ndarray) for x in launch.arguments) + 1] // 8
         for place in places:  # Numba's counters of references live no longer than a call; without them nobody counts
             words[place - _DATA : place - _DATA + 2] = 0

@@ -7,7 +7,7 @@ from typing import Any
 
 from numba import njit
 
-from tinymaml.kernels.cpu.compiled.crew import Job, Launch, hand_out
+from tinymaml.kernels.cpu.compiled.crew import Job, Kernel, Launch, hand_out
 
 Arrays = Sequence[Any]
 
@@ -27,6 +27,9 @@ def _gate_parts(job: Job, *arguments: Any) -> int:
     return _gate_out(job, arguments)
 
 
+_GATE = Kernel(_gate, _gate_parts)
+
+
 @njit(cache=True, nogil=True)
 def _descend(out: Any, x: Any, rate: Any, g: Any, first: int, last: int) -> None:
     """Over [tasks, numbers], where x may have one row for all tasks."""
@@ -44,6 +47,9 @@ def _descend_parts(job: Job, *arguments: Any) -> int:
     return _descend_out(job, arguments)
 
 
+_DESCEND = Kernel(_descend, _descend_parts)
+
+
 def aligned(*arrays: Any) -> bool:
     """Whether the arrays have one shape and lie in memory in C order, so that a flat loop may run over them."""
     shape = arrays[0].shape
@@ -53,7 +59,7 @@ def aligned(*arrays: Any) -> bool:
 def gate(outs: Arrays, ins: Arrays) -> Launch | None:
     """g where y > 0, else 0."""
     (out,), (g, y) = outs, ins
-    return Launch(out.size, out.size, _gate_parts, (out.ravel(), g.ravel(), y.ravel())) if aligned(out, g, y) else None
+    return Launch(out.size, out.size, _GATE, (out.ravel(), g.ravel(), y.ravel())) if aligned(out, g, y) else None
 
 
 def descend(outs: Arrays, ins: Arrays) -> Launch | None:
@@ -65,4 +71,4 @@ def descend(outs: Arrays, ins: Arrays) -> Launch | None:
         return None
     tasks = len(out) if out.ndim else 1
     start, of = x.reshape(len(x) if x.ndim else 1, -1), g.reshape(tasks, -1)
-    return Launch(tasks, out.size, _descend_parts, (out.reshape(tasks, -1), start, rate.reshape(1), of))
+    return Launch(tasks, out.size, _DESCEND, (out.reshape(tasks, -1), start, rate.reshape(1), of))

@@ -9,12 +9,13 @@ import numpy as np
 from numba import njit
 
 from tinymaml.kernels.cpu.compiled.arrays import plain
-from tinymaml.kernels.cpu.compiled.crew import Job, Launch, hand_out
+from tinymaml.kernels.cpu.compiled.crew import Job, Kernel, Launch, hand_out
 from tinymaml.kernels.cpu.compiled.tile import tile, transpose
 from tinymaml.kernels.cpu.compiled.vectors import BYTES, HEIGHTS, VECTORS, tile_height
 
 Arrays = Sequence[Any]
 
+_VECTOR = 16  # multiplications that count as one operation
 _LARGE = 256  # from this length of k on, blocking for the cache pays, and BLAS does it
 
 
@@ -71,6 +72,9 @@ def _stack_parts(job: Job, *arguments: Any) -> int:
     return _stack_out(job, arguments)
 
 
+_STACK = Kernel(_stack, _stack_parts)
+
+
 def linear(outs: Arrays, ins: Arrays, ta: bool, tb: bool) -> Launch | None:
     """op(a) op(b) + c, the last if given."""
     a, b, (out,) = ins[0], ins[1], outs
@@ -82,5 +86,5 @@ def linear(outs: Arrays, ins: Arrays, ta: bool, tb: bool) -> Launch | None:
         return None
     if tb and 1 in b.shape[1:]:
         b, tb = b.reshape(b.shape[0], b.shape[2], b.shape[1]), False  # a vector's transpose has the same memory
-    work = out.size * a.shape[1 if ta else 2]
-    return Launch(len(out), work, _stack_parts, (plain(a), plain(b), plain(c), out, ta, tb))
+    work = out.size * a.shape[1 if ta else 2] // _VECTOR
+    return Launch(len(out), work, _STACK, (plain(a), plain(b), plain(c), out, ta, tb))

@@ -9,7 +9,7 @@ import numpy as np
 from numba import njit
 
 from tinymaml.kernels.cpu.compiled.arrays import whole
-from tinymaml.kernels.cpu.compiled.crew import Job, Launch, hand_out
+from tinymaml.kernels.cpu.compiled.crew import Job, Kernel, Launch, hand_out
 
 Arrays = Sequence[Any]
 
@@ -33,6 +33,9 @@ def _mse_parts(job: Job, *arguments: Any) -> int:
     return _mse_out(job, arguments)
 
 
+_MSE = Kernel(_mse, _mse_parts)
+
+
 @njit(cache=True, nogil=True)
 def _scaled_difference(out: Any, p: Any, t: Any, h: Any, scale: Any, first: int, last: int) -> None:
     for i in range(first, last):
@@ -47,6 +50,9 @@ _scaled_difference_out = hand_out(_scaled_difference)
 @njit(cache=True, nogil=True)
 def _scaled_difference_parts(job: Job, *arguments: Any) -> int:
     return _scaled_difference_out(job, arguments)
+
+
+_SCALED_DIFFERENCE = Kernel(_scaled_difference, _scaled_difference_parts)
 
 
 @njit(cache=True, nogil=True)
@@ -83,6 +89,9 @@ def _cross_entropy_parts(job: Job, *arguments: Any) -> int:
     return _cross_entropy_out(job, arguments)
 
 
+_CROSS_ENTROPY = Kernel(_cross_entropy, _cross_entropy_parts)
+
+
 @njit(cache=True, nogil=True)
 def _cross_entropy_gradient(out: Any, logits: Any, labels: Any, h: Any, first: int, last: int) -> None:
     one = out.dtype.type(1)
@@ -102,6 +111,9 @@ _cross_entropy_gradient_out = hand_out(_cross_entropy_gradient)
 @njit(cache=True, nogil=True)
 def _cross_entropy_gradient_parts(job: Job, *arguments: Any) -> int:
     return _cross_entropy_gradient_out(job, arguments)
+
+
+_CROSS_ENTROPY_GRADIENT = Kernel(_cross_entropy_gradient, _cross_entropy_gradient_parts)
 
 
 @njit(cache=True, nogil=True)
@@ -126,6 +138,9 @@ def _cross_entropy_hessian_parts(job: Job, *arguments: Any) -> int:
     return _cross_entropy_hessian_out(job, arguments)
 
 
+_CROSS_ENTROPY_HESSIAN = Kernel(_cross_entropy_hessian, _cross_entropy_hessian_parts)
+
+
 def _flat(x: Any) -> Any:
     return whole(x).reshape(x.shape[0], -1)
 
@@ -133,14 +148,14 @@ def _flat(x: Any) -> Any:
 def mse(outs: Arrays, ins: Arrays) -> Launch | None:
     """The mean of (p - t)^2 over all axes but the first."""
     p, t = ins
-    return Launch(len(p), p.size, _mse_parts, (outs[0], _flat(p), _flat(t))) if p.size else None
+    return Launch(len(p), p.size, _MSE, (outs[0], _flat(p), _flat(t))) if p.size else None
 
 
 def scaled_difference(outs: Arrays, ins: Arrays, scale: float) -> Launch | None:
     """scale h (p - t), with one h for each entry of the first axis."""
     (out,), (p, t, h) = outs, ins
     arguments = (_flat(out), _flat(p), _flat(t), whole(h), float(scale)) if p.size else ()
-    return Launch(len(p), p.size, _scaled_difference_parts, arguments) if p.size else None
+    return Launch(len(p), p.size, _SCALED_DIFFERENCE, arguments) if p.size else None
 
 
 def _examples(*arrays: Any) -> list[Any]:
@@ -148,8 +163,8 @@ def _examples(*arrays: Any) -> list[Any]:
     return [whole(x).reshape(x.shape[0], -1, x.shape[-1]) for x in arrays]
 
 
-def _launch(logits: Any, parts: Callable[..., int], *arguments: Any) -> Launch:
-    return Launch(len(logits), _EXPONENTIAL * logits.size, parts, arguments)
+def _launch(logits: Any, kernel: Kernel, *arguments: Any) -> Launch:
+    return Launch(len(logits), _EXPONENTIAL * logits.size, kernel, arguments)
 
 
 def cross_entropy(outs: Arrays, ins: Arrays) -> Launch | None:
@@ -157,7 +172,7 @@ def cross_entropy(outs: Arrays, ins: Arrays) -> Launch | None:
     if not ins[0].size:
         return None
     (out,), (logits,), labels = outs, _examples(ins[0]), _flat(ins[1])
-    return _launch(logits, _cross_entropy_parts, out, logits, labels)
+    return _launch(logits, _CROSS_ENTROPY, out, logits, labels)
 
 
 def cross_entropy_gradient(outs: Arrays, ins: Arrays) -> Launch | None:
@@ -165,7 +180,7 @@ def cross_entropy_gradient(outs: Arrays, ins: Arrays) -> Launch | None:
     if not ins[0].size:
         return None
     (out, logits), labels, h = _examples(outs[0], ins[0]), _flat(ins[1]), whole(ins[2])
-    return _launch(logits, _cross_entropy_gradient_parts, out, logits, labels, h)
+    return _launch(logits, _CROSS_ENTROPY_GRADIENT, out, logits, labels, h)
 
 
 def cross_entropy_hessian(outs: Arrays, ins: Arrays) -> Launch | None:
@@ -173,4 +188,4 @@ def cross_entropy_hessian(outs: Arrays, ins: Arrays) -> Launch | None:
     if not ins[0].size:
         return None
     (out, logits, v), h = _examples(outs[0], ins[0], ins[2]), whole(ins[1])
-    return _launch(logits, _cross_entropy_hessian_parts, out, logits, h, v)
+    return _launch(logits, _CROSS_ENTROPY_HESSIAN, out, logits, h, v)

@@ -16,7 +16,7 @@ from numba import njit
 
 from tinymaml.kernels.cpu import norm as reference
 from tinymaml.kernels.cpu.compiled.arrays import plain, whole
-from tinymaml.kernels.cpu.compiled.crew import Job, Launch, hand_out
+from tinymaml.kernels.cpu.compiled.crew import Job, Kernel, Launch, hand_out
 from tinymaml.kernels.cpu.compiled.rows import row_pass
 from tinymaml.kernels.cpu.compiled.vectors import Emitter
 
@@ -190,6 +190,9 @@ def _batch_norm_parts(job: Job, *arguments: Any) -> int:
     return _batch_norm_out(job, arguments)
 
 
+_BATCH_NORM = Kernel(_batch_norm, _batch_norm_parts)
+
+
 @njit(cache=True, nogil=True, error_model="numpy")
 def _gate_of(gamma: Any, beta: Any, mean: Any, rstd: Any, rectified: bool, t: int, cs: Any) -> None:
     """The first three coefficients, with the forward pass's own numbers: the gate opens where y > 0."""
@@ -231,6 +234,9 @@ def _gradient_parts(job: Job, *arguments: Any) -> int:
     return _gradient_out(job, arguments)
 
 
+_GRADIENT = Kernel(_gradient, _gradient_parts)
+
+
 @njit(cache=True, nogil=True, error_model="numpy")
 def _tangent(x: Any, gamma: Any, beta: Any, mean: Any, rstd: Any, v: Any, vgamma: Any, vbeta: Any, with_v: bool,
              rectified: bool, y: Any, first: int, last: int) -> None:  # fmt: skip
@@ -261,6 +267,9 @@ _tangent_out = hand_out(_tangent)
 @njit(cache=True, nogil=True)
 def _tangent_parts(job: Job, *arguments: Any) -> int:
     return _tangent_out(job, arguments)
+
+
+_TANGENT = Kernel(_tangent, _tangent_parts)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -312,6 +321,9 @@ def _hessian_parts(job: Job, *arguments: Any) -> int:
     return _hessian_out(job, arguments)
 
 
+_HESSIAN = Kernel(_hessian, _hessian_parts)
+
+
 def _rows(*arrays: Any) -> list[Any]:
     """[T, ..., C] each -> [T, rows, wide] in C order, without the copies of an axis that was broadcast over tasks."""
     channels, count = arrays[0].shape[-1], math.prod(arrays[0].shape[1:-1])
@@ -330,7 +342,7 @@ def batch_norm(outs: Arrays, ins: Arrays, eps: float, rectified: bool) -> Launch
     if y.size == 0:
         return None
     (x, to), (gamma, beta) = _rows(x, y), _whole(gamma, beta)
-    return Launch(len(y), 3 * y.size, _batch_norm_parts, (x, gamma, beta, eps, rectified, to, mean, rstd))
+    return Launch(len(y), 3 * y.size, _BATCH_NORM, (x, gamma, beta, eps, rectified, to, mean, rstd))
 
 
 def batch_norm_tangent(outs: Arrays, ins: Arrays, given: Given, eps: float, rectified: bool) -> Launch | None:
@@ -342,7 +354,7 @@ def batch_norm_tangent(outs: Arrays, ins: Arrays, given: Given, eps: float, rect
     x, v, to = _rows(x, vs.get("x", x), y)
     vgamma, vbeta = _whole(vs.get("gamma", none), vs.get("beta", none))
     arguments = (x, *per_task, v, vgamma, vbeta, "x" in vs, rectified, to)
-    return Launch(len(y), 4 * y.size, _tangent_parts, arguments)
+    return Launch(len(y), 4 * y.size, _TANGENT, arguments)
 
 
 def batch_norm_gradient(outs: Arrays, ins: Arrays, eps: float, rectified: bool) -> Launch | None:
@@ -351,7 +363,7 @@ def batch_norm_gradient(outs: Arrays, ins: Arrays, eps: float, rectified: bool) 
     if dx.size == 0:
         return None
     (x, g, to), per_task = _rows(x, g, dx), _whole(gamma, beta, mean, rstd)
-    return Launch(len(dx), 4 * dx.size, _gradient_parts, (x, *per_task, g, rectified, to, dgamma, dbeta))
+    return Launch(len(dx), 4 * dx.size, _GRADIENT, (x, *per_task, g, rectified, to, dgamma, dbeta))
 
 
 def batch_norm_hessian(outs: Arrays, ins: Arrays, given: Given, eps: float, rectified: bool) -> Launch | None:
@@ -364,4 +376,4 @@ def batch_norm_hessian(outs: Arrays, ins: Arrays, given: Given, eps: float, rect
     # In place of what is missing something that is read anyway: its coefficients are 0.
     x, g, v, vg, to = _rows(x, g, vs.get("x", x), vs.get("g", g), hx)
     arguments = (x, *per_task, g, v, vgamma, vg, "x" in vs, "g" in vs, rectified, to, hgamma, hbeta)
-    return Launch(len(hx), 6 * hx.size, _hessian_parts, arguments)
+    return Launch(len(hx), 6 * hx.size, _HESSIAN, arguments)

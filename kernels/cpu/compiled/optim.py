@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from tinymaml.kernels.cpu.compiled.crew import Job, Launch, hand_out
+from tinymaml.kernels.cpu.compiled.crew import Job, Kernel, Launch, hand_out
 from tinymaml.kernels.cpu.compiled.elementwise import aligned
 
 Arrays = Sequence[Any]
@@ -35,6 +35,9 @@ def _adam_parts(job: Job, *arguments: Any) -> int:
     return _adam_out(job, arguments)
 
 
+_ADAM = Kernel(_adam, _adam_parts)
+
+
 def adam(outs: Arrays, ins: Arrays, beta1: float, beta2: float, epsilon: float) -> Launch | None:
     """Parameter and both moments after a step; `scales` holds rate / (1 - beta1^t) and 1 / (1 - beta2^t)."""
     x, g, m, v, scales = ins
@@ -42,4 +45,4 @@ def adam(outs: Arrays, ins: Arrays, beta1: float, beta2: float, epsilon: float) 
         return None
     flat = [array.reshape(-1) for array in (*outs, x, g, m, v)]
     betas = tuple(np.array([beta1, beta2, epsilon], x.dtype))
-    return Launch(x.size, 8 * x.size, _adam_parts, (*flat, scales, betas))
+    return Launch(x.size, 8 * x.size, _ADAM, (*flat, scales, betas))

@@ -10,7 +10,7 @@ from llvmlite import ir
 from numba import njit
 
 from tinymaml.kernels.cpu.compiled.arrays import plain
-from tinymaml.kernels.cpu.compiled.crew import Job, Launch, hand_out
+from tinymaml.kernels.cpu.compiled.crew import Job, Kernel, Launch, hand_out
 from tinymaml.kernels.cpu.compiled.windows import Strip, Values, clear, window_pass
 
 Arrays = Sequence[Any]
@@ -140,12 +140,15 @@ def _windows_parts(job: Job, *arguments: Any) -> int:
     return _windows_out(job, arguments)
 
 
+_WINDOWS = Kernel(_windows, _windows_parts)
+
+
 def _launch(which: int, x: Any, y: Any, at: Any, window: Pair, stride: Pair, padding: Padding) -> Launch | None:
     if x.size == 0 or y.size == 0:
         return None
     tasks, (x, y, at) = len(x), [plain(a) for a in (x, y, at)]
     arguments = (which, x, y, at, window, stride, padding[0][0], padding[1][0])
-    return Launch(tasks, x.size + y.size, _windows_parts, arguments)
+    return Launch(tasks, x.size + y.size, _WINDOWS, arguments)
 
 
 def max_pool(outs: Arrays, ins: Arrays, window: Pair, stride: Pair, padding: Padding) -> Launch | None:

@@ -11,7 +11,7 @@ import numpy as np
 from numba import njit
 
 from tinymaml.kernels.cpu.compiled.arrays import whole
-from tinymaml.kernels.cpu.compiled.crew import Job, Launch, hand_out
+from tinymaml.kernels.cpu.compiled.crew import Job, Kernel, Launch, hand_out
 from tinymaml.kernels.cpu.compiled.rows import NEAR, row_pass
 from tinymaml.kernels.cpu.threads import LARGE
 
@@ -41,6 +41,9 @@ def _sum_middle_parts(job: Job, *arguments: Any) -> int:
     return _sum_middle_out(job, arguments)
 
 
+_SUM_MIDDLE = Kernel(_sum_middle, _sum_middle_parts)
+
+
 @njit(cache=True, nogil=True)
 def _sum_few(out: Any, x: Any, first: int, last: int) -> None:
     """out[i, j] = the sum over k of x[i, k, j], in the order of k."""
@@ -58,6 +61,9 @@ _sum_few_out = hand_out(_sum_few)
 @njit(cache=True, nogil=True)
 def _sum_few_parts(job: Job, *arguments: Any) -> int:
     return _sum_few_out(job, arguments)
+
+
+_SUM_FEW = Kernel(_sum_few, _sum_few_parts)
 
 
 @njit(cache=True, nogil=True)
@@ -85,6 +91,9 @@ def _sum_first_parts(job: Job, *arguments: Any) -> int:
     return _sum_first_out(job, arguments)
 
 
+_SUM_FIRST = Kernel(_sum_first, _sum_first_parts)
+
+
 @njit(cache=True, nogil=True)
 def _sum_last(out: Any, x: Any, first: int, last: int) -> None:
     """out[i] = the sum of x[i]: some neighbours in their order, then these sums in theirs."""
@@ -103,6 +112,9 @@ _sum_last_out = hand_out(_sum_last)
 @njit(cache=True, nogil=True)
 def _sum_last_parts(job: Job, *arguments: Any) -> int:
     return _sum_last_out(job, arguments)
+
+
+_SUM_LAST = Kernel(_sum_last, _sum_last_parts)
 
 
 @lru_cache(maxsize=4096)
@@ -127,10 +139,10 @@ def sum_to(outs: Arrays, ins: Arrays, shape: Shape) -> Launch | None:
     before, summed, behind = middle
     over_tasks, x = before == 1 < x.shape[0], whole(x).reshape(middle)
     if behind == 1:
-        return Launch(before, x.size, _sum_last_parts, (out.reshape(before), x[:, :, 0]))
+        return Launch(before, x.size, _SUM_LAST, (out.reshape(before), x[:, :, 0]))
     if over_tasks:
         few = NEAR if x.size >= LARGE else summed
-        return Launch(-(-behind // _COLUMNS), x.size, _sum_first_parts, (out.reshape(behind), x[0], few))
+        return Launch(-(-behind // _COLUMNS), x.size, _SUM_FIRST, (out.reshape(behind), x[0], few))
     # How a task's numbers are added up must not depend on how many tasks there are.
-    parts = _sum_few_parts if summed <= NEAR else _sum_middle_parts
-    return Launch(before, x.size, parts, (out.reshape(before, behind), x))
+    kernel = _SUM_FEW if summed <= NEAR else _SUM_MIDDLE
+    return Launch(before, x.size, kernel, (out.reshape(before, behind), x))
