@@ -106,13 +106,21 @@ def regions(calls: Sequence[Call], tasks: int, may_be_apart: Callable[[Call], bo
     return list(found.values())
 
 
+def read(calls: Iterable[Call]) -> set[Root]:
+    """The roots that calls read."""
+    return {x.root for call in calls for x in call.ins if isinstance(x, Traced)}
+
+
 def is_whole(x: Any) -> bool:
     """Whether an operand is all of its root, in order."""
     return isinstance(x, Traced) and x.shape == x.root.shape and x.flags.c_contiguous and offset(x) == 0
 
 
 def fuse(region: Region, fusable: Callable[[Call], bool], needed: set[Root]) -> None:
-    """Make one call of neighbouring elementwise ones over the same shape, where they read the same or each other."""
+    """Make one call of neighbouring elementwise ones over the same shape, where they read the same or each other.
+
+    `needed` are the roots that are read outside of the region.
+    """
     items: list[list[Call]] = []
     place: dict[Call, int] = {}
     open_groups: dict[tuple[int, ...], list[int]] = {}

@@ -73,8 +73,10 @@ class Assembly:
         kept = {x.root for x in (*self.outputs, *self.checked) if isinstance(x, Traced)}
         self.regions = arrange.regions(self.calls, self.tasks, lambda call: self.how(call) != "python")
         if compiled:
-            for region in self.regions:
-                arrange.fuse(region, lambda call: self.how(call) == "fused", kept)
+            read = [arrange.read(region.calls) for region in self.regions]
+            for i, region in enumerate(self.regions):
+                elsewhere = set().union(kept, *read[:i], *read[i + 1 :])
+                arrange.fuse(region, lambda call: self.how(call) == "fused", elsewhere)
                 self._how.update({call: "fused" for call in region.calls if call.name == "fused"})
         self._place(kept)
         self._bind()
@@ -110,8 +112,7 @@ class Assembly:
         from tinymaml.kernels.cpu.compiled.arrays import Copied, without_copies
 
         family, name = call.name.split(".")
-        dtypes = tuple([x.dtype for x in call.ins])
-        if family == "elementwise" and fused.supported(name, tuple(call.static.items()), dtypes):
+        if family == "elementwise" and fused.supported(name, [x.dtype for x in call.ins]):
             return "fused"
         launch_of = cpu.numba_launch(call.name)
         if launch_of is None or family == "elementwise":
