@@ -16,7 +16,8 @@ from tinymaml.kernels.cpu.compiled.vectors import BYTES, HEIGHTS, VECTORS, tile_
 Arrays = Sequence[Any]
 
 _VECTOR = 16  # multiplications that count as one operation
-_LARGE = 256  # from this length of k on, blocking for the cache pays, and BLAS does it
+_LARGE = 256  # from this length of k on, blocking for the cache pays, and BLAS does it,
+_NEAR = 1 << 15  # unless all of a b has no more bytes than this, and stays in the first cache
 
 
 @njit(cache=True, nogil=True)
@@ -79,12 +80,12 @@ def linear(outs: Arrays, ins: Arrays, ta: bool, tb: bool) -> Launch | None:
     """op(a) op(b) + c, the last if given."""
     a, b, (out,) = ins[0], ins[1], outs
     c = ins[2] if len(ins) == 3 else np.zeros((1, 1, out.shape[-1]), out.dtype)
-    small = (
-        out.ndim == a.ndim == b.ndim == c.ndim == 3 and c.shape[2] == out.shape[2] and a.shape[1 if ta else 2] <= _LARGE
-    )
-    if not small:
+    if not (out.ndim == a.ndim == b.ndim == c.ndim == 3 and c.shape[2] == out.shape[2]):
+        return None
+    k, o = a.shape[1 if ta else 2], out.shape[2]
+    if k > _LARGE and k * o * out.itemsize > _NEAR:
         return None
     if tb and 1 in b.shape[1:]:
         b, tb = b.reshape(b.shape[0], b.shape[2], b.shape[1]), False  # a vector's transpose has the same memory
-    work = out.size * a.shape[1 if ta else 2] // _VECTOR
+    work = out.size * k // _VECTOR
     return Launch(len(out), work, _STACK, (plain(a), plain(b), plain(c), out, ta, tb))
