@@ -9,9 +9,9 @@ from tinymaml.draw import draw
 from tinymaml.maml import NonFiniteError, adapt, meta_value_and_grad
 from tinymaml.ops import *  # noqa: F403
 from tinymaml.ops import __all__ as _ops
+from tinymaml.record import Program, record
 from tinymaml.sweeps import pull, push
 from tinymaml.tensor import Tensor
-from tinymaml.record import Program, record
 from tinymaml.transforms import grad, grad_and_hvp, hessian, hvp, jvp, value_and_grad, vjp
 
 __version__ = "0.1.0"

@@ -140,7 +140,9 @@ def fuse(region: Region, fusable: Callable[[Call], bool], needed: set[Root]) -> 
         for x in call.ins:
             if isinstance(x, Traced):
                 readers.setdefault(x.root, set()).add(i)
-    region.calls = [_as_one(i, group, readers, needed) if fusable(group[0]) else group[0] for i, group in enumerate(items)]
+    region.calls = [
+        _as_one(i, group, readers, needed) if fusable(group[0]) else group[0] for i, group in enumerate(items)
+    ]
 
 
 def _may_join(call: Call, at: int, items: list[list[Call]], place: dict[Call, int]) -> bool:
@@ -168,9 +170,7 @@ def _memory(x: Any) -> Any:
 
 def _as_one(number: int, group: list[Call], readers: dict[Root, set[int]], needed: set[Root]) -> Call:
     made = {y.root for call in group for y in call.outs}
-    outs = [
-        y for call in group for y in call.outs if y.root in needed or readers.get(y.root, set()) - {number}
-    ]
+    outs = [y for call in group for y in call.outs if y.root in needed or readers.get(y.root, set()) - {number}]
     ins: dict[Any, Any] = {}
     for call in group:
         for x in call.ins:
@@ -188,7 +188,7 @@ def operand_key(x: Any) -> Any:
     return _memory(x), start, x.shape, x.strides
 
 
-def place(intervals: Sequence[tuple[int, int, int]]) -> tuple[list[int], int]:
+def place(intervals: Sequence[tuple[float, float, int]]) -> tuple[list[int], int]:
     """Where blocks (first use, last use, bytes) may lie in one stretch of memory; and how long it is.
 
     Blocks that are in use at the same time do not overlap. The largest are placed first, each as low as it fits.

@@ -1,4 +1,4 @@
-"""A program for the CPU from the calls of a step: each call gets its memory, its kernel and its turn.
+"""A program for the CPU from the calls of a step: each call gets its kernel, its memory and its turn.
 
 With Numba, launches follow each other in machine code, tasks in shards that several threads take; what has no compiled
 kernel runs from Python in between. Without Numba all of it does.
@@ -6,238 +6,106 @@ kernel runs from Python in between. Without Numba all of it does.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from tinymaml import arrange
-from tinymaml.arrange import ALIGN, Region
+from tinymaml.arrange import Region
 from tinymaml.kernels import cpu
-from tinymaml.trace import Call, Root, Traced, offset, traced
+from tinymaml.layout import Layout, address
+from tinymaml.trace import Call, Traced, traced
 
-CACHE = 1 << 20  # bytes that the tasks of a shard may take, unless one alone needs more: half of a core's second cache
-
-Run = Callable[[], None]
-
-
-def _memory(size: int) -> Any:
-    """So many bytes, from the beginning of a line of the cache."""
-    block = np.zeros(size + ALIGN, np.uint8)
-    start = -block.ctypes.data % ALIGN
-    return block[start : start + size]
+FUSED, LAUNCHED, PYTHON = "fused", "launched", "Python"  # what a call is run by
 
 
-def _view(memory: Any, start: int, x: Traced, shape: Sequence[int]) -> Any:
-    return np.ndarray(shape, x.dtype, memory.data if memory.size else None, start, x.strides)
-
-
-class Block(NamedTuple):
-    """A buffer in one of the two kinds of memory, for pictures: from which launch to which it is in use, and where."""
-
-    name: str  # of the kernel that makes it
-    own: bool  # in the memory of a shard
-    first: int
-    last: int
-    start: int
-    size: int
-
-
-@dataclass(eq=False)
 class Assembly:
-    """What a step's calls became."""
+    """What a step's calls became.
 
-    calls: list[Call]
-    outputs: list[Any]  # what is read after a run
-    checked: list[Any]  # what should be finite then
-    workers: int
-    tasks: int = 0
-    shard: int = 0
-    regions: list[Region] = field(default_factory=list)
-    runs: list[Run] = field(default_factory=list)
-    arena: int = 0  # bytes of memory of what goes from region to region
-    scratch: int = 0  # bytes of memory of each worker's shard
+    Attributes:
+        calls: those that something needed depends on; `dropped` more are not there any more.
+        regions: the same in the order in which they run, some of them fused.
+        tasks: how many there are, 0 if nothing is done task by task.
+        layout: where everything is.
+        runs: to be called one after the other, they are the program.
+    """
 
-    def __post_init__(self) -> None:
-        recorded = len(self.calls)
-        self.calls = arrange.alive(self.calls, [*self.outputs, *self.checked])
-        self.dropped = recorded - len(self.calls)
+    def __init__(self, calls: Sequence[Call], outputs: Sequence[Any], checked: Sequence[Any], workers: int) -> None:
+        self.workers = workers
+        self.calls = arrange.alive(calls, [*outputs, *checked])
+        self.dropped = len(calls) - len(self.calls)
         self._how: dict[Call, str] = {}
         compiled = cpu.numba_is_used()
         if compiled:
             self.calls = self._prepared()
-            self.tasks = arrange.count_tasks(self.calls)
-        kept = {x.root for x in (*self.outputs, *self.checked) if isinstance(x, Traced)}
-        self.regions = arrange.regions(self.calls, self.tasks, lambda call: self.how(call) != "python")
+        self.tasks = arrange.count_tasks(self.calls) if compiled else 0
+        self.regions = arrange.regions(self.calls, self.tasks, lambda call: self.how(call) != PYTHON)
         if compiled:
-            read = [arrange.read(region.calls) for region in self.regions]
-            for i, region in enumerate(self.regions):
-                elsewhere = set().union(kept, *read[:i], *read[i + 1 :])
-                arrange.fuse(region, lambda call: self.how(call) == "fused", elsewhere)
-                self._how.update({call: "fused" for call in region.calls if call.name == "fused"})
-        self._place(kept)
+            self._fuse({x.root for x in (*outputs, *checked) if isinstance(x, Traced)})
+        self.layout = Layout(self.regions, outputs, checked, self.tasks, workers)
+        self.runs: list[Callable[[], None]] = []
         self._bind()
 
     def how(self, call: Call) -> str:
-        """What a call is run by: "fused" or "launch" in machine code, or "python"."""
-        return self._how.get(call, "python")
-
-    # What each call is run by.
+        """What a call is run by: a fused kernel or a launch, both in machine code, or Python."""
+        return self._how.get(call, PYTHON)
 
     def _prepared(self) -> list[Call]:
-        found = []
+        """The calls, and copies of operands that a compiled kernel takes only in order."""
+        found: list[Call] = []
         copies: dict[Any, Call] = {}
         for call in self.calls:
-            how = self._way(call)
-            if how == "copies":  # a compiled kernel whose operands have to be laid out in order first
+            how = _way(call)
+            if how is None:
                 for i, x in enumerate(call.ins):
                     if not x.flags.c_contiguous:
                         key = arrange.operand_key(x)
                         if key not in copies:
                             copy = copies[key] = Call("elementwise.copy", [], [x])
                             copy.outs = [traced(x.shape, x.dtype, copy)]
-                            self._how[copy] = self._way(copy)
+                            self._how[copy] = _way(copy) or PYTHON
                             found.append(copy)
                         call.ins[i] = copies[key].outs[0]
-                how = self._way(call)
-            self._how[call] = how
+                how = _way(call)
+            self._how[call] = how or PYTHON
             found.append(call)
         return found
 
-    def _way(self, call: Call) -> str:
-        from tinymaml.kernels.cpu.compiled import fused
-        from tinymaml.kernels.cpu.compiled.arrays import Copied, without_copies
-
-        family, name = call.name.split(".")
-        if family == "elementwise" and fused.supported(name, [x.dtype for x in call.ins]):
-            return "fused"
-        launch_of = cpu.numba_launch(call.name)
-        if launch_of is None or family == "elementwise":
-            return "python"
-        outs, ins = ([np.asarray(x) for x in some] for some in (call.outs, call.ins))
-        try:
-            with without_copies():
-                return "python" if launch_of(outs, ins, **call.static) is None else "launch"
-        except Copied:
-            return "copies"
-
-    # Where its memory is.
-
-    def _place(self, kept: set[Root]) -> None:
-        first: dict[Root, int] = {}
-        last: dict[Root, int] = {}
-        region_of: dict[Root, Region | None] = {}
-        spans: dict[int, tuple[int, int]] = {}
-        clock = 0
-        for region in self.regions:
-            start = clock
-            for call in region.calls:
-                clock += 1
-                for x in (*call.outs, *call.ins):
-                    if isinstance(x, Traced) and x.root.maker is not None:
-                        first.setdefault(x.root, clock)
-                        last[x.root] = clock
-                        alone = region.apart and x.root not in kept and region_of.get(x.root, region) is region
-                        region_of[x.root] = region if alone else None
-            if region.apart:
-                spans.update(dict.fromkeys(range(start + 1, clock + 1), (start + 1, clock)))
-        own = [root for root in first if region_of[root] is not None]
-        places, per_task = arrange.place([(first[r], last[r], r.nbytes // self.tasks) for r in own])
-        self._own = dict(zip(own, places, strict=True))
-        # What leaves a region of tasks apart is in use in all of it: shards are in different places at the same time.
-        # What has to be finite lies together, so that one look tells.
-        self._finite: dict[Any, Any] = {}
-        self._of_finite: dict[Root, int] = {}
-        for dtype in {x.dtype for x in self.checked}:
-            roots = dict.fromkeys(x.root for x in self.checked if x.dtype == dtype and x.root in first)
-            starts = np.cumsum([0, *[-(-root.nbytes // ALIGN) * ALIGN for root in roots]]).tolist()
-            self._finite[dtype] = _memory(starts[-1])
-            self._of_finite.update(zip(roots, starts, strict=False))
-        shared = [root for root in first if root not in self._own and root not in self._of_finite]
-        times = [
-            (spans.get(first[r], (first[r],))[0], math.inf if r in kept else spans.get(last[r], (0, last[r]))[1])
-            for r in shared
-        ]
-        places, self.arena = arrange.place(
-            [(start, end, r.nbytes) for (start, end), r in zip(times, shared, strict=True)]  # type: ignore[misc]
-        )
-        self._shared = dict(zip(shared, places, strict=True))
-        self._arena = _memory(self.arena)
-        if self.tasks:
-            even = -(-self.tasks // self.workers)
-            self.shard = max(1, min(even, CACHE // max(per_task, 1)))
-        self.scratch = per_task * self.shard
-        launches = clock
-        self.blocks = [
-            Block(r.maker.name, True, first[r], last[r], at * self.shard, r.nbytes // self.tasks * self.shard)  # type: ignore[union-attr]
-            for r, at in self._own.items()
-        ] + [
-            Block(r.maker.name, False, start, min(end, launches), self._shared[r], r.nbytes)  # type: ignore[union-attr]
-            for (start, end), r in zip(times, shared, strict=True)
-        ]
-        self._scratch = [_memory(self.scratch) for _ in range(self.workers)]
-        self._inputs: dict[Root, Any] = {}
-
-    def array(self, x: Any) -> Any:
-        """An operand in the program's memory, where it is for all tasks."""
-        if not isinstance(x, Traced):
-            return x
-        if x.root.maker is None:
-            if x.root not in self._inputs:
-                self._inputs[x.root] = _memory(x.root.nbytes)
-            return _view(self._inputs[x.root], offset(x), x, x.shape)
-        if x.root in self._of_finite:
-            return _view(self._finite[x.dtype], self._of_finite[x.root] + offset(x), x, x.shape)
-        return _view(self._arena, self._shared[x.root] + offset(x), x, x.shape)
-
-    def is_finite(self) -> bool:
-        """Whether all that was to be checked is; it may say no without a reason, then a closer look is due."""
-        with np.errstate(invalid="ignore", over="ignore"):
-            return all([math.isfinite(np.add.reduce(block.view(dtype))) for dtype, block in self._finite.items()])
-
-    def _of_shard(self, call: Call, x: Any, strides: dict[int, int]) -> Any:
-        """An operand as the first shard has it; `strides` gets those that move with the tasks."""
-        moves = arrange.moves(call, x, self.tasks)
-        if isinstance(x, Traced) and x.root in self._own:
-            return _view(self._scratch[0], self._own[x.root] * self.shard + offset(x), x, (self.shard, *x.shape[1:]))
-        whole = self.array(x)
-        part = whole[: self.shard] if arrange.has_task_axis(call, x, self.tasks) else whole
-        stride = whole.strides[0] if moves else 0
-        address = whole.__array_interface__["data"][0]
-        if strides.setdefault(address, stride) != stride:
-            raise AssertionError(f"{call.name} reads one address both for each task and for all")
-        return part
-
-    # When it runs.
+    def _fuse(self, kept: set[Any]) -> None:
+        read = [arrange.read(region.calls) for region in self.regions]
+        for i, region in enumerate(self.regions):
+            elsewhere = set().union(kept, *read[:i], *read[i + 1 :])
+            arrange.fuse(region, lambda call: self.how(call) == FUSED, elsewhere)
+            self._how.update({call: FUSED for call in region.calls if call.name == "fused"})
 
     def _bind(self) -> None:
+        """Make the program: stretches in machine code, and calls from Python in between."""
+        functions = _compiled([call for region in self.regions for call in region.calls if call.name == "fused"])
         parts: list[tuple[bool, list[Any]]] = []
-        self._compile_groups()
         for region in self.regions:
             for call in region.calls:
-                if self.how(call) == "python":
+                if self.how(call) == PYTHON:
                     self._finish(parts)
-                    outs, ins = ([self.array(x) for x in some] for some in (call.outs, call.ins))
+                    outs, ins = ([self.layout.array(x) for x in some] for some in (call.outs, call.ins))
                     self.runs.append(partial(cpu.numpy_kernel(call.name), outs, ins, **call.static))
                     continue
                 if not parts or parts[-1][0] != region.apart:
                     parts.append((region.apart, []))
-                parts[-1][1].append(self._work(region, call))
+                parts[-1][1].append(self._work(region, call, functions))
         self._finish(parts)
 
     def _finish(self, parts: list[tuple[bool, list[Any]]]) -> None:
-        """What was collected is a program in machine code."""
+        """What was collected is a stretch in machine code."""
         if parts:
             from tinymaml.kernels.cpu.compiled.program import Memory, Program
 
-            memory = Memory([block.ctypes.data for block in self._scratch], self.scratch)
-            self.runs.append(Program(list(parts), memory, self.shard, self.tasks, self.workers).run)
+            memory = Memory(self.layout.addresses, self.layout.scratch)
+            self.runs.append(Program(list(parts), memory, self.layout.shard, self.tasks, self.workers).run)
             parts.clear()
 
-    def _work(self, region: Region, call: Call) -> Any:
+    def _work(self, region: Region, call: Call, functions: dict[Call, int]) -> Any:
         from tinymaml.kernels.cpu.compiled.arrays import without_copies
         from tinymaml.kernels.cpu.compiled.crew import Kept
         from tinymaml.kernels.cpu.compiled.program import Work
@@ -245,26 +113,47 @@ class Assembly:
         strides: dict[int, int] = {}
         static = call.static
         if region.apart:
-            outs, ins = ([self._of_shard(call, x, strides) for x in some] for some in (call.outs, call.ins))
+            outs, ins = ([self.layout.of_shard(call, x, strides) for x in some] for some in (call.outs, call.ins))
             if static.get("shape", (0,))[0] == self.tasks:
-                static = {**static, "shape": (self.shard, *static["shape"][1:])}
+                static = {**static, "shape": (self.layout.shard, *static["shape"][1:])}
         else:
-            outs, ins = ([self.array(x) for x in some] for some in (call.outs, call.ins))
+            outs, ins = ([self.layout.array(x) for x in some] for some in (call.outs, call.ins))
         if call.name == "fused":
-            words = np.array([x.__array_interface__["data"][0] for x in (*ins, *outs)], np.int64)
-            kept = Kept(self._functions[call], words, list(range(len(words))))
+            words = np.array([address(x) for x in (*ins, *outs)], np.int64)
+            kept = Kept(functions[call], words, list(range(len(words))))
             units = outs[0].shape[0] if outs[0].ndim else 1
             return Work(kept, units, outs[0].size * len(call.static["parts"]), strides, (outs, ins))
         with without_copies():
             launch = cpu.numba_launch(call.name)(outs, ins, **static)  # type: ignore[misc]  # `_way` has found it
         return Work(Kept.of(launch), launch.units, launch.work, strides, launch)
 
-    def _compile_groups(self) -> None:
-        calls = [call for region in self.regions for call in region.calls if call.name == "fused"]
-        if calls:
-            from tinymaml.kernels.cpu.compiled import fused
 
-            self._functions = dict(zip(calls, fused.compile([_group(call) for call in calls]), strict=True))
+def _way(call: Call) -> str | None:
+    """What a call can be run by; None: a compiled kernel, once its operands are laid out in order."""
+    from tinymaml.kernels.cpu.compiled import fused
+    from tinymaml.kernels.cpu.compiled.arrays import Copied, without_copies
+
+    family, name = call.name.split(".")
+    if family == "elementwise":
+        return FUSED if fused.supported(name, [x.dtype for x in call.ins]) else PYTHON
+    launch_of = cpu.numba_launch(call.name)
+    if launch_of is None:
+        return PYTHON
+    outs, ins = ([np.asarray(x) for x in some] for some in (call.outs, call.ins))
+    try:
+        with without_copies():
+            return PYTHON if launch_of(outs, ins, **call.static) is None else LAUNCHED
+    except Copied:
+        return None
+
+
+def _compiled(calls: Sequence[Call]) -> dict[Call, int]:
+    """The addresses of the functions of fused calls."""
+    if not calls:
+        return {}
+    from tinymaml.kernels.cpu.compiled import fused
+
+    return dict(zip(calls, fused.compile([_group(call) for call in calls]), strict=True))
 
 
 def _group(call: Call) -> Any:

@@ -8,7 +8,8 @@ from html import escape
 from typing import Any
 
 from tinymaml.arrange import Region
-from tinymaml.assemble import Assembly, Block
+from tinymaml.assemble import PYTHON, Assembly
+from tinymaml.layout import Block
 from tinymaml.trace import Call
 
 _COLOURS = {"conv": "#3b6fb6", "linear": "#3b6fb6", "norm": "#d98b2b", "pool": "#8a5fb0", "losses": "#b9434e",
@@ -47,19 +48,21 @@ def text(assembly: Assembly) -> str:
     """Launches by kernel, operations, bytes, memory, and the fused groups."""
     calls = [call for _, call in _launches(assembly)]
     total = sum(map(operations, calls))
-    shards = f"{assembly.tasks} tasks, {assembly.shard} in a shard" if assembly.shard else "no tasks apart"
+    layout = assembly.layout
+    shards = f"{assembly.tasks} tasks, {layout.shard} in a shard" if layout.shard else "no tasks apart"
+    memory = f"{layout.arena / 1e6:.4g} MB between regions, {layout.scratch / 1e6:.4g} MB for each thread's shard"
     lines = [
         f"{len(calls)} launches in {len(assembly.regions)} regions, {assembly.dropped} dropped as dead; {shards}, "
         f"threads: {assembly.workers}",
         f"{total / 1e9:.4g} GFLOP, {sum(map(traffic, calls)) / 1e6:.4g} MB read and written",
-        f"memory: {assembly.arena / 1e6:.4g} MB between regions, {assembly.scratch / 1e6:.4g} MB for each thread's shard",
+        f"memory: {memory}",
         "",
         f"{'region':12} {'kernel':28} {'launches':>8} {'GFLOP':>10} {'MB':>10}",
     ]
     for number, region in enumerate(assembly.regions):
         by_name: dict[str, list[Call]] = {}
         for call in region.calls:
-            name = call.name + (" (Python)" if assembly.how(call) == "python" else "")
+            name = call.name + (" (Python)" if assembly.how(call) == PYTHON else "")
             by_name.setdefault(name, []).append(call)
         for name, some in by_name.items():
             where = f"{number} {'by task' if region.apart else 'together'}"
@@ -76,7 +79,10 @@ def text(assembly: Assembly) -> str:
 def picture(assembly: Assembly) -> str:
     """An SVG: launches from left to right, memory from below to above; a box is a buffer while it is in use."""
     width, height, gap = 960, 260, 40
-    stretches = [("between regions", assembly.arena, False), ("a shard's, by task", assembly.scratch, True)]
+    stretches = [
+        ("between regions", assembly.layout.arena, False),
+        ("a shard's, by task", assembly.layout.scratch, True),
+    ]
     count = max(1, sum(1 for _ in _launches(assembly)))
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width + 20} {2 * (height + gap) + 10}" '
@@ -84,9 +90,10 @@ def picture(assembly: Assembly) -> str:
     ]
     for i, (title, size, own) in enumerate(stretches):
         top = i * (height + gap) + gap
-        parts.append(f'<text x="10" y="{top - 8}">memory {escape(title)}: {size / 1e6:.4g} MB, over the launches</text>')
+        label = f"memory {escape(title)}: {size / 1e6:.4g} MB, over the launches"
+        parts.append(f'<text x="10" y="{top - 8}">{label}</text>')
         parts.append(f'<rect x="10" y="{top}" width="{width}" height="{height}" fill="#f4f4f4"/>')
-        for block in assembly.blocks:
+        for block in assembly.layout.blocks:
             if block.own == own and size:
                 parts.append(_box(block, 10, top, width / count, height / size, height, count))
     return "\n".join([*parts, "</svg>"])

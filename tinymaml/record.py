@@ -67,10 +67,10 @@ class Program:
         checked = [array for array, _ in recorded.after]
         workers = kernel_threads.count() if threads is None else threads
         self._assembly = Assembly(recorded.calls, found, checked, workers)
-        self._inputs = [self._assembly.array(x) for x in inputs]
-        self._outputs = [self._assembly.array(x) for x in found]
-        self._before = [(self._assembly.array(x), check) for x, check in recorded.before]
-        self._after = [(self._assembly.array(x), check) for x, check in recorded.after]
+        array = self._assembly.layout.array
+        self._inputs, self._outputs = [array(x) for x in inputs], [array(x) for x in found]
+        self._before = [(array(x), check) for x, check in recorded.before]
+        self._after = [(array(x), check) for x, check in recorded.after]
 
     def __call__(self, *arguments: Tree) -> Tree:
         """What the step returns for these arguments.
@@ -91,7 +91,7 @@ class Program:
                 check(array)
             for run in self._assembly.runs:
                 run()
-            if not self._assembly.is_finite():
+            if not self._assembly.layout.is_finite():
                 for array, check in self._after:
                     check(array)
             found = [x.copy() if self._copy and isinstance(x, np.ndarray) else x for x in self._outputs]
@@ -109,8 +109,8 @@ class Program:
         _check_array(leaf, self._places[i])
         if leaf.shape != own.shape or leaf.dtype != own.dtype:
             raise ValueError(
-                f"{self._places[i]} is {leaf.shape} {leaf.dtype}, the program was recorded for {own.shape} {own.dtype}: "
-                "record the step again for other shapes"
+                f"{self._places[i]} is {leaf.shape} {leaf.dtype}, the program was recorded for {own.shape} "
+                f"{own.dtype}: record the step again for other shapes"
             )
 
 

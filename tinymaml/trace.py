@@ -48,8 +48,8 @@ class Call:
 
 def _refuse(what: str) -> NoReturn:
     raise RecordingError(
-        f"{what} asks for the value of an array while a step is recorded, when there is none yet: decide outside of the "
-        "step, or compute with tinymaml's functions (where, maximum, ...), which are recorded"
+        f"{what} asks for the value of an array while a step is recorded, when there is none yet: decide outside of "
+        "the step, or compute with tinymaml's functions (where, maximum, ...), which are recorded"
     )
 
 
@@ -62,11 +62,11 @@ class Traced(np.ndarray[Any, np.dtype[Any]]):
         if isinstance(source, Traced):
             self.root = source.root
 
-    def __array_ufunc__(self, function: Any, *args: Any, **options: Any) -> Any:
-        _refuse(f"numpy.{function.__name__}")
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        _refuse(f"numpy.{ufunc.__name__}")
 
-    def __array_function__(self, function: Any, *args: Any, **options: Any) -> Any:
-        _refuse(f"numpy.{function.__name__}")
+    def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        _refuse(f"numpy.{func.__name__}")
 
 
 def _refusing(name: str) -> Callable[..., NoReturn]:
@@ -77,9 +77,9 @@ def _refusing(name: str) -> Callable[..., NoReturn]:
 
 
 for _name in (
-    "__bool__", "__complex__", "__contains__", "__float__", "__getitem__", "__index__", "__int__", "__iter__", "__repr__", "__setitem__",
-    "__str__", "argmax", "argmin", "astype", "choose", "copy", "dump", "dumps", "fill", "flatten", "item", "nonzero",
-    "put", "repeat", "searchsorted", "sort", "take", "tobytes", "tofile", "tolist",
+    "__bool__", "__complex__", "__contains__", "__float__", "__getitem__", "__index__", "__int__", "__iter__",
+    "__repr__", "__setitem__", "__str__", "argmax", "argmin", "astype", "choose", "copy", "dump", "dumps", "fill",
+    "flatten", "item", "nonzero", "put", "repeat", "searchsorted", "sort", "take", "tobytes", "tofile", "tolist",
 ):  # fmt: skip
     setattr(Traced, _name, _refusing(_name))
 
@@ -153,8 +153,8 @@ def tracing() -> Iterator[Trace]:
 def when_known(array: Any, check: Check, needed: bool = False) -> None:
     """Run check(array), which raises if it does not like the values: now, or while a step is recorded at each replay.
 
-    There it runs before the calls if the values are known by then; what is `needed` before them must be known. Otherwise
-    it runs after them, and only if not all of the array is finite: it has to like what is.
+    There it runs before the calls if the values are known by then; what is `needed` before them must be known.
+    Otherwise it runs after them, and only if not all of the array is finite: it has to like what is.
     """
     trace = current()
     if trace is None:

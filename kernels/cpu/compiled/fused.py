@@ -28,7 +28,7 @@ _FLOATS = (ir.FloatType(), ir.DoubleType())
 
 
 class Operand(NamedTuple):
-    """An array that a group reads: bytes to the next entry along each axis of the group's shape, 0 if it is broadcast."""
+    """An array that a group reads, with the bytes to the next entry along each axis of its shape, 0 where broadcast."""
 
     dtype: np.dtype[Any]
     strides: tuple[int, ...]
@@ -86,7 +86,9 @@ def _truth(b: ir.IRBuilder, x: ir.Value) -> ir.Value:
 
 def _sign(b: ir.IRBuilder, x: ir.Value) -> ir.Value:
     one, zero = _number(1, x), _number(0, x)
-    magnitude = b.select(b.fcmp_ordered(">", x, zero), one, b.select(b.fcmp_ordered("<", x, zero), _number(-1, x), zero))
+    magnitude = b.select(
+        b.fcmp_ordered(">", x, zero), one, b.select(b.fcmp_ordered("<", x, zero), _number(-1, x), zero)
+    )
     return b.select(b.fcmp_unordered("uno", x, x), x, magnitude)
 
 
@@ -162,7 +164,7 @@ def supported(name: str, dtypes: Sequence[Any]) -> bool:
 
 
 def _axes(group: Group, places: Sequence[tuple[int, ...]]) -> list[tuple[int, list[int]]]:
-    """(length, bytes to the next entry of each array) of the axes behind the first, neighbours as one where they can."""
+    """(length, bytes to the next entry of each array) of the axes but the first, neighbours as one if they can be."""
     found: list[tuple[int, list[int]]] = []
     for axis in range(len(group.shape) - 1, 0, -1):
         length, strides = group.shape[axis], [own[axis] for own in places]

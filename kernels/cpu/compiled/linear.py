@@ -22,7 +22,10 @@ _NEAR = 1 << 15  # unless all of a b has no more bytes than this, and stays in t
 
 @njit(cache=True, nogil=True)
 def _stack(a: Any, b: Any, c: Any, out: Any, ta: bool, tb: bool, first: int, last: int) -> None:
-    """Tasks first ... last - 1 of out[t] = op(a[t]) op(b[t]) + c[t]; an array with one entry on a task or row axis serves for all of it."""
+    """Tasks first ... last - 1 of out[t] = op(a[t]) op(b[t]) + c[t].
+
+    An array with one entry on a task or row axis serves for all of it.
+    """
     size = out.itemsize
     lanes = BYTES // size
     n, o = out.shape[1], out.shape[2]

@@ -73,7 +73,8 @@ def load(text: str, names: Sequence[str]) -> dict[str, int]:
     """The addresses of a module's functions, which stay where they are for the life of the process."""
     with _lock:
         machine = _machine()
-        key = "\n".join([text, llvmlite.__version__, machine.triple, llvm.get_host_cpu_name(), str(sorted(llvm.get_host_cpu_features().items()))])  # fmt: skip
+        features = sorted(llvm.get_host_cpu_features().items())
+        key = "\n".join([text, llvmlite.__version__, machine.triple, llvm.get_host_cpu_name(), str(features)])
         folder = _folder()
         path = None if folder is None else folder / f"{hashlib.sha256(key.encode()).hexdigest()}.o"
         found = _read(path)

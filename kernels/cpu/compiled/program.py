@@ -92,7 +92,7 @@ def _work(part: Any, launches: Any, moves: Any, size: int, tasks: int, first: in
                 if _call(own[i, 0], own[i, 1], units * worker // workers, units * (worker + 1) // workers):
                     raise MemoryError
         else:
-            shard = _next(part.ctypes.data + 8 * 5)
+            shard: int = _next(part.ctypes.data + 8 * 5)
             while shard * size < tasks:
                 start = shard * size
                 for i in range(part[3], part[4]):

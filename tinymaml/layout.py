@@ -1,0 +1,158 @@
+"""Where a program's arrays lie in memory.
+
+There are four kinds of memory: of the inputs; of what is to be finite at the end, together; of what goes from region to
+region; and, for each worker, of what lives only while a shard of tasks is computed. In the last two buffers that are in
+use at different times lie on top of each other.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tinymaml import arrange
+from tinymaml.arrange import ALIGN, Region
+from tinymaml.trace import Call, Root, Traced, offset
+
+CACHE = 1 << 20  # bytes that the tasks of a shard may take, unless one alone needs more: half of a core's second cache
+
+
+class Block(NamedTuple):
+    """A buffer, for pictures: from which launch to which it is in use, and where."""
+
+    name: str  # of the kernel that makes it
+    own: bool  # in the memory of a shard
+    first: int
+    last: int
+    start: int
+    size: int
+
+
+def _memory(size: int) -> Any:
+    """So many bytes, from the beginning of a line of the cache."""
+    block = np.zeros(size + ALIGN, np.uint8)
+    start = -block.ctypes.data % ALIGN
+    return block[start : start + size]
+
+
+def _view(memory: Any, start: int, x: Traced, shape: Sequence[int]) -> Any:
+    return np.ndarray(shape, x.dtype, memory.data if memory.size else None, start, x.strides)
+
+
+class _Life:
+    """From which launch to which a root is in use, and the region of tasks apart that alone uses it, if one does."""
+
+    def __init__(self, regions: Sequence[Region], kept: set[Root]) -> None:
+        self.first: dict[Root, int] = {}
+        self.last: dict[Root, float] = {}
+        self.alone: dict[Root, Region | None] = {}
+        self.launches = 0
+        # What leaves a region of tasks apart is in use in all of it: shards are in different places at the same time.
+        self.spans: dict[int, tuple[int, int]] = {}
+        for region in regions:
+            start = self.launches + 1
+            for call in region.calls:
+                self.launches += 1
+                for x in (*call.outs, *call.ins):
+                    if isinstance(x, Traced) and x.root.maker is not None:
+                        self._use(x.root, region if region.apart and x.root not in kept else None)
+            if region.apart:
+                launches = range(start, self.launches + 1)
+                self.spans.update(dict.fromkeys(launches, (start, self.launches)))
+        self.last.update(dict.fromkeys(kept & self.first.keys(), math.inf))
+
+    def _use(self, root: Root, region: Region | None) -> None:
+        self.first.setdefault(root, self.launches)
+        self.last[root] = self.launches
+        self.alone[root] = region if self.alone.get(root, region) is region else None
+
+    def wide(self, root: Root) -> tuple[int, float]:
+        """The same, with regions of tasks apart taken as one launch."""
+        first, last = self.first[root], self.last[root]
+        return self.spans.get(first, (first,))[0], last if math.isinf(last) else self.spans.get(int(last), (0, last))[1]
+
+
+class Layout:
+    """The memory of a program.
+
+    Attributes:
+        shard: how many tasks are computed at a time.
+        arena: bytes of what goes from region to region.
+        scratch: bytes of each worker's shard.
+        addresses: where the workers' memory for shards begins.
+    """
+
+    def __init__(
+        self, regions: Sequence[Region], outputs: Sequence[Any], checked: Sequence[Any], tasks: int, workers: int
+    ) -> None:
+        self.tasks = tasks
+        kept = {x.root for x in (*outputs, *checked) if isinstance(x, Traced)}
+        life = _Life(regions, kept)
+        self._inputs: dict[Root, Any] = {}
+        self._finite: dict[Any, Any] = {}
+        self._of_finite: dict[Root, int] = {}
+        for dtype in {x.dtype for x in checked}:
+            roots = list(dict.fromkeys(x.root for x in checked if x.dtype == dtype))
+            starts = np.cumsum([0, *[-(-root.nbytes // ALIGN) * ALIGN for root in roots]]).tolist()
+            self._finite[dtype] = _memory(starts[-1])
+            self._of_finite.update(zip(roots, starts, strict=False))
+
+        own = [root for root in life.first if life.alone[root] is not None]
+        places, per_task = arrange.place([(life.first[r], life.last[r], r.nbytes // tasks) for r in own])
+        self._own = dict(zip(own, places, strict=True))
+        self.shard = max(1, min(-(-tasks // workers), CACHE // max(per_task, 1))) if tasks else 0
+        self.scratch = per_task * self.shard
+        self._scratch = [_memory(self.scratch) for _ in range(workers)]
+        self.addresses = [block.ctypes.data for block in self._scratch]
+
+        shared = [root for root in life.first if root not in self._own and root not in self._of_finite]
+        times = [life.wide(root) for root in shared]
+        places, self.arena = arrange.place([(*time, r.nbytes) for time, r in zip(times, shared, strict=True)])
+        self._shared = dict(zip(shared, places, strict=True))
+        self._arena = _memory(self.arena)
+        self.blocks = [self._block(r, True, life.first[r], life.last[r], life.launches) for r in own]
+        self.blocks += [self._block(r, False, *time, life.launches) for r, time in zip(shared, times, strict=True)]
+
+    def _block(self, root: Root, own: bool, first: int, last: float, launches: int) -> Block:
+        assert root.maker is not None  # inputs have memory of their own
+        scale = self.shard if own else 1
+        start, size = (self._own[root], root.nbytes // self.tasks) if own else (self._shared[root], root.nbytes)
+        return Block(root.maker.name, own, first, int(min(last, launches)), start * scale, size * scale)
+
+    def array(self, x: Any) -> Any:
+        """An operand where it is for all tasks."""
+        if not isinstance(x, Traced):
+            return x
+        if x.root.maker is None:
+            if x.root not in self._inputs:
+                self._inputs[x.root] = _memory(x.root.nbytes)
+            return _view(self._inputs[x.root], offset(x), x, x.shape)
+        if x.root in self._of_finite:
+            return _view(self._finite[x.dtype], self._of_finite[x.root] + offset(x), x, x.shape)
+        return _view(self._arena, self._shared[x.root] + offset(x), x, x.shape)
+
+    def of_shard(self, call: Call, x: Any, strides: dict[int, int]) -> Any:
+        """An operand as the first shard has it, in the first worker's memory or at the beginning of that for all tasks.
+
+        `strides` gets the bytes from task to task of the latter, by its address; 0 if it is the same for all.
+        """
+        if isinstance(x, Traced) and x.root in self._own:
+            return _view(self._scratch[0], self._own[x.root] * self.shard + offset(x), x, (self.shard, *x.shape[1:]))
+        whole = self.array(x)
+        stride = whole.strides[0] if arrange.moves(call, x, self.tasks) else 0
+        if strides.setdefault(address(whole), stride) != stride:
+            raise AssertionError(f"{call.name} reads one address both for each task and for all")
+        return whole[: self.shard] if arrange.has_task_axis(call, x, self.tasks) else whole
+
+    def is_finite(self) -> bool:
+        """Whether all that was to be checked is; it may say no without a reason, then a closer look is due."""
+        with np.errstate(invalid="ignore", over="ignore"):
+            return all([math.isfinite(np.add.reduce(block.view(dtype))) for dtype, block in self._finite.items()])
+
+
+def address(array: Any) -> int:
+    """Of an array's first number."""
+    return int(array.__array_interface__["data"][0])
