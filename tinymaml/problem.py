@@ -70,7 +70,10 @@ class Problem:
         if not any(masks):
             raise ValueError("adapted selects no parameter: at least one must be adapted")
         for i, (x, a) in enumerate(zip(leaves, order, strict=True)):
-            _check_alpha(alphas[a], x, tasks, any_sign, lambda i=i: tree.place("params", params, i))
+            path = lambda i=i: tree.place("params", params, i)  # noqa: E731  # only made for a message
+            _check_alpha(alphas[a], x, tasks, path)
+            if a not in order[:i]:
+                _check_step_size(alphas[a], any_sign, path)
         return Problem(
             loss,
             support,
@@ -203,12 +206,15 @@ def _refuse_parameter(name: str, x: Tensor, dtype: Any, tasks: int) -> None:
     )
 
 
-def _check_alpha(alpha: Tensor, x: Tensor, tasks: int, any_sign: bool, path: Callable[[], str]) -> None:
+def _check_alpha(alpha: Tensor, x: Tensor, tasks: int, path: Callable[[], str]) -> None:
     if alpha.dtype != x.dtype:
         raise TypeError(f"alpha for {path()} is {alpha.dtype}, the parameter {x.dtype}: they must have one dtype")
     target = (tasks, *x.shape[1:])
     if alpha.ndim > x.ndim or any(n not in (1, m) for n, m in zip(alpha.shape[::-1], target[::-1], strict=False)):
         raise ValueError(f"alpha for {path()} has shape {alpha.shape}, which does not broadcast to {target}")
+
+
+def _check_step_size(alpha: Tensor, any_sign: bool, path: Callable[[], str]) -> None:
     any_sign = any_sign or alpha.ndim > 0  # a step size for every number was learned, and may have turned
 
     def check(data: Array) -> None:

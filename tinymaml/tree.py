@@ -73,7 +73,9 @@ def _build(structure: Structure, leaves: Iterator[Any]) -> Tree:
     kind, keys, children = structure
     if kind is object:
         return next(leaves)
-    built = [_build(child, leaves) for child in children]
+    built = [next(leaves) if child is LEAF else _build(child, leaves) for child in children]
+    if kind is dict:
+        return dict(zip(keys, built, strict=True))
     if kind is type(None):
         return None
     if issubclass(kind, dict):
@@ -94,10 +96,34 @@ def map(function: Callable[..., Any], tree: Tree, *rest: Tree) -> Tree:  # noqa:
 
 def leaves_like(structure: Structure, tree: Tree, name: str = "a tree") -> list[Any]:
     """The leaves of `tree`, which must have this structure; else a ValueError says where `name` differs."""
-    found, its_structure = flatten(tree)
-    if its_structure != structure:
-        raise ValueError(f"{name} has another structure than expected: {_difference(structure, its_structure)}")
-    return found
+    found: list[Any] = []
+    if _gather(structure, tree, found):
+        return found
+    _, its_structure = flatten(tree)
+    raise ValueError(f"{name} has another structure than expected: {_difference(structure, its_structure)}")
+
+
+_CONTAINERS = (dict, list, tuple, type(None))
+
+
+def _gather(structure: Structure, tree: Tree, leaves: list[Any]) -> bool:
+    """Append the leaves of a tree if it has this structure; whether it has."""
+    kind, keys, children = structure
+    if kind is object:
+        leaves.append(tree)
+        return not isinstance(tree, _CONTAINERS)
+    if type(tree) is not kind or len(keys) != (0 if tree is None else len(tree)):
+        return False
+    by_key = isinstance(tree, dict)
+    for i, (key, child) in enumerate(zip(keys, children, strict=True)):
+        if by_key and key not in tree:
+            return False
+        below = tree[key if by_key else i]
+        if child is LEAF and not isinstance(below, _CONTAINERS):
+            leaves.append(below)
+        elif not _gather(child, below, leaves):
+            return False
+    return True
 
 
 def _difference(expected: Structure, got: Structure, path: str = "") -> str:

@@ -25,7 +25,7 @@ from tinymaml.kernels.cpu.compiled.vectors import I32, loop
 
 # Each hand has a line of the cache for its mail, of these 64-bit words; behind the last one lie the arguments.
 _LINE = 8
-_POSTED, _DONE, _FUNCTION, _ARGUMENTS, _FIRST, _LAST, _FAILED = range(7)
+_POSTED, _TAKEN, _DONE, _FUNCTION, _ARGUMENTS, _FIRST, _LAST, _FAILED = range(8)
 _ROOM = 512  # words for a launch's arguments
 _LOOKS = 10_000  # for mail, before a hand sleeps: half a millisecond or so
 
@@ -77,6 +77,15 @@ def _await(b: ir.IRBuilder, place: ir.Value, wanted: ir.Value) -> None:
     b.position_at_end(end)
 
 
+def _take(b: ir.IRBuilder, mail: ir.Value, number: ir.Value) -> ir.Value:
+    """Whether this thread is to do what the mail of this number says: it is done by the hand, or by who posted it."""
+    place = _word(b, mail, _TAKEN)
+    before = b.load_atomic(place, "acquire", 8)
+    new = b.icmp_signed("<", before, number)
+    exchanged = b.cmpxchg(place, before, b.select(new, number, before), "acq_rel", "acquire")
+    return b.and_(new, b.extract_value(exchanged, 1))
+
+
 @intrinsic
 def _serve(context: Any, mail: Any, last: Any) -> Any:
     """Wait for mail other than the last and do what it says; its number, which is the last one's if none came."""
@@ -84,7 +93,7 @@ def _serve(context: Any, mail: Any, last: Any) -> Any:
     def codegen(cgctx: Any, b: Any, sig: Any, args: Any) -> Any:
         mail, last = args
         found = _look(b, _word(b, mail, _POSTED), last)
-        with b.if_then(b.icmp_signed("!=", found, last)):
+        with b.if_then(b.icmp_signed("!=", found, last)), b.if_then(_take(b, mail, found)):
             part = b.inttoptr(b.load(_word(b, mail, _FUNCTION)), PART.as_pointer())
             failed = b.call(part, [b.load(_word(b, mail, word)) for word in (_ARGUMENTS, _FIRST, _LAST)])
             b.store(failed, _word(b, mail, _FAILED))
@@ -159,8 +168,17 @@ def _post(compiled: Any, arguments: Any, cgctx: Any, b: Any, sig: Any, args: Any
 
     def collect(number: ir.Value, failed: ir.Value) -> Sequence[ir.Value]:
         mail = b.add(desk, b.mul(number, _I64(8 * _LINE)))
-        _await(b, _word(b, mail, _DONE), generation)
-        return [b.add(failed, b.load(_word(b, mail, _FAILED)))]
+        with b.if_else(_take(b, mail, generation)) as (late, taken):  # a hand that sleeps is not waited for
+            with late:
+                first, last = b.load(_word(b, mail, _FIRST)), b.load(_word(b, mail, _LAST))
+                here, own = b.call(part, [place, first, last]), b.block
+            with taken:
+                _await(b, _word(b, mail, _DONE), generation)
+                there, others = b.load(_word(b, mail, _FAILED)), b.block
+        one = b.phi(_I64)
+        one.add_incoming(here, own)
+        one.add_incoming(there, others)
+        return [b.add(failed, one)]
 
     with b.if_else(kept) as (keep, run):
         with keep:
