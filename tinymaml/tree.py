@@ -112,7 +112,7 @@ def _gather(structure: Structure, tree: Tree, leaves: list[Any]) -> bool:
     if kind is object:
         leaves.append(tree)
         return not isinstance(tree, _CONTAINERS)
-    if type(tree) is not kind or len(keys) != (0 if tree is None else len(tree)):
+    if tree.__class__ is not kind or len(keys) != (0 if tree is None else len(tree)):
         return False
     by_key = isinstance(tree, dict)
     for i, (key, child) in enumerate(zip(keys, children, strict=True)):

@@ -13,14 +13,14 @@ import numpy as np
 
 from tinymaml import meta_value_and_grad, nets, optim, softmax_cross_entropy, tree
 from tinymaml.tasks.imageset import ImageSet
-from tinymaml.tensor import Array
+from tinymaml.tensor import Array, known
 from tinymaml.train import image_data
 from tinymaml.train.image_data import Batch
 from tinymaml.train.image_settings import ImageSettings
-from tinymaml.train.inner import ORDERS, of_tasks, step_of_those_alive
+from tinymaml.train.inner import ORDERS, inner_step, of_tasks, step_of_those_alive
 from tinymaml.train.loop import Figures, Trained, provenance
-from tinymaml.train.outer import outer_step
 from tinymaml.train.progress import Progress
+from tinymaml.train.replay import outer_step, replayed
 from tinymaml.train.results import Accuracy, BestAccuracy, shares
 from tinymaml.tree import Tree
 
@@ -208,6 +208,14 @@ def _accuracies(
     def loss(params: Tree, batch: Tree) -> Any:
         return softmax_cross_entropy(model.apply(params, batch["x"]), batch["y"])
 
+    step = inner_step(loss, settings.inner_alpha, adapted, settings.record)
+
+    def apply_with(params: Tree, support: Array, x: Array) -> Any:
+        return known(model.apply(params, x, model.statistics(params, support)))
+
+    transductive = replayed(lambda params, x: known(model.apply(params, x)), settings.record)
+    inductive = replayed(apply_with, settings.record)
+
     def measure(params: Tree, support: Batch, query: Batch) -> dict[tuple[str, int], Array]:
         """The accuracy of each task, [T], by kind and number of query images."""
         found, x, y = {}, query["x"], query["y"]
@@ -215,9 +223,9 @@ def _accuracies(
         first = {q: (np.arange(settings.ways)[:, None] * max(queries) + np.arange(q)).ravel() for q in queries}
         if "transductive" in kinds:
             for q, own in first.items():
-                found["transductive", q] = _right(model.apply(params, x[:, own]).numpy(), y[:, own])
+                found["transductive", q] = _right(transductive(params, x[:, own]), y[:, own])
         if "inductive" in kinds:  # so the other images make no difference
-            logits = model.apply(params, x, model.statistics(params, support["x"])).numpy()
+            logits = inductive(params, support["x"], x)
             found |= {("inductive", q): _right(logits[:, own], y[:, own]) for q, own in first.items()}
         return found
 
@@ -230,7 +238,7 @@ def _accuracies(
         with np.errstate(over="ignore", invalid="ignore"):
             for k in range(measured[-1] + 1):
                 if k:
-                    own, going = step_of_those_alive(loss, own, of_tasks(support, alive), settings.inner_alpha, adapted)
+                    own, going = step_of_those_alive(step, own, of_tasks(support, alive))
                     alive = alive[going]
                 if k in measured and len(alive):
                     for (kind, q), right in measure(own, of_tasks(support, alive), of_tasks(query, alive)).items():

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 
 from tinymaml import adapt, tree
-from tinymaml.maml import NonFiniteError
+from tinymaml.maml import Loss, NonFiniteError
 from tinymaml.tensor import Array
+from tinymaml.train.replay import replayed
 from tinymaml.tree import Tree
+
+InnerStep = Callable[[Tree, Tree], Tree]
 
 ORDERS = {"maml": 2, "fomaml": 1}
 
@@ -19,14 +22,17 @@ def of_tasks(batch: dict[str, Array], keep: Array) -> dict[str, Array]:
     return {name: a[keep] for name, a in batch.items()}
 
 
-def step_of_those_alive(
-    loss: Any, params: Tree, support: dict[str, Array], rates: Tree, adapted: Tree = None
-) -> tuple[Tree, Array]:
+def inner_step(loss: Loss, rates: Tree, adapted: Tree, recorded: bool) -> InnerStep:
+    """A function step(params, support) -> params, one inner step for each task."""
+    return replayed(lambda params, support: adapt(loss, params, support, rates, 1, adapted=adapted), recorded)
+
+
+def step_of_those_alive(step: InnerStep, params: Tree, support: dict[str, Array]) -> tuple[Tree, Array]:
     """One inner step, and the indices of the tasks that it did not take beyond all bounds, none perhaps."""
     going = np.arange(len(support["x"]))
     while len(going):
         try:
-            return adapt(loss, params, of_tasks(support, going), rates, 1, adapted=adapted), going
+            return step(params, of_tasks(support, going)), going
         except NonFiniteError as error:
             keep = np.delete(np.arange(len(going)), error.tasks)
             params = _parameters_of(params, keep, len(going))

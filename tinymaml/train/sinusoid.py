@@ -18,9 +18,9 @@ from tinymaml import mean, meta_value_and_grad, mse, nn, optim, tree, value_and_
 from tinymaml.maml import NonFiniteError
 from tinymaml.tasks import sinusoid
 from tinymaml.tensor import Array
-from tinymaml.train.inner import ORDERS, of_tasks, step_of_those_alive
+from tinymaml.train.inner import ORDERS, inner_step, of_tasks, step_of_those_alive
 from tinymaml.train.loop import Figures, Trained, provenance
-from tinymaml.train.outer import outer_step
+from tinymaml.train.replay import outer_step
 from tinymaml.train.results import summary
 from tinymaml.train.settings import SinusoidSettings
 from tinymaml.tree import Tree
@@ -207,9 +207,10 @@ def _curve(
         return errors * (settings.eval_steps + 1), np.zeros(len(drawn.x), np.bool_)
     alive = np.arange(len(drawn.x))
     before = loss(params, support).numpy()
+    step = inner_step(loss, rates, None, settings.record)
     with np.errstate(over="ignore", invalid="ignore"):
         for _ in range(settings.eval_steps):
-            params, going = step_of_those_alive(loss, params, of_tasks(support, alive), rates)
+            params, going = step_of_those_alive(step, params, of_tasks(support, alive))
             alive = alive[going]
             errors.append(_losses_of_those_alive(loss, params, query, alive))
         after = _losses_of_those_alive(loss, params, support, alive)
@@ -253,12 +254,13 @@ def _qualitative(
     for shots in settings.eval_shots:
         (support,) = batches(drawn, method, (slice(0, shots),))
         adapted, rates = _adaptation(params, alphas[str(shots)])
+        take = inner_step(loss_of(model), rates, None, settings.record)
         alive = np.arange(tasks)
         curves = {0: _lines_of_those_alive(model, adapted, grid["x"], alive)}
         for step in range(1, settings.eval_steps + 1):
             if method != "oracle":
                 with np.errstate(over="ignore", invalid="ignore"):
-                    adapted, going = step_of_those_alive(loss_of(model), adapted, of_tasks(support, alive), rates)
+                    adapted, going = step_of_those_alive(take, adapted, of_tasks(support, alive))
                 alive = alive[going]
             curves[step] = _lines_of_those_alive(model, adapted, grid["x"], alive)
         for t in range(tasks):
