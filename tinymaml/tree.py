@@ -108,11 +108,12 @@ _CONTAINERS = (dict, list, tuple, type(None))
 
 def _gather(structure: Structure, tree: Tree, leaves: list[Any]) -> bool:
     """Append the leaves of a tree if it has this structure; whether it has."""
-    kind, keys, children = structure
+    kind: Any = structure.kind
+    keys, children = structure.keys, structure.children
     if kind is object:
         leaves.append(tree)
         return not isinstance(tree, _CONTAINERS)
-    if tree.__class__ is not kind or len(keys) != (0 if tree is None else len(tree)):
+    if type(tree) is not kind or len(keys) != (0 if tree is None else len(tree)):
         return False
     by_key = isinstance(tree, dict)
     for i, (key, child) in enumerate(zip(keys, children, strict=True)):

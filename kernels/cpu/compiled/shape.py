@@ -95,13 +95,13 @@ _SUM_FIRST = Kernel(_sum_first, _sum_first_parts)
 
 
 @njit(cache=True, nogil=True)
-def _sum_last(out: Any, x: Any, first: int, last: int) -> None:
-    """out[i] = the sum of x[i]: some neighbours in their order, then these sums in theirs."""
+def _sum_last(out: Any, x: Any, few: int, first: int, last: int) -> None:
+    """out[i] = the sum of x[i]: `few` neighbours in their order, then these sums in theirs."""
     for i in range(first, last):
         out[i] = 0
-        for k in range(0, x.shape[1], NEAR):
+        for k in range(0, x.shape[1], few):
             some = out.dtype.type(0)
-            for j in range(k, min(k + NEAR, x.shape[1])):
+            for j in range(k, min(k + few, x.shape[1])):
                 some += x[i, j]
             out[i] += some
 
@@ -138,10 +138,10 @@ def sum_to(outs: Arrays, ins: Arrays, shape: Shape) -> Launch | None:
         return None
     before, summed, behind = middle
     over_tasks, x = before == 1 < x.shape[0], whole(x).reshape(middle)
+    few = summed if over_tasks and x.size < LARGE else NEAR
     if behind == 1:
-        return Launch(before, x.size, _SUM_LAST, (out.reshape(before), x[:, :, 0]))
+        return Launch(before, x.size, _SUM_LAST, (out.reshape(before), x[:, :, 0], few))
     if over_tasks:
-        few = NEAR if x.size >= LARGE else summed
         return Launch(-(-behind // _COLUMNS), x.size, _SUM_FIRST, (out.reshape(behind), x[0], few))
     # How a task's numbers are added up must not depend on how many tasks there are.
     kernel = _SUM_FEW if summed <= NEAR else _SUM_MIDDLE
