@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tinymaml import arrange
+from tinymaml import arrange, pairs
 from tinymaml.arrange import Region
 from tinymaml.kernels import cpu
 from tinymaml.layout import Layout, address
@@ -38,12 +38,16 @@ class Assembly:
         self.dropped = len(calls) - len(self.calls)
         self._how: dict[Call, str] = {}
         compiled = cpu.numba_is_used()
+        kept = {x.root for x in (*outputs, *checked) if isinstance(x, Traced)}
         if compiled:
+            from tinymaml.kernels.cpu.compiled.norm import can_pool
+
+            self.calls = arrange.alive(pairs.join(self.calls, kept, can_pool), [*outputs, *checked])
             self.calls = self._prepared()
         self.tasks = arrange.count_tasks(self.calls) if compiled else 0
         self.regions = arrange.regions(self.calls, self.tasks, lambda call: self.how(call) != PYTHON)
         if compiled:
-            self._fuse({x.root for x in (*outputs, *checked) if isinstance(x, Traced)})
+            self._fuse(kept)
         self.layout = Layout(self.regions, outputs, checked, self.tasks, workers)
         self.runs: list[Callable[[], None]] = []
         self._bind()

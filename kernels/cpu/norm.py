@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from tinymaml.kernels.cpu import pool
+
 Arrays = Sequence[Any]
 Given = tuple[bool, ...]
 
@@ -111,3 +113,44 @@ def batch_norm_hessian(outs: Arrays, ins: Arrays, given: Given, eps: float, rect
         hgamma += _sum(vg * f.normal)
         hbeta += _sum(vg)
     hx[...] = total.reshape(hx.shape)
+
+
+# The same followed by max-pooling with windows of 2 x 2 that do not overlap; `places` is what max_pool gives.
+
+_WINDOWS: dict[str, Any] = {"window": (2, 2), "stride": (2, 2), "padding": ((0, 0), (0, 0))}
+
+
+def _put(like: Any, g: Any, places: Any) -> Any:
+    """The cotangent of y from that of the pooled y."""
+    found = np.empty_like(like)
+    pool.pool_put([found], [g, places], **_WINDOWS, size=like.shape[2:4])
+    return found
+
+
+def batch_norm_pool(outs: Arrays, ins: Arrays, eps: float, rectified: bool) -> None:
+    """max_pool(y) and its places; mean and rstd."""
+    y = np.empty_like(ins[0])
+    batch_norm([y, *outs[2:]], ins, eps, rectified)
+    pool.max_pool(outs[:2], [y], **_WINDOWS)
+
+
+def batch_norm_tangent_pool(outs: Arrays, ins: Arrays, given: Given, eps: float, rectified: bool) -> None:
+    """The derivative of max_pool(y); the last input are the places."""
+    *others, places = ins
+    y = np.empty_like(ins[0])
+    batch_norm_tangent([y], others, given, eps, rectified)
+    pool.pool_take(outs, [y, places], **_WINDOWS, size=y.shape[2:4])
+
+
+def batch_norm_gradient_pool(outs: Arrays, ins: Arrays, eps: float, rectified: bool) -> None:
+    """(dx, dgamma, dbeta) of <max_pool(y), g>; the last input are the places."""
+    x, gamma, beta, g, mean, rstd, places = ins
+    batch_norm_gradient(outs, [x, gamma, beta, _put(x, g, places), mean, rstd], eps, rectified)
+
+
+def batch_norm_hessian_pool(outs: Arrays, ins: Arrays, given: Given, eps: float, rectified: bool) -> None:
+    """The derivative of these; the last input are the places."""
+    x, gamma, beta, g, mean, rstd, *vs, places = ins
+    if given[3]:
+        vs[-1] = _put(x, vs[-1], places)
+    batch_norm_hessian(outs, [x, gamma, beta, _put(x, g, places), mean, rstd, *vs], given, eps, rectified)

@@ -17,7 +17,7 @@ Arrays = Sequence[Any]
 Pair = tuple[int, int]
 Padding = tuple[Pair, Pair]
 
-_LARGEST, _TAKE, _MEAN, _PUT, _SPREAD = range(5)  # the last two add to the image
+LARGEST, TAKE, MEAN, PUT, SPREAD = range(5)  # the last two add to the image
 
 # What is done with the pixels of a window: see `window_pass`.
 
@@ -106,7 +106,7 @@ def _windows(which: int, x: Any, y: Any, at: Any, window: Pair, stride: Pair, to
             image, own = t % x.shape[0] * images + n, t % y.shape[0] * images + n
             image_at, y_at = x.ctypes.data + image * x.shape[2] * row, y.ctypes.data + own * y[0, 0].size * y.itemsize
             at_at = at.ctypes.data + (t % at.shape[0] * images + n) * at[0, 0].size * at.itemsize
-            if which >= _PUT:
+            if which >= PUT:
                 clear(image_at, x.shape[2] * row)
             for p in range(y.shape[2]):
                 i0 = p * stride[0] - top
@@ -118,18 +118,51 @@ def _windows(which: int, x: Any, y: Any, at: Any, window: Pair, stride: Pair, to
                     columns = min(j0 + window[1], x.shape[3]) - j
                     k = (i - i0) * window[1] + j - j0
                     pixels = image_at + i * row + j * channels * x.itemsize
-                    if which == _LARGEST:
+                    if which == LARGEST:
                         _largest_pass(zero, small, channels, rows, columns, k, window[1], pixels, row, y_at, at_at)
-                    elif which == _TAKE:
+                    elif which == TAKE:
                         _take_pass(zero, small, channels, rows, columns, k, window[1], pixels, row, y_at, at_at)
-                    elif which == _MEAN:
+                    elif which == MEAN:
                         _mean_pass(zero, small, channels, rows, columns, k, window[1], pixels, row, y_at, at_at)
-                    elif which == _PUT:
+                    elif which == PUT:
                         _put_pass(zero, small, channels, rows, columns, k, window[1], pixels, row, y_at, at_at)
                     else:
                         _spread_pass(zero, small, channels, rows, columns, k, window[1], pixels, row, y_at, at_at)
                     y_at += channels * y.itemsize
                     at_at += channels * at.itemsize
+
+
+@njit(cache=True, nogil=True)
+def pairs_of_rows(which: int, zero: Any, size: int, images_at: int, row: int, rows: int, height: int, width: int,
+                  channels: int, y_at: int, at_at: int) -> None:  # fmt: skip
+    """LARGEST, TAKE or PUT on windows of 2 x 2 that do not overlap, of rows of pixels row ... row + rows - 1 alone.
+
+    Rows are counted through all images; those given lie at `images_at`, and the first of them begins a window. `zero`
+    only gives the type, of `size` bytes; places are single bytes.
+    """
+    small, outputs, line = np.int8(0), width // 2, width * channels * size
+    done = 0
+    while done < rows:
+        image, i = divmod(row + done, height)
+        pixels = images_at + done * line
+        if i + 1 == height:  # of an odd height the last row is in no window
+            if which == PUT:
+                clear(pixels, line)
+            done += 1
+            continue
+        if which == PUT:
+            clear(pixels, 2 * line)
+        own = (image * (height // 2) + i // 2) * outputs * channels
+        for q in range(outputs):
+            at = pixels + 2 * q * channels * size
+            y, place = y_at + (own + q * channels) * size, at_at + own + q * channels
+            if which == LARGEST:
+                _largest_pass(zero, small, channels, 2, 2, 0, 2, at, line, y, place)
+            elif which == TAKE:
+                _take_pass(zero, small, channels, 2, 2, 0, 2, at, line, y, place)
+            else:
+                _put_pass(zero, small, channels, 2, 2, 0, 2, at, line, y, place)
+        done += 2
 
 
 _windows_out = hand_out(_windows)
@@ -153,17 +186,17 @@ def _launch(which: int, x: Any, y: Any, at: Any, window: Pair, stride: Pair, pad
 
 def max_pool(outs: Arrays, ins: Arrays, window: Pair, stride: Pair, padding: Padding) -> Launch | None:
     """The largest of every window, and its place; what is not a number counts as largest."""
-    return _launch(_LARGEST, ins[0], *outs, window, stride, padding)
+    return _launch(LARGEST, ins[0], *outs, window, stride, padding)
 
 
 def pool_take(outs: Arrays, ins: Arrays, window: Pair, stride: Pair, padding: Padding, size: Pair) -> Launch | None:
     """Of every window the number at its place."""
-    return _launch(_TAKE, ins[0], outs[0], ins[1], window, stride, padding)
+    return _launch(TAKE, ins[0], outs[0], ins[1], window, stride, padding)
 
 
 def pool_put(outs: Arrays, ins: Arrays, window: Pair, stride: Pair, padding: Padding, size: Pair) -> Launch | None:
     """Every number added where it was taken from."""
-    return _launch(_PUT, outs[0], *ins, window, stride, padding)
+    return _launch(PUT, outs[0], *ins, window, stride, padding)
 
 
 _NO_PLACES = np.zeros((1, 1, 1, 1, 0), np.int8)
@@ -171,9 +204,9 @@ _NO_PLACES = np.zeros((1, 1, 1, 1, 0), np.int8)
 
 def avg_pool(outs: Arrays, ins: Arrays, window: Pair, stride: Pair, padding: Padding, size: Pair) -> Launch | None:
     """The mean of every window's pixels."""
-    return _launch(_MEAN, ins[0], outs[0], _NO_PLACES, window, stride, padding)
+    return _launch(MEAN, ins[0], outs[0], _NO_PLACES, window, stride, padding)
 
 
 def avg_spread(outs: Arrays, ins: Arrays, window: Pair, stride: Pair, padding: Padding, size: Pair) -> Launch | None:
     """The adjoint: every number, over the pixels of its window, added to each of them."""
-    return _launch(_SPREAD, outs[0], ins[0], _NO_PLACES, window, stride, padding)
+    return _launch(SPREAD, outs[0], ins[0], _NO_PLACES, window, stride, padding)
