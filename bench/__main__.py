@@ -19,7 +19,7 @@ def main() -> None:
     print(f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gb']} GB, {versions}")
     asked = args.workloads
     parts = {
-        "frameworks": lambda: frameworks.run(args.rounds or 20, asked or list(WORKLOADS), args.peers, args.orders),
+        "frameworks": lambda: frameworks.run(args.rounds or 10, asked or list(WORKLOADS), args.peers, args.orders),
         "hvp": lambda: hvp.run(args.rounds or 10),
         "kernels": lambda: kernels.run(args.rounds or 10, [w for w in asked or ["W2b", "W4"] if w in IMAGES]),
         "scaling": lambda: scaling.run(args.rounds or 5, asked or ["W1", "W2a"]),

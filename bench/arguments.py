@@ -16,7 +16,7 @@ IMAGES = [name for name, w in WORKLOADS.items() if isinstance(w, Images)]
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description="Time tinymaml beside JAX and PyTorch.")
     parser.add_argument("part", nargs="?", choices=["all", *PARTS], default="all")
-    parser.add_argument("--rounds", type=_count, help="interleaved rounds (default: 20; hvp and kernels 10, scaling 5)")
+    parser.add_argument("--rounds", type=_count, help="interleaved rounds (default: 10; scaling 5)")
     parser.add_argument("--workloads", type=_some(WORKLOADS), help="with commas; kernels has those with images")
     parser.add_argument(
         "--peers",

@@ -30,11 +30,9 @@ def run(rounds: int, workloads: Sequence[str]) -> list[Row]:
         print(f"\nTime of a meta-step against its sizes, {workload}: {WORKLOADS[workload].title}; float32, ms")
         for axis, values in AXES.items():
             found = [_milliseconds(rounds, workload, axis, value) for value in values]
-            _print(axis, values, found, "{:.3g}")
-            rows += [
-                {"part": "scaling", "workload": workload, "axis": axis, "value": value, "median_ms": ms}
-                for value, ms in zip(values, found, strict=True)
-            ]
+            exponent = _printed(axis, values, found, "{:.3g}")
+            common = {"part": "scaling", "workload": workload, "axis": axis, "exponent": exponent}
+            rows += [{**common, "value": value, "median_ms": ms} for value, ms in zip(values, found, strict=True)]
     return rows
 
 
@@ -56,11 +54,9 @@ def run_memory(workloads: Sequence[str]) -> list[Row]:
         base = _megabytes(workload, tasks=1, steps=1)
         for records in ("keep", "recompute"):
             found = [_megabytes(workload, steps=steps, records=records) for steps in STEPS]
-            _print(f"records={records}", STEPS, found, "{:.0f}", base)
-            rows += [
-                {"part": "memory", "workload": workload, "records": records, "steps": steps, "peak_mb": mb}
-                for steps, mb in zip(STEPS, found, strict=True)
-            ]
+            exponent = _printed(f"records={records}", STEPS, found, "{:.0f}", base)
+            common = {"part": "memory", "workload": workload, "records": records, "exponent": exponent}
+            rows += [{**common, "steps": steps, "peak_mb": mb} for steps, mb in zip(STEPS, found, strict=True)]
         print(f"  with one task and one step: {base:.0f}")
     return rows
 
@@ -76,7 +72,9 @@ def _worker(workload: str, **changes: Any) -> Any:
     return implementations(workload)[IMPLEMENTATION].worker(workload, 2, alpha=ALPHA, **changes)
 
 
-def _print(axis: str, values: Sequence[int], found: Sequence[float], form: str, base: float = 0.0) -> None:
+def _printed(axis: str, values: Sequence[int], found: Sequence[float], form: str, base: float = 0.0) -> float:
+    """The fitted exponent, printed with what it is fitted to."""
     exponent = fitted_exponent(values, [max(y - base, 1e-3) for y in found])
     points = "  ".join([f"{value}: {form.format(y)}" for value, y in zip(values, found, strict=True)])
     print(f"  {axis:18} {points};  exponent {exponent:.2f}")
+    return exponent

@@ -33,10 +33,10 @@ def turn(function: Callable[[], Any], warm: bool = True) -> float:
 
 
 def interleaved(turns: dict[str, Turn], rounds: int) -> dict[str, np.ndarray[Any, Any]]:
-    """What each turn gave, `turn(warm)`, in every round; one round is not counted."""
+    """What each turn gave, `turn(warm)`, in every round; of those that are not slow a first one does not count."""
     first = {name: one(False) for name, one in turns.items()}
-    every = {name: 1 if ms < SLOW else min(math.ceil(ms / 500), max(1, rounds // 3)) for name, ms in first.items()}
-    times: dict[str, list[float]] = {name: [] for name in turns}
+    every = {name: 1 if ms < SLOW else min(math.ceil(ms / 200), max(1, rounds // 2)) for name, ms in first.items()}
+    times = {name: [ms] if ms >= SLOW else [] for name, ms in first.items()}
     for r in range(rounds):
         for name, one in turns.items():
             if r % every[name] == 0:

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 
@@ -36,6 +37,7 @@ class Worker:
             stdout=subprocess.PIPE,
             text=True,
             env=os.environ | environment,
+            cwd=Path(__file__).parents[1],
         )
 
     def ask(self, method: str, *arguments: Any) -> Any:
