@@ -23,8 +23,11 @@ from bench.timing import interleaved, spread
 from bench.worker import Failed, Worker, cores
 from bench.workloads import WORKLOADS
 
-FLOAT64_TASKS = 2  # on these the float64 meta-gradients are compared, on all of them the float32 ones
-TOLERANCE = {"float64": 1e-8, "float32": 1e-3}  # largest relative difference of a whole meta-gradient, in its norm
+FLOAT64_TASKS = 2  # on these the float64 meta-gradients are compared; the float32 ones on all, with ours in float64
+# Largest difference of a whole meta-gradient, relative to its norm. In float32 a ReLU whose input rounds to the other
+# side of 0 makes a finite one, and among millions some do: of W2a's 32 tasks PyTorch's gradient differs by .03 and by
+# 4e-4 in one each, by 2e-6 at most in the others; W3 has such tasks in every implementation.
+TOLERANCE = {"float64": 1e-8, "float32": 1e-2}
 
 
 def run(rounds: int, workloads: Sequence[str], peers: Sequence[str] | None, orders: Sequence[int]) -> list[Row]:
@@ -89,21 +92,25 @@ def _run(workload: str, order: int, asked: list[Implementation], left_out: dict[
 def differences(
     workload: str, order: int, asked: Sequence[Implementation], left_out: dict[str, str]
 ) -> dict[str, dict[str, float]]:
-    """For each implementation and dtype the difference of its meta-gradient from the first one's, relative to its norm.
+    """For each implementation and dtype the difference of its meta-gradient from the first one's in float64, relative.
 
     In processes of their own, so that the memory of those that are timed is theirs. A peer that fails is noted in
     `left_out`; if one differs nothing is timed.
     """
-    found: dict[str, dict[str, list[Any]]] = {}
+    few, every = ("float64", FLOAT64_TASKS), ("float32", WORKLOADS[workload].tasks)
+    found: dict[str, list[Any]] = {}
     for one in asked:
         try:
-            found[one.name] = _gradients(workload, order, one)
+            found[one.name] = _gradients(workload, order, one, [few, every])
         except Failed as error:
             if one.name in OURS:
                 raise
             left_out[one.name] = str(error)
-    first = next(iter(found.values()))
-    errors = {name: {dtype: distance(first[dtype], own[dtype]) for dtype in TOLERANCE} for name, own in found.items()}
+    expected = [found[asked[0].name][0], *_gradients(workload, order, asked[0], [("float64", every[1])])]
+    errors = {
+        name: {dtype: distance(a, b) for dtype, a, b in zip(TOLERANCE, expected, own, strict=True)}
+        for name, own in found.items()
+    }
     for name, own in errors.items():
         for dtype, tolerance in TOLERANCE.items():
             if not own[dtype] <= tolerance:
@@ -114,15 +121,15 @@ def differences(
     return errors
 
 
-def _gradients(workload: str, order: int, one: Implementation) -> dict[str, list[Any]]:
-    found = {}
+def _gradients(workload: str, order: int, one: Implementation, asked: Sequence[tuple[str, int]]) -> list[list[Any]]:
+    """Meta-gradients, each as (dtype, tasks) asks."""
+    found = []
     with tempfile.TemporaryDirectory() as folder, one.worker(workload, order) as worker:
-        for dtype in TOLERANCE:
-            path = Path(folder) / f"{dtype}.npz"
-            tasks = FLOAT64_TASKS if dtype == "float64" else WORKLOADS[workload].tasks
+        path = Path(folder) / "gradient.npz"
+        for dtype, tasks in asked:
             worker.ask("gradient", dtype, tasks, str(path))
             with np.load(path) as arrays:
-                found[dtype] = [arrays[key] for key in arrays.files]
+                found.append([arrays[key] for key in arrays.files])
     return found
 
 
@@ -139,8 +146,8 @@ def _print(workload: str, order: int, rows: Sequence[Row], left_out: dict[str, s
     worst = {dtype: max([row[f"{dtype}_error"] for row in rows]) for dtype in TOLERANCE}
     print(
         f"\n{workload}, order {order}: {w.title}; {w.tasks} tasks, inner steps: {w.steps}, float32\n"
-        f"gradients agree to {worst['float64']:.0e} in float64 ({FLOAT64_TASKS} tasks), {worst['float32']:.0e} in "
-        f"float32 (all); drawing a meta-batch: {one['drawing_ms']:.2f} ms\n"
+        f"gradients agree to {worst['float64']:.0e} in float64 ({FLOAT64_TASKS} tasks); in float32 (all tasks) to "
+        f"{worst['float32']:.0e} with float64; drawing a meta-batch: {one['drawing_ms']:.2f} ms\n"
         f"floor {one['floor_ms']:.3g} ms: {w.gflop(order):.3g} GFLOP at the {one['sgemm_gflops']:.0f} GFLOP/s of "
         f"sgemm {PRODUCT}; copy of {COPIED >> 20} MB: {one['copy_gbs']:.0f} GB/s\n"
         f"{'':17} median ms   10 % - 90 %            ratio  import s  first step s  peak MB  rounds"
