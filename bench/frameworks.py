@@ -38,7 +38,7 @@ def run(rounds: int, workloads: Sequence[str], peers: Sequence[str] | None, orde
         for order in orders:
             asked, left_out = chosen(workload, order, peers)
             rows += _run(workload, order, asked, left_out, rounds)
-            explained |= dict.fromkeys([one.explained() for one in asked])
+            explained |= dict.fromkeys([one.explained() for one in asked if one.name not in left_out])
     print("\nHow:", *explained, sep="\n  ")
     return rows
 
