@@ -31,8 +31,9 @@ check: $(READY)  ## style, types, layering
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(BENCH)  ## the benchmarks against PyTorch and JAX, which are installed for it
-	$(BIN)/python -m bench
+bench: $(BENCH)  ## the benchmarks against PyTorch and JAX, which are installed for it; into runs/bench.json and .png
+	@mkdir -p runs
+	$(BIN)/python -m bench --json runs/bench.json --picture runs/bench.png
 
 lock: $(UV)  ## write requirements.lock anew, with the newest versions that pyproject.toml allows
 	$(UV) pip compile pyproject.toml $(LOCKED:%=--extra %) --output-file requirements.lock --quiet --upgrade --universal \
@@ -54,6 +55,7 @@ $(READY): requirements.lock pyproject.toml setup.py
 
 $(BENCH): $(READY)
 	$(BIN)/python -m pip install --disable-pip-version-check --no-build-isolation -e '.[bench]'
+	-$(BIN)/python -m pip install --disable-pip-version-check --no-deps higher==0.2.1 torchopt==0.7.3 optree graphviz
 	@touch $@
 
 $(UV):

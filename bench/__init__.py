@@ -1,1 +1,1 @@
-"""Benchmarks: `python -m bench [metastep|hvp|images|kernels]`, all of them without an argument."""
+"""Benchmarks: `python -m bench [frameworks|hvp|kernels|scaling|memory]`, all of them without an argument."""

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import argparse
 import os
 
 # Before NumPy is imported: one BLAS thread, as these products are small and its own threading only slows them down.
@@ -8,32 +7,32 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 def main() -> None:
-    from bench import hvp, images, kernels, metastep
-    from bench.timing import machine
+    from bench import frameworks, hvp, kernels, scaling
+    from bench.arguments import IMAGES, PARTS, parse
+    from bench.machine import describe
+    from bench.output import draw, write_json
+    from bench.workloads import WORKLOADS
 
-    parser = argparse.ArgumentParser(prog="python -m bench", description="Time tinymaml beside JAX and PyTorch.")
-    parser.add_argument("part", nargs="?", choices=["all", "metastep", "hvp", "images", "kernels"], default="all")
-    parser.add_argument("--rounds", type=int, help="interleaved rounds (default: 200; images 20, kernels 10)")
-    own = parser.add_argument_group("images and kernels")
-    own.add_argument("--workloads", nargs="+", choices=list(images.WORKLOADS), help="some of them")
-    own.add_argument(
-        "--peers",
-        nargs="*",
-        choices=["jax", "torch", *images.PEERS],
-        help="those beside tinymaml: a framework's usual ones for the workload, or one by name; none: tinymaml alone",
-    )
-    own.add_argument("--orders", nargs="+", type=int, choices=[1, 2], default=[2, 1], help="of the meta-gradient")
-    args = parser.parse_args()
-
-    print(machine())
-    if args.part in ("all", "metastep"):
-        metastep.run(args.rounds or 200)
-    if args.part in ("all", "hvp"):
-        hvp.run(args.rounds or 200)
-    if args.part in ("all", "images"):
-        images.run(args.rounds or 20, args.workloads or list(images.WORKLOADS), args.peers, args.orders)
-    if args.part in ("all", "kernels"):
-        kernels.run(args.rounds or 10, args.workloads or ["W2b", "W4"])
+    args = parse()
+    machine = describe()
+    versions = ", ".join([f"{name} {version or 'not installed'}" for name, version in machine["versions"].items()])
+    print(f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gb']} GB, {versions}")
+    asked = args.workloads
+    parts = {
+        "frameworks": lambda: frameworks.run(args.rounds or 10, asked or list(WORKLOADS), args.peers, args.orders),
+        "hvp": lambda: hvp.run(args.rounds or 10),
+        "kernels": lambda: kernels.run(args.rounds or 10, [w for w in asked or ["W2b", "W4"] if w in IMAGES]),
+        "scaling": lambda: scaling.run(args.rounds or 5, asked or ["W1", "W2a"]),
+        "memory": lambda: scaling.run_memory(asked or ["W2a"]),
+    }
+    rows = []
+    for part in PARTS if args.part == "all" else [args.part]:
+        rows += parts[part]()
+        if args.json:  # after each part: what is measured is not lost with a later one
+            write_json(args.json, machine, rows)
+    if args.picture:
+        draw(args.picture, rows)
 
 
-main()
+if __name__ == "__main__":
+    main()

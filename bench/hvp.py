@@ -1,55 +1,123 @@
-"""The four modes of a Hessian-vector product, as multiples of a gradient, beside JAX and PyTorch."""
+"""Gradients and Hessian-vector products of one task's loss, in each mode, beside JAX and PyTorch."""
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
+import tempfile
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bench.timing import interleaved, table
-from tinymaml import grad, hvp, mse, nn, sum, tree
-from tinymaml.transforms import MODES
+from bench.frameworks import distance
+from bench.implementations import implementations
+from bench.output import Row
+from bench.timing import interleaved, spread, turn
+from bench.worker import Worker
+from bench.workloads import WORKLOADS, Sequences, Workload, rounded
 
-EXAMPLES = 250
+NETWORKS: dict[str, Workload] = {
+    "mlp": replace(WORKLOADS["W1"], title="MLP 1-40-40-1, 250 points", tasks=1, support=250),
+    "conv": replace(WORKLOADS["W2a"], title="Omniglot's convolutional network, 25 images", tasks=1, support=25),
+    "recurrent": Sequences(
+        title="recurrent network of 32, 20 sequences of 10",
+        tasks=1,
+        support=20,
+        query=20,
+        length=10,
+        width=32,
+        steps=1,
+        alpha=0.1,
+    ),
+}
+FRAMEWORKS = {  # whose functions they are, and the settings of which implementation
+    "tinymaml": ("bench.ours_products:eager", "tinymaml-eager"),
+    "tinymaml-recorded": ("bench.ours_products:recorded", "tinymaml-replay"),
+    "jax": ("bench.peers_jax:products", "jax-tuned"),
+    "torch": ("bench.peers_torch:products", "torch-vmap"),
+}
+TOLERANCE = 1e-8  # largest relative difference in float64
 
 
-def run(rounds: int) -> None:
-    rng = np.random.default_rng(0)
-    model = nn.mlp([1, 40, 40, 1])
-    params = model.init(rng)
-    v = tree.map(lambda p: rng.normal(size=p.shape).astype(p.dtype), params)
-    x, y = rng.normal(size=(2, 1, EXAMPLES, 1)).astype(np.float32)
+class Products:
+    """The functions of one framework on one network, in its process."""
 
-    def loss(params: Any) -> Any:
-        return sum(mse(model.apply(params, x), y))
+    def __init__(self, network: str, maker: str) -> None:
+        self._network = NETWORKS[network]
+        module, name = maker.split(":")
+        self._maker = getattr(importlib.import_module(module), name)
+        self._functions = self._made("float32")
 
-    functions: dict[str, Any] = {"tinymaml, the gradient alone": lambda: grad(loss)(params)}
-    results = {}
-    for mode in MODES:
-        functions[f"tinymaml, {mode}"] = lambda mode=mode: hvp(loss, params, v, mode=mode)
-        if mode != "finite-difference":
-            results[f"tinymaml, {mode}"] = tree.leaves(hvp(loss, params, v, mode=mode))
-    if importlib.util.find_spec("jax"):
-        from bench import peers_jax
+    def _made(self, dtype: str) -> dict[str, Callable[[], list[Any]]]:
+        params, support, _ = self._network.data(np.dtype(dtype), 1)
+        v = rounded(self._network.parameters(np.random.default_rng(1)), np.dtype(dtype))
+        return self._maker(self._network, params, support, v)
 
-        ours = peers_jax.hvp(lambda p: peers_jax.loss(p, x, y), params, v)
-        functions |= ours
-        results |= {
-            name: [np.asarray(a) for layer in f() for a in (layer["b"], layer["w"])] for name, f in ours.items()
+    def compiled(self) -> list[str]:
+        """The functions' names; each has run once."""
+        for function in self._functions.values():
+            function()
+        return list(self._functions)
+
+    def write(self, path: str) -> None:
+        """What each function gives in float64, as one array."""
+        results = {name: function() for name, function in self._made("float64").items()}
+        np.savez(path, **{name: np.concatenate([np.ravel(a) for a in found]) for name, found in results.items()})
+
+    def turn(self, name: str, warm: bool) -> float:
+        return turn(self._functions[name], warm)
+
+
+def run(rounds: int) -> list[Row]:
+    return [row for network in NETWORKS for row in _run(network, rounds)]
+
+
+def _run(network: str, rounds: int) -> list[Row]:
+    installed = [name for name in FRAMEWORKS if importlib.util.find_spec(name.partition("-")[0])]
+    small = network != "conv"
+    known = implementations("W1" if small else "W2a")
+    with ExitStack() as stack:
+        workers = {}
+        for framework in installed:
+            maker, settings = FRAMEWORKS[framework]
+            worker = Worker("bench.hvp:Products", (network, maker), known[settings].settings)
+            workers[framework] = stack.enter_context(worker)
+        _compare(workers)
+        turns = {
+            (framework, name): partial(worker.ask, "turn", name)
+            for framework, worker in workers.items()
+            for name in worker.ask("compiled")
         }
-    if importlib.util.find_spec("torch"):
-        import torch
+        times = interleaved(turns, rounds)
+    one = float(np.median(times["tinymaml", "gradient"]))
+    print(f"\nHessian-vector products, {NETWORKS[network].title}, float32: {'':8} median ms   10 % - 90 %    gradients")
+    rows = []
+    for (framework, name), values in times.items():
+        median, low, high = spread(values)
+        print(f"{framework + ', ' + name:44}{median:12.3f}   {low:.3f} - {high:<10.3f}{median / one:7.2f}")
+        found = {"median_ms": median, "low_ms": low, "high_ms": high, "rounds": len(values)}
+        rows.append({"part": "hvp", "network": network, "implementation": framework, "function": name, **found})
+    return rows
 
-        from bench import peers_torch
 
-        xt, yt = torch.tensor(x), torch.tensor(y)
-        theirs = peers_torch.hvp(lambda p: peers_torch.loss(p, xt, yt), tree.leaves(params), tree.leaves(v))
-        functions |= theirs
-        results |= {name: [np.asarray(a) for a in f()] for name, f in theirs.items()}
-    reference = results[f"tinymaml, {MODES[0]}"]
-    for name, found in results.items():
-        error = max(np.abs(a - b).max() / np.abs(a).max() for a, b in zip(reference, found, strict=True))
-        if not error < 1e-3:
-            raise SystemExit(f"{name}: its product differs from ours by {error}: nothing is timed")
-    table(f"Hessian-vector product, MLP 1-40-40-1, {EXAMPLES} examples, float32", interleaved(functions, rounds))
+def _compare(workers: dict[str, Worker]) -> None:
+    """Raises SystemExit if a result in float64 differs from ours."""
+    found = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for framework, worker in workers.items():
+            path = Path(folder) / "results.npz"
+            worker.ask("write", str(path))
+            with np.load(path) as arrays:
+                found[framework] = {name: arrays[name] for name in arrays.files}
+    ours = found["tinymaml"]
+    for framework, results in found.items():
+        for name, result in results.items():
+            like = "forward-over-reverse" if "-over-" in name else name
+            error = distance([ours[like]], [result])
+            if name != "finite-difference" and not error <= TOLERANCE:
+                raise SystemExit(f"{framework}, {name}: it differs from ours by {error:.1e}: nothing is timed")

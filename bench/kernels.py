@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -11,15 +10,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bench.images import PAUSE, PRODUCT
+from bench.machine import COPIED, PRODUCT, Machine, gbs, gflops
+from bench.output import Row
+from bench.timing import PAUSE, turn
 from bench.worker import Worker, cores
-from bench.workloads import EPSILON, WORKLOADS, Workload, same
+from bench.workloads import EPSILON, WORKLOADS, Images, same
 from tinymaml.device import keep_memory
 from tinymaml.kernels import cpu
-from tinymaml.kernels.cpu import threads
-
-COPIED = 1 << 26  # bytes: more than a core's own caches hold
-AT_LEAST = 0.01  # seconds that a kernel is repeated for, each time that it is its turn
 
 Launch = Callable[[], Any]
 
@@ -40,7 +37,7 @@ def _bytes(*arrays: Any) -> float:
     return sum([a.nbytes for a in arrays])
 
 
-def _conv(which: str, shared: bool, w: Workload, images: int, layer: int, rng: Any) -> tuple[Launch, float]:
+def _conv(which: str, shared: bool, w: Images, images: int, layer: int, rng: Any) -> tuple[Launch, float]:
     size, (p, q), i, o = w.layers()[layer]
     stride = 1 if w.pooled else 2
     static = {"stride": (stride, stride), "padding": (same(size[0], stride), same(size[1], stride))}
@@ -55,7 +52,7 @@ def _conv(which: str, shared: bool, w: Workload, images: int, layer: int, rng: A
     return _launch(f"conv.{which}", outs, ins, **static, **more), 2 * w.tasks * images * p * q * 9 * i * o
 
 
-def _norm(which: str, w: Workload, images: int, layer: int, rng: Any) -> tuple[Launch, float]:
+def _norm(which: str, w: Images, images: int, layer: int, rng: Any) -> tuple[Launch, float]:
     _, (p, q), _, o = w.layers()[layer]
     shape = (w.tasks, images, p, q, o)
     x, y, g, v = (_normal(rng, *shape) for _ in range(4))
@@ -77,7 +74,7 @@ def _norm(which: str, w: Workload, images: int, layer: int, rng: Any) -> tuple[L
     return _launch("norm.batch_norm_hessian", [y, *per_task], ins, given=(True,) * 4, **static), _bytes(x, g, v, vg, y)
 
 
-def _pool(which: str, w: Workload, images: int, layer: int, rng: Any) -> tuple[Launch, float]:
+def _pool(which: str, w: Images, images: int, layer: int, rng: Any) -> tuple[Launch, float]:
     """As ops: their launches also allocate the result and record it."""
     from tinymaml import max_pool2d, vjp
 
@@ -89,7 +86,7 @@ def _pool(which: str, w: Workload, images: int, layer: int, rng: Any) -> tuple[L
     return lambda: pullback(y), _bytes(x, y)
 
 
-def _cross_entropy(which: str, w: Workload, images: int, rng: Any) -> tuple[Launch, float]:
+def _cross_entropy(which: str, w: Images, images: int, rng: Any) -> tuple[Launch, float]:
     from tinymaml import hvp, softmax_cross_entropy, value_and_grad
     from tinymaml import sum as sum_
 
@@ -132,14 +129,12 @@ def cases(workload: str) -> Iterator[Case]:
             yield Case(title, "µs", partial(_cross_entropy, which, w, images))
 
 
-class Kernels:
-    """The kernels of a workload, in a process with its own number of threads."""
+class Kernels(Machine):
+    """The kernels of a workload and the machine's own measures, in a process with its own number of threads."""
 
     def __init__(self, workload: str) -> None:
+        super().__init__()
         self._cases = list(cases(workload))
-        rng = np.random.default_rng(0)
-        self._factors = rng.random((3, PRODUCT, PRODUCT), np.float32)
-        self._copied = rng.integers(0, 256, (2, COPIED), np.uint8)
         self._launch: Launch | None = None
         keep_memory()
 
@@ -149,55 +144,34 @@ class Kernels:
         self._launch()
         return amount
 
-    def seconds(self) -> float:
-        """Of one launch of the chosen case."""
-        return _seconds(self._launch)
-
-    def product(self) -> float:
-        """GFLOP/s of a product of matrices in NumPy's BLAS."""
-        a, b, c = self._factors
-        return 2e-9 * PRODUCT**3 / _seconds(lambda: np.matmul(a, b, out=c))
-
-    def copy(self) -> float:
-        """GB/s, read and written, of a copy from memory to memory."""
-        source, target = self._copied.reshape(2, threads.count(), -1)
-
-        def part(first: int, last: int) -> None:
-            target[first:last] = source[first:last]
-
-        return 2e-9 * COPIED / _seconds(lambda: threads.over_tasks(len(source), COPIED, part))
+    def turn(self) -> float:
+        """Milliseconds of one launch of the chosen case."""
+        return turn(self._launch, warm=False)
 
 
-def _seconds(function: Any) -> float:
-    times: list[float] = []
-    while sum(times) < AT_LEAST:
-        start = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
-
-
-def run(rounds: int, workloads: Sequence[str]) -> None:
+def run(rounds: int, workloads: Sequence[str]) -> list[Row]:
     counts = sorted({1, cores()})
+    rows: list[Row] = []
     for workload in workloads:
         with ExitStack() as stack:
             workers = []
             for n in counts:
                 environment = {"TINYMAML_THREADS": str(n), "OPENBLAS_NUM_THREADS": str(n)}
                 workers.append(stack.enter_context(Worker("bench.kernels:Kernels", (workload,), environment)))
-            _run(workload, workers, counts, rounds)
+            rows += _run(workload, workers, counts, rounds)
+    return rows
 
 
-def _run(workload: str, workers: list[Worker], counts: list[int], rounds: int) -> None:
+def _run(workload: str, workers: list[Worker], counts: list[int], rounds: int) -> list[Row]:
     machine: dict[str, list[list[float]]] = {"GFLOP/s": [], "GB/s": []}
     rows = []
     for number, case in enumerate(cases(workload)):
         amounts = [worker.ask("choose", number) for worker in workers]
-        seconds = np.median([[worker.ask("seconds") for worker in workers] for _ in range(rounds)], 0)
-        found = 1e6 * seconds if case.unit == "µs" else 1e-9 * np.array(amounts) / seconds
+        times = np.median([[worker.ask("turn") for worker in workers] for _ in range(rounds)], 0)
+        found = 1e3 * times if case.unit == "µs" else 1e-6 * np.array(amounts) / times
         rows.append((case, found))
-        machine["GFLOP/s"].append([worker.ask("product") for worker in workers])
-        machine["GB/s"].append([worker.ask("copy") for worker in workers])
+        machine["GFLOP/s"].append([gflops(worker.ask("product", False)) for worker in workers])
+        machine["GB/s"].append([gbs(worker.ask("copy", False)) for worker in workers])
         time.sleep(PAUSE)  # OpenBLAS's threads still spin
     best = {unit: np.median(rates, 0) for unit, rates in machine.items()}
     w = WORKLOADS[workload]
@@ -211,3 +185,8 @@ def _run(workload: str, workers: list[Worker], counts: list[int], rounds: int) -
     for case, found in rows:
         share = [f"{x:7.0%}" for x in found / best[case.unit]] if case.unit in best else [""] * len(found)
         print(f"{case.title:64}" + "".join([f"{x:8.1f} {case.unit:7}{s:8}" for x, s in zip(found, share, strict=True)]))
+    return [
+        {"part": "kernels", "workload": workload, "kernel": case.title, "unit": case.unit, "threads": n, "value": value}
+        for case, found in rows
+        for n, value in zip(counts, found.tolist(), strict=True)
+    ]

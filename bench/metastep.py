@@ -1,71 +1,88 @@
-"""A meta-step on sinusoids: 25 tasks, 10 support and 10 query points, 1 inner step, Adam; MLP 1-40-40-1."""
+"""A meta-step of one implementation, and the drawing of its data, as objects for processes of their own."""
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
+import time
 from collections.abc import Callable
+from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from bench.timing import interleaved, table
-from tinymaml import maml, nn, optim, tree
-from tinymaml.tasks import sinusoid
+from bench import machine
+from bench.timing import turn
+from bench.workloads import WORKLOADS, Images
 
-TASKS, POINTS, ALPHA, RATE = 25, 10, 0.01, 1e-3
-
-
-def data(dtype: Any) -> tuple[Any, dict[str, Any], dict[str, Any]]:
-    """Parameters, support and query."""
-    params = nn.mlp([1, 40, 40, 1]).init(np.random.default_rng(0), dtype)
-    batch = sinusoid.sample(seed=0, split="train", first_task=0, tasks=TASKS, points=2 * POINTS)
-    x, y = batch.x.astype(dtype), batch.y.astype(dtype)
-    return params, {"x": x[:, :POINTS], "y": y[:, :POINTS]}, {"x": x[:, POINTS:], "y": y[:, POINTS:]}
+Step = Callable[[], Any]
 
 
-def ours(params: Any, support: Any, query: Any, order: int) -> tuple[Callable[[], Any], Callable[[], Any]]:
-    """(the meta-gradient, a whole meta-step), as functions of nothing."""
-    from tinymaml import mse
+class MetaStep:
+    """One implementation of a workload, some of whose fields may be changed."""
 
-    model = nn.mlp([1, 40, 40, 1])
-    support, query = tree.map(np.ascontiguousarray, support), tree.map(np.ascontiguousarray, query)
+    def __init__(self, workload: str, order: int, maker: str, changes: dict[str, Any]) -> None:
+        self._workload, self._order = replace(WORKLOADS[workload], **changes), order
+        module, name = maker.split(":")
+        self._maker = getattr(importlib.import_module(module), name)
 
-    def loss(params: Any, batch: Any) -> Any:
-        return mse(model.apply(params, batch["x"]), batch["y"])
+    def _made(self, dtype: str, tasks: int) -> tuple[Step, Step]:
+        return self._maker(self._workload, *self._workload.data(np.dtype(dtype), tasks), self._order)
 
-    optimiser = optim.adam(RATE)
-    state = optimiser.init(params)
+    def gradient(self, dtype: str, tasks: int, path: str) -> None:
+        """Write the meta-gradient's arrays."""
+        gradient, _ = self._made(dtype, tasks)
+        np.savez(path, *gradient())
 
-    def gradient() -> Any:
-        return maml.meta_value_and_grad(loss, params, support, query, ALPHA, 1, order=order)[1]
+    @cached_property
+    def _step(self) -> Step:
+        return self._made("float32", self._workload.tasks)[1]
 
-    return gradient, lambda: optimiser.update(gradient(), state, params)
+    def first(self) -> float:
+        """Seconds of the first meta-step, with all that is traced and compiled for it."""
+        step = self._step
+        start = time.perf_counter()
+        step()
+        return time.perf_counter() - start
+
+    def turn(self, warm: bool) -> float:
+        """Milliseconds of one meta-step."""
+        return turn(self._step, warm)
+
+    def peak(self) -> float:
+        """The most memory that this process had, MB."""
+        return machine.peak()
 
 
-def implementations(dtype: Any, order: int) -> dict[str, tuple[Callable[[], Any], Callable[[], Any]]]:
-    found = {"tinymaml, eager": ours(*data(dtype), order)}
-    if importlib.util.find_spec("jax"):
-        from bench import peers_jax
+class Drawing:
+    """The drawing of a meta-batch: of sinusoids, or of episodes from as many made-up images as Omniglot or MiniImagenet
+    train on."""
 
-        found["JAX, jit of vmap of grad"] = peers_jax.metastep(*data(dtype), order, ALPHA, RATE)
-    if importlib.util.find_spec("torch"):
-        from bench import peers_torch
+    def __init__(self, workload: str) -> None:
+        w = WORKLOADS[workload]
+        self._draw = _episodes(w) if isinstance(w, Images) else _sinusoids(w)
+        self._first, self._tasks = 0, w.tasks
 
-        found["PyTorch, torch.func vmap of grad"] = peers_torch.metastep(*data(dtype), order, ALPHA, RATE)
-        found["PyTorch, loop over tasks (as users write it)"] = peers_torch.loop(*data(dtype), order, ALPHA, RATE)
-    return found
+    def _next(self) -> None:
+        self._draw(self._first)
+        self._first += self._tasks
+
+    def turn(self, warm: bool) -> float:
+        return turn(self._next, warm)
 
 
-def run(rounds: int) -> None:
-    for order in (2, 1):
-        exact = {name: tree.leaves(gradient()) for name, (gradient, _) in implementations(np.float64, order).items()}
-        reference = exact["tinymaml, eager"]
-        for name, grads in exact.items():
-            error = max(np.abs(a - np.asarray(b)).max() for a, b in zip(reference, grads, strict=True))
-            if not error < 1e-8:
-                raise SystemExit(f"{name}: its meta-gradient differs from ours by {error}: nothing is timed")
-        steps = {name: step for name, (_, step) in implementations(np.float32, order).items()}
-        table(
-            f"Meta-step, sinusoid, order {order}, float32 (gradients agree to 1e-8 in float64)",
-            interleaved(steps, rounds),
-        )
+def _sinusoids(w: Any) -> Callable[[int], Any]:
+    from tinymaml.tasks import sinusoid
+
+    return lambda first: sinusoid.sample(0, "train", first, w.tasks, w.support + w.query)
+
+
+def _episodes(w: Images) -> Callable[[int], Any]:
+    from tinymaml.tasks import episodes, imageset
+
+    classes, each = (64, 600) if w.pooled else (1200, 20)
+    images = np.random.default_rng(0).integers(0, 256, (classes * each, *w.image), np.uint8)
+    names = [str(c) for c in range(classes)]
+    source = imageset.ImageSet("made-up", "train", images, np.arange(classes + 1) * each, names, False)
+    sizes = {"ways": w.ways, "shots": w.support // w.ways, "queries": w.query // w.ways}
+    return lambda first: episodes.sample(source, 0, "train", first, w.tasks, **sizes, rotations=not w.pooled)

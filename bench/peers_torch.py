@@ -1,77 +1,177 @@
-"""The same computations in PyTorch: torch.func's vmap of grad, and the loop over tasks that its users write."""
+"""The workloads in PyTorch: torch.func's vmap of grad, the same compiled, and the loop over tasks that users write.
+
+Batch-norm is written by hand under vmap: in torch 2.13 grad of vmap of grad through the native one, with a scale and
+a shift for each task, is silently wrong (by 2e-4 of .1).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch.func import grad, vmap
 
-torch.set_num_threads(1)
+from bench.workloads import EPSILON, RATE, Images, Sequences, Workload, leaves, same
+
+Made = tuple[Callable[[], Any], Callable[[], Any]]
 
 
-def _tensors(params: Any, support: Any, query: Any) -> tuple[tuple[Any, ...], list[Any]]:
-    flat = tuple(torch.tensor(layer[key][0]) for layer in params for key in ("b", "w"))
-    return flat, [torch.tensor(batch[key]) for batch in (support, query) for key in ("x", "y")]
+def loss_of(w: Workload, native: bool) -> Callable[[Sequence[Any], Any, Any], Any]:
+    """`loss(params, x, y)` of one task, with PyTorch's own batch-norm or one that vmap is right about."""
+    if isinstance(w, Sequences):
+        return _recurrent
+    if isinstance(w, Images):
+        return partial(_images, pooled=w.pooled, norm=_native if native else _norm)
+    return _mlp
 
 
-def mlp(params: Sequence[Any], x: Any) -> Any:
+def _mlp(params: Sequence[Any], x: Any, y: Any) -> Any:
     for k in range(0, len(params), 2):
         x = x @ params[k + 1] + params[k]
         x = torch.relu(x) if k + 2 < len(params) else x
-    return x
+    return ((x - y) ** 2).mean()
 
 
-def loss(params: Sequence[Any], x: Any, y: Any) -> Any:
-    return ((mlp(params, x) - y) ** 2).mean()
+def _recurrent(params: Sequence[Any], x: Any, y: Any) -> Any:
+    bias, by_input, out, by_state = params
+    h = torch.tanh(x[:, :1] @ by_input)
+    for t in range(1, x.shape[1]):
+        h = torch.tanh(x[:, t : t + 1] @ by_input + h @ by_state)
+    return ((h @ out + bias - y) ** 2).mean()
 
 
-def _with_adam(params: tuple[Any, ...], gradient: Callable[[], Any], rate: float) -> tuple[Callable[[], Any], Any]:
-    leaves = [torch.nn.Parameter(p.clone()) for p in params]
-    adam = torch.optim.Adam(leaves, rate, fused=True)
+def _norm(x: Any, gamma: Any, beta: Any) -> Any:
+    mean = x.mean((0, 2, 3), keepdim=True)
+    variance = ((x - mean) ** 2).mean((0, 2, 3), keepdim=True)
+    return (x - mean) * (gamma[:, None, None] * torch.rsqrt(variance + EPSILON)) + beta[:, None, None]
+
+
+def _native(x: Any, gamma: Any, beta: Any) -> Any:
+    return F.batch_norm(x, None, None, gamma, beta, training=True, eps=EPSILON)
+
+
+def _images(params: Sequence[Any], x: Any, y: Any, pooled: bool, norm: Any) -> Any:
+    bias, head, *rest = params
+    for beta, gamma, weight in zip(*[iter(rest)] * 3, strict=True):
+        if pooled:
+            x = F.max_pool2d(torch.relu(norm(F.conv2d(x, weight, padding=1), gamma, beta)), 2)
+        else:
+            top, bottom = same(x.shape[-1], 2)
+            if top == bottom:
+                x = F.conv2d(x, weight, stride=2, padding=top)
+            else:
+                x = F.conv2d(F.pad(x, (top, bottom, top, bottom)), weight, stride=2)
+            x = torch.relu(norm(x, gamma, beta))
+    x = x.permute(0, 2, 3, 1).flatten(1) if pooled else x.mean((2, 3))
+    return F.cross_entropy(x @ head + bias, y)
+
+
+def parameters(params: Any) -> list[Any]:
+    """A tree's arrays as PyTorch has them, without the task axis, channels first."""
+    arrays = [p[0] for p in leaves(params)]
+    return [torch.tensor(np.ascontiguousarray(a.transpose(3, 2, 0, 1) if a.ndim == 4 else a)) for a in arrays]
+
+
+def _ours(tensors: Sequence[Any]) -> list[Any]:
+    """What `parameters` takes apart, as our leaves."""
+    arrays = [t.detach().numpy() for t in tensors]
+    return [(a.transpose(2, 3, 1, 0) if a.ndim == 4 else a)[None] for a in arrays]
+
+
+def batches(*sets: Any) -> list[Any]:
+    """x and y of each set, channels first."""
+    xs = [np.moveaxis(s["x"], -1, 2) if s["x"].ndim == 5 else s["x"] for s in sets]
+    pairs = [(torch.tensor(np.ascontiguousarray(x)), torch.tensor(s["y"])) for x, s in zip(xs, sets, strict=True)]
+    return [tensor for pair in pairs for tensor in pair]
+
+
+def made(flat: Sequence[Any], gradient: Callable[[], Any]) -> Made:
+    """(the meta-gradient's leaves in our layout, a whole meta-step)."""
+    moved = [torch.nn.Parameter(p.clone()) for p in flat]
+    adam = torch.optim.Adam(moved, RATE, fused=True)
 
     def step() -> None:
-        for p, g in zip(leaves, gradient(), strict=True):
+        for p, g in zip(moved, gradient(), strict=True):
             p.grad = g
         adam.step()
 
-    return lambda: [g.detach().numpy()[None] for g in gradient()], step
+    return lambda: _ours(gradient()), step
 
 
-def metastep(
-    params: Any, support: Any, query: Any, order: int, alpha: float, rate: float
-) -> tuple[Callable[[], Any], Callable[[], Any]]:
-    flat, batch = _tensors(params, support, query)
+def by_vmap(w: Workload, params: Any, support: Any, query: Any, order: int) -> Made:
+    flat, batch, gradient = parameters(params), batches(support, query), _by_vmap(w, order)
+    return made(flat, lambda: gradient(tuple(flat), *batch))
+
+
+def compiled(w: Workload, params: Any, support: Any, query: Any, order: int) -> Made:
+    flat, batch, gradient = parameters(params), batches(support, query), torch.compile(_by_vmap(w, order))
+    return made(flat, lambda: gradient(tuple(flat), *batch))
+
+
+def _by_vmap(w: Workload, order: int) -> Callable[..., Any]:
+    loss = loss_of(w, native=False)
 
     def task(params: Any, xs: Any, ys: Any, xq: Any, yq: Any) -> Any:
-        grads = grad(loss)(params, xs, ys)
-        grads = tuple(g.detach() for g in grads) if order == 1 else grads
-        return loss([p - alpha * g for p, g in zip(params, grads, strict=True)], xq, yq)
+        phi = params
+        for _ in range(w.steps):
+            grads = grad(loss)(phi, xs, ys)
+            grads = tuple(g.detach() for g in grads) if order == 1 else grads
+            phi = tuple(p - w.alpha * g for p, g in zip(phi, grads, strict=True))
+        return loss(phi, xq, yq)
 
-    gradient = grad(lambda p, *b: vmap(task, (None, 0, 0, 0, 0))(p, *b).mean())
-    return _with_adam(flat, lambda: gradient(flat, *batch), rate)
-
-
-def loop(
-    params: Any, support: Any, query: Any, order: int, alpha: float, rate: float
-) -> tuple[Callable[[], Any], Callable[[], Any]]:
-    flat, batch = _tensors(params, support, query)
-    leaves = [p.requires_grad_() for p in flat]
-
-    def gradient() -> Any:
-        total = 0
-        for xs, ys, xq, yq in zip(*batch, strict=True):
-            grads = torch.autograd.grad(loss(leaves, xs, ys), leaves, create_graph=order == 2)
-            total = total + loss([p - alpha * g for p, g in zip(leaves, grads, strict=True)], xq, yq)
-        return torch.autograd.grad(total / len(batch[0]), leaves)
-
-    return _with_adam(tuple(p.detach() for p in flat), gradient, rate)
+    return grad(lambda p, *b: vmap(task, (None, 0, 0, 0, 0))(p, *b).mean())
 
 
-def hvp(function: Any, x: Sequence[Any], v: Sequence[Any]) -> dict[str, Callable[[], Any]]:
-    primals, tangents = tuple(torch.tensor(a) for a in x), tuple(torch.tensor(a) for a in v)
+def by_loop(w: Workload, params: Any, support: Any, query: Any, order: int) -> Made:
+    flat, batch, loss = parameters(params), batches(support, query), loss_of(w, native=True)
+    theta = [p.requires_grad_() for p in flat]
+
+    def task(xs: Any, ys: Any, xq: Any, yq: Any) -> Any:
+        phi = theta
+        for _ in range(w.steps):
+            grads = torch.autograd.grad(loss(phi, xs, ys), phi, create_graph=order == 2)
+            phi = [p - w.alpha * g for p, g in zip(phi, grads, strict=True)]
+        return torch.autograd.grad(loss(phi, xq, yq) / len(batch[0]), theta)
+
+    return made([p.detach() for p in flat], lambda: summed(task, batch))
+
+
+def summed(task: Callable[..., Any], batch: Sequence[Any]) -> Any:
+    """The sum over tasks of the gradients that `task` gives for each."""
+    totals = None
+    for one in zip(*batch, strict=True):
+        found = task(*one)
+        totals = found if totals is None else torch._foreach_add(totals, found)
+    return totals
+
+
+def products(w: Workload, params: Any, batch: Any, v: Any) -> dict[str, Callable[[], list[Any]]]:
+    """The gradient of one task's loss, Hessian-vector products and both together; their leaves."""
+    x, tangent = tuple(parameters(params)), tuple(parameters(v))
+    xs, ys = (b[0] for b in batches(batch))
+    loss = loss_of(w, native=False)  # the native batch-norm has no forward mode
+
+    def gradient(x: Any) -> Any:
+        return grad(loss)(x, xs, ys)
+
+    def forward() -> Any:
+        return torch.func.jvp(gradient, (x,), (tangent,))
+
+    def reverse() -> Any:
+        g, pullback = torch.func.vjp(gradient, x)
+        return g, pullback(tangent)[0]
+
+    def over_forward() -> Any:
+        return grad(lambda x: torch.func.jvp(lambda x: loss(x, xs, ys), (x,), (tangent,))[1])(x)
+
     return {
-        "PyTorch, forward over reverse": lambda: torch.func.jvp(grad(function), (primals,), (tangents,))[1],
-        "PyTorch, reverse over reverse": lambda: torch.func.vjp(grad(function), primals)[1](tangents)[0],
+        "gradient": lambda: _ours(gradient(x)),
+        "forward-over-reverse": lambda: _ours(forward()[1]),
+        "reverse-over-reverse": lambda: _ours(reverse()[1]),
+        "reverse-over-forward": lambda: _ours(over_forward()),
+        "gradient and product": lambda: [a for part in forward() for a in _ours(part)],
     }

@@ -1,49 +1,57 @@
-"""Interleaved timing: every implementation runs once a round, so that a drift of the machine meets them all alike."""
+"""Interleaved timing: every implementation has its turn in every round, so that a drift of the machine meets them all.
+
+A turn begins with a pause, as threads of the one before it may still spin for a while (OpenBLAS's do for tens of
+milliseconds), and its first call does not count: the implementation before has taken the caches.
+"""
 
 from __future__ import annotations
 
-import importlib.metadata
-import os
-import platform
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+PAUSE = 0.1  # seconds before a turn
+AT_LEAST = 0.01  # seconds that a function is repeated for in its turn
+SLOW = 1000.0  # a function that takes more milliseconds than this is not called twice a turn, and sits rounds out
 
-def interleaved(functions: dict[str, Callable[[], Any]], rounds: int) -> dict[str, np.ndarray[Any, Any]]:
-    """Milliseconds of every round for each function, after five calls that are not counted."""
-    times: dict[str, list[float]] = {name: [] for name in functions}
-    for r in range(rounds + 5):
-        for name, function in functions.items():
-            start = time.perf_counter()
-            function()
-            if r >= 5:
-                times[name].append((time.perf_counter() - start) * 1e3)
+Turn = Callable[[bool], float]
+
+
+def turn(function: Callable[[], Any], warm: bool = True) -> float:
+    """Milliseconds of one call: the median of a turn's calls, after one that does not count if `warm`."""
+    if warm:
+        function()
+    times: list[float] = []
+    while sum(times) < AT_LEAST:
+        start = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - start)
+    return float(np.median(times)) * 1e3
+
+
+def interleaved(turns: dict[str, Turn], rounds: int) -> dict[str, np.ndarray[Any, Any]]:
+    """What each turn gave, `turn(warm)`, in every round; of those that are not slow a first one does not count."""
+    first = {name: one(False) for name, one in turns.items()}
+    every = {name: 1 if ms < SLOW else min(math.ceil(ms / 200), max(1, rounds // 2)) for name, ms in first.items()}
+    times = {name: [ms] if ms >= SLOW else [] for name, ms in first.items()}
+    for r in range(rounds):
+        for name, one in turns.items():
+            if r % every[name] == 0:
+                time.sleep(PAUSE)
+                times[name].append(one(first[name] < SLOW))
     return {name: np.array(values) for name, values in times.items()}
 
 
-def table(title: str, times: dict[str, np.ndarray[Any, Any]]) -> None:
-    """Median, the middle 80 %, and the ratio to the first row."""
-    print(f"\n{title}\n{'':44}  median ms   10 % - 90 %       ratio")
-    first = None
-    for name, values in times.items():
-        low, median, high = np.percentile(values, [10, 50, 90])
-        first = first or median
-        print(f"{name:44}  {median:9.3f}   {low:.3f} - {high:.3f}   {median / first:5.2f}")
+def spread(times: Any) -> tuple[float, float, float]:
+    """The median and the ends of the middle 80 %."""
+    low, median, high = np.percentile(times, [10, 50, 90])
+    return float(median), float(low), float(high)
 
 
-def machine() -> str:
-    """Processor, cores and versions."""
-    model = platform.processor() or platform.machine()
-    if os.path.exists("/proc/cpuinfo"):
-        with open("/proc/cpuinfo") as file:
-            model = next((line.split(":")[1].strip() for line in file if line.startswith("model name")), model)
-    versions = []
-    for name in ("numpy", "numba", "jax", "torch"):
-        try:
-            versions.append(f"{name} {importlib.metadata.version(name)}")
-        except importlib.metadata.PackageNotFoundError:
-            versions.append(f"{name} not installed")
-    return f"{model}, {os.cpu_count()} cores, Python {platform.python_version()}, {', '.join(versions)}"
+def fitted_exponent(xs: Sequence[float], ys: Sequence[float]) -> float:
+    """k of y ~ x^k, by least squares over the upper half of the range, where constant costs count least."""
+    half = len(xs) // 2
+    return float(np.polyfit(np.log(xs[half:]), np.log(ys[half:]), 1)[0])

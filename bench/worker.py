@@ -11,8 +11,14 @@ import json
 import os
 import subprocess
 import sys
+import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
+
+
+class Failed(SystemExit):
+    """A process failed; the text says where and why."""
 
 
 def cores() -> int:
@@ -21,7 +27,7 @@ def cores() -> int:
 
 
 class Worker:
-    """`with Worker("bench.images:MetaStep", arguments, environment) as worker` makes one; `worker.ask("step")`."""
+    """`with Worker("bench.metastep:MetaStep", arguments, environment) as worker` makes one; `worker.ask("first")`."""
 
     def __init__(self, target: str, arguments: Sequence[Any], environment: dict[str, str]) -> None:
         self._target = target
@@ -31,19 +37,23 @@ class Worker:
             stdout=subprocess.PIPE,
             text=True,
             env=os.environ | environment,
+            cwd=Path(__file__).parents[1],
         )
 
     def ask(self, method: str, *arguments: Any) -> Any:
-        """The method's result. Raises SystemExit if it failed; its traceback is on stderr."""
+        """The method's result. Raises Failed if it raised, or if its process has ended."""
         try:
             self._process.stdin.write(json.dumps([method, *arguments]) + "\n")  # type: ignore[union-attr]
             self._process.stdin.flush()  # type: ignore[union-attr]
         except BrokenPipeError:
             pass  # it ended before it read this: there is no answer either
-        answer = self._process.stdout.readline()  # type: ignore[union-attr]
-        if not answer:
-            raise SystemExit(f"{self._target} {method}: its process failed with exit status {self._process.wait()}")
-        return json.loads(answer)
+        line = self._process.stdout.readline()  # type: ignore[union-attr]
+        if not line:
+            raise Failed(f"{self._target} {method}: its process ended with exit status {self._process.wait()}")
+        answer = json.loads(line)
+        if "error" in answer:
+            raise Failed(f"{self._target} {method}: {answer['error']}")
+        return answer["result"]
 
     def __enter__(self) -> Worker:
         return self
@@ -55,11 +65,17 @@ class Worker:
 def main() -> None:
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # what a library prints is no answer
-    module, name = sys.argv[1].split(":")
-    target = getattr(importlib.import_module(module), name)(*json.loads(sys.argv[2]))
-    for line in sys.stdin:
-        method, *arguments = json.loads(line)
-        answers.write(json.dumps(getattr(target, method)(*arguments)) + "\n")
+    try:
+        module, name = sys.argv[1].split(":")
+        target = getattr(importlib.import_module(module), name)(*json.loads(sys.argv[2]))
+        for line in sys.stdin:
+            method, *arguments = json.loads(line)
+            answers.write(json.dumps({"result": getattr(target, method)(*arguments)}) + "\n")
+    except Exception as error:
+        traceback.print_exc()
+        reason = str(error).strip().splitlines() or [""]
+        answers.write(json.dumps({"error": f"{type(error).__name__}: {reason[0]}"}) + "\n")
+        sys.exit(1)
 
 
 if __name__ == "__main__":

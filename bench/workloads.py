@@ -1,46 +1,124 @@
-"""The image-classification workloads: networks and sizes of the paper's experiments, on made-up images."""
+"""The workloads: the networks and sizes of the paper's experiments, on made-up data.
+
+Nothing here imports a framework: each implementation makes its network from a workload in its own module.
+"""
 
 from __future__ import annotations
 
 import math
-from functools import partial
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 RATE, EPSILON = 1e-3, 1e-3  # Adam's step size; what batch-norm adds to the variance
 
 
-class Workload(NamedTuple):
-    """Four layers [conv3x3, no bias -> batch-norm -> ReLU], with stride 2 or each followed by a 2x2 max-pool, and a
-    linear one on the mean or on all of what is left. All parameters are adapted, on the mean cross-entropy."""
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    """A meta-step: a network, all of whose parameters are adapted, and its tasks."""
 
     title: str
-    image: tuple[int, int, int]
-    filters: int
-    pooled: bool
-    ways: int
     tasks: int
-    support: int
+    support: int  # examples of a task
     query: int
     steps: int
     alpha: float
-    peers: tuple[str, ...]  # those that run unless others are asked for
+    width: int  # hidden units or filters of each layer
+    peers: tuple[str, ...] = ()  # those that run unless others are asked for
+    records: str = "keep"  # what our meta-gradient does with the inner steps' records
+    ways: int = 1  # a set has a whole number of examples for each of them
+
+    def products(self) -> list[float]:
+        """Operations of one product of each layer, for one example; of the layers that do most of the work."""
+        raise NotImplementedError
+
+    def parameters(self, rng: Any) -> Any:
+        """A tree of arrays with a task axis of 1."""
+        raise NotImplementedError
+
+    def examples(self, rng: Any) -> list[tuple[Any, Any]]:
+        """x and y of a task's support and of its query."""
+        raise NotImplementedError
 
     def gflop(self, order: int) -> float:
         """Of the leanest algorithm known: 3 products for a layer's gradient, 6 more for its Hessian-vector product; the
-        images need no gradient, which makes 2 and 2 of them in the first layer."""
-        first, *others = [2 * p * q * 9 * i * o for _, (p, q), i, o in self.layers()]
+        inputs need no gradient, which makes 2 and 2 of them in the first layer."""
+        first, *others = self.products()
         hessian = order == 2
         support = (3 + 6 * hessian) * sum(others) + (2 + 2 * hessian) * first
         query = 3 * sum(others) + 2 * first
         return self.tasks * (self.steps * self.support * support + self.query * query) / 1e9
 
+    def data(self, dtype: Any, tasks: int) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+        """Parameters, support and query: the same numbers in both dtypes, the same tasks however many there are."""
+        parts = [self.examples(np.random.default_rng((0, task))) for task in range(tasks)]
+        sets = []
+        for part in zip(*parts, strict=True):
+            x, y = (np.stack(arrays) for arrays in zip(*part, strict=True))
+            sets.append({"x": rounded(x, dtype), "y": y if y.dtype.kind == "i" else rounded(y, dtype)})
+        return rounded(self.parameters(np.random.default_rng(0)), dtype), *sets
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sinusoids(Workload):
+    """Regression of sine curves: two hidden layers with ReLU, mean squared error."""
+
+    def products(self) -> list[float]:
+        return [2.0 * i * o for i, o in self.layers()]
+
+    def layers(self) -> list[tuple[int, int]]:
+        return list(pairwise([1, self.width, self.width, 1]))
+
+    def parameters(self, rng: Any) -> Any:
+        return [{"b": _normal(rng, 0.1, 1, o), "w": _normal(rng, math.sqrt(2 / i), i, o)} for i, o in self.layers()]
+
+    def examples(self, rng: Any) -> list[tuple[Any, Any]]:
+        amplitude, phase = rng.uniform(0.1, 5), rng.uniform(0, math.pi)
+        xs = [rng.uniform(-5, 5, (size, 1)) for size in (self.support, self.query)]
+        return [(x, amplitude * np.sin(x + phase)) for x in xs]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sequences(Workload):
+    """Each task is a leaky sum of a sequence: a recurrent layer with tanh and a linear one on its last state."""
+
+    length: int
+
+    def products(self) -> list[float]:
+        return [2.0 * self.length * self.width, 2.0 * (self.length - 1) * self.width**2 + 2 * self.width]
+
+    def parameters(self, rng: Any) -> Any:
+        return {
+            "bias": np.zeros((1, 1, 1)),
+            "in": _normal(rng, 0.5, 1, self.width),
+            "out": _normal(rng, 0.3, self.width, 1),
+            "state": 0.5 * np.eye(self.width) + _normal(rng, 0.05, self.width, self.width),
+        }
+
+    def examples(self, rng: Any) -> list[tuple[Any, Any]]:
+        weights = rng.uniform(-0.9, 0.9) ** np.arange(self.length)[::-1]
+        xs = [rng.normal(0, 0.5, (size, self.length)) for size in (self.support, self.query)]
+        return [(x, (x @ weights)[:, None]) for x in xs]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Images(Workload):
+    """Classification: four layers [conv3x3, no bias -> batch-norm -> ReLU], with stride 2 or each followed by a 2x2
+    max-pool, and a linear one on the mean or on all of what is left; the mean cross-entropy."""
+
+    image: tuple[int, int, int]
+    pooled: bool
+
+    def products(self) -> list[float]:
+        return [2.0 * p * q * 9 * i * o for _, (p, q), i, o in self.layers()]
+
     def layers(self) -> list[tuple[tuple[int, int], tuple[int, int], int, int]]:
         """(size of the images that come in, of the convolution's results, channels in, channels out) of each layer."""
         found, size = [], self.image[:2]
-        for i, o in pairwise([self.image[2], *[self.filters] * 4]):
+        for i, o in pairwise([self.image[2], *[self.width] * 4]):
             halved = (size[0] // 2, size[1] // 2) if self.pooled else (math.ceil(size[0] / 2), math.ceil(size[1] / 2))
             found.append((size, size if self.pooled else halved, i, o))
             size = halved
@@ -48,55 +126,42 @@ class Workload(NamedTuple):
 
     def features(self) -> int:
         """How many numbers the linear layer takes."""
-        return self.filters * (self.image[0] // 16) * (self.image[1] // 16) if self.pooled else self.filters
+        return self.width * (self.image[0] // 16) * (self.image[1] // 16) if self.pooled else self.width
+
+    def parameters(self, rng: Any) -> Any:
+        layers = [
+            {
+                "beta": _normal(rng, 0.1, o),
+                "gamma": 1 + _normal(rng, 0.1, o),
+                "w": _normal(rng, math.sqrt(2 / (9 * i)), 3, 3, i, o),
+            }
+            for _, _, i, o in self.layers()
+        ]
+        head = {
+            "b": _normal(rng, 0.1, 1, self.ways),
+            "w": _normal(rng, 0.1 * self.features() ** -0.5, self.features(), self.ways),
+        }
+        return {"head": head, "hidden": layers}
+
+    def examples(self, rng: Any) -> list[tuple[Any, Any]]:
+        """For each class a pattern of 7x7 squares, with noise."""
+        patterns = rng.random((self.ways, 7, 7, self.image[2]))
+        patterns = patterns.repeat(self.image[0] // 7, 1).repeat(self.image[1] // 7, 2)
+        found = []
+        for size in (self.support, self.query):
+            shots = size // self.ways
+            x = 0.8 * patterns.repeat(shots, 0) + 0.2 * rng.random((size, *self.image))
+            found.append((x, np.arange(self.ways).repeat(shots)))
+        return found
 
 
-_omniglot = partial(Workload, image=(28, 28, 1), filters=64, pooled=False)
-_miniimagenet = partial(Workload, image=(84, 84, 3), filters=32, pooled=True)
-
-# The usual peers leave out what is hopelessly slow on a workload (JAX's own convolution), or too large (vmap, 8 GB).
-WORKLOADS = {
-    "W2a": _omniglot(
-        title="Omniglot 5-way 1-shot, 1 query image a class",
-        ways=5,
-        tasks=32,
-        support=5,
-        query=5,
-        steps=1,
-        alpha=0.4,
-        peers=("jax-tuned", "jax-plain", "torch-vmap", "torch-loop"),
-    ),
-    "W2b": _omniglot(
-        title="Omniglot 5-way 1-shot, 15 query images a class",
-        ways=5,
-        tasks=32,
-        support=5,
-        query=75,
-        steps=1,
-        alpha=0.4,
-        peers=("jax-tuned", "torch-vmap", "torch-loop"),
-    ),
-    "W3": _omniglot(
-        title="Omniglot 20-way 1-shot, 1 query image a class",
-        ways=20,
-        tasks=16,
-        support=20,
-        query=20,
-        steps=5,
-        alpha=0.1,
-        peers=("jax-tuned", "torch-vmap", "torch-loop"),
-    ),
-    "W4": _miniimagenet(
-        title="MiniImagenet 5-way 1-shot, 15 query images a class",
-        ways=5,
-        tasks=4,
-        support=5,
-        query=75,
-        steps=5,
-        alpha=0.01,
-        peers=("jax-tuned", "torch-loop"),
-    ),
-}
+def leaves(params: Any) -> Iterator[Any]:
+    """The arrays of a tree in the order in which tinymaml and JAX flatten it: keys sorted."""
+    if isinstance(params, dict | list):
+        for part in [params[key] for key in sorted(params)] if isinstance(params, dict) else params:
+            yield from leaves(part)
+    else:
+        yield params
 
 
 def same(size: int, stride: int) -> tuple[int, int]:
@@ -105,32 +170,76 @@ def same(size: int, stride: int) -> tuple[int, int]:
     return total // 2, total - total // 2
 
 
-def data(w: Workload, dtype: Any, tasks: int) -> tuple[Any, dict[str, Any], dict[str, Any]]:
-    """Parameters, support and query: the same numbers in both dtypes, the same tasks however many there are."""
-    rng = np.random.default_rng(0)
-
-    def normal(scale: float, *shape: int) -> Any:
-        return (scale * rng.normal(size=(1, *shape))).astype(np.float32).astype(dtype)
-
-    layers = [
-        {"beta": normal(0.1, o), "gamma": 1 + normal(0.1, o), "w": normal(math.sqrt(2 / (9 * i)), 3, 3, i, o)}
-        for _, _, i, o in w.layers()
-    ]
-    head = {"b": normal(0.1, 1, w.ways), "w": normal(0.1 * w.features() ** -0.5, w.features(), w.ways)}
-    parts = [_images(w, np.random.default_rng((0, task))) for task in range(tasks)]
-    support, query = (
-        {"x": np.stack(x).astype(dtype), "y": np.tile(np.arange(w.ways).repeat(x[0].shape[0] // w.ways), (tasks, 1))}
-        for x in zip(*parts, strict=True)
-    )
-    return {"head": head, "hidden": layers}, support, query
+def _normal(rng: Any, scale: float, *shape: int) -> Any:
+    return scale * rng.normal(size=(1, *shape))
 
 
-def _images(w: Workload, rng: Any) -> list[Any]:
-    """Support and query of a task: for each class a pattern of 7x7 squares, with noise."""
-    patterns = rng.random((w.ways, 7, 7, w.image[2]))
-    patterns = patterns.repeat(w.image[0] // 7, 1).repeat(w.image[1] // 7, 2)
-    found = []
-    for size in (w.support, w.query):
-        x = 0.8 * patterns.repeat(size // w.ways, 0) + 0.2 * rng.random((size, *w.image))
-        found.append(x.astype(np.float32))
-    return found
+def rounded(params: Any, dtype: Any) -> Any:
+    """Numbers of float32 in any dtype."""
+    if isinstance(params, dict):
+        return {key: rounded(part, dtype) for key, part in params.items()}
+    if isinstance(params, list):
+        return [rounded(part, dtype) for part in params]
+    return params.astype(np.float32).astype(dtype)
+
+
+_LOOPS = ("torch-loop", "learn2learn", "higher", "torchopt")
+_W2A = Images(
+    title="Omniglot 5-way 1-shot, 1 query image a class",
+    image=(28, 28, 1),
+    width=64,
+    pooled=False,
+    ways=5,
+    tasks=32,
+    support=5,
+    query=5,
+    steps=1,
+    alpha=0.4,
+    peers=("jax-tuned", "jax-plain", "torch-vmap", *_LOOPS),
+)
+
+# The usual peers leave out what is hopelessly slow on a workload (JAX's own convolution, compiling for minutes), or too
+# large (vmap, 8 GB).
+WORKLOADS: dict[str, Workload] = {
+    "W1": Sinusoids(
+        title="sinusoids, MLP 1-40-40-1, 10 support and 10 query points",
+        width=40,
+        tasks=25,
+        support=10,
+        query=10,
+        steps=1,
+        alpha=0.01,
+        peers=("jax-tuned", "jax-plain", "torch-vmap", "torch-compile", *_LOOPS),
+    ),
+    "W2a": _W2A,
+    "W2b": replace(
+        _W2A,
+        title="Omniglot 5-way 1-shot, 15 query images a class",
+        query=75,
+        peers=("jax-tuned", "torch-vmap", "torch-loop", "learn2learn"),
+    ),
+    "W3": replace(
+        _W2A,
+        title="Omniglot 20-way 1-shot, 1 query image a class",
+        ways=20,
+        tasks=16,
+        support=20,
+        query=20,
+        steps=5,
+        alpha=0.1,
+        peers=("jax-tuned", "torch-vmap", "torch-loop", "learn2learn"),
+    ),
+    "W4": Images(
+        title="MiniImagenet 5-way 1-shot, 15 query images a class",
+        image=(84, 84, 3),
+        width=32,
+        pooled=True,
+        ways=5,
+        tasks=4,
+        support=5,
+        query=75,
+        steps=5,
+        alpha=0.01,
+        peers=("jax-tuned", "torch-loop", "learn2learn"),
+    ),
+}

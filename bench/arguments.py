@@ -1,0 +1,58 @@
+"""The command line of the bench."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from bench.implementations import NAMES
+from bench.workloads import WORKLOADS, Images
+
+PARTS = ("frameworks", "hvp", "kernels", "scaling", "memory")
+IMAGES = [name for name, w in WORKLOADS.items() if isinstance(w, Images)]
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench", description="Time tinymaml beside JAX and PyTorch.")
+    parser.add_argument("part", nargs="?", choices=["all", *PARTS], default="all")
+    parser.add_argument("--rounds", type=_count, help="interleaved rounds (default: 10; scaling 5)")
+    parser.add_argument("--workloads", type=_some(WORKLOADS), help="with commas; kernels has those with images")
+    parser.add_argument(
+        "--peers",
+        type=_some(NAMES),
+        help=f"frameworks: those beside tinymaml, with commas: {', '.join(NAMES)}; "
+        "jax and torch stand for their usual ones on a workload (default: all usual ones)",
+    )
+    parser.add_argument("--orders", type=_orders, default=[2, 1], help="frameworks: of the gradient (default: 2,1)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures, with machine and versions")
+    parser.add_argument("--picture", type=Path, metavar="FILE.png", help="draw what frameworks found")
+    args = parser.parse_args(arguments)
+    if args.part == "kernels" and args.workloads and not set(args.workloads) <= set(IMAGES):
+        parser.error(f"kernels: the workloads with images are {', '.join(IMAGES)}")
+    if args.picture and args.part not in ("all", "frameworks"):
+        parser.error("--picture draws the part frameworks")
+    return args
+
+
+def _some(choices: Iterable[str]) -> Callable[[str], list[str]]:
+    """A parser of names with commas between them."""
+
+    def parsed(text: str) -> list[str]:
+        names = text.split(",")
+        for name in names:
+            if name not in choices:
+                raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(choices)}")
+        return names
+
+    return parsed
+
+
+def _orders(text: str) -> list[int]:
+    return [int(order) for order in _some(["2", "1"])(text)]
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number >= 1")
+    return int(text)

@@ -1,0 +1,76 @@
+"""The meta-step in tinymaml: eager, and recorded once and replayed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import tinymaml as tm
+from bench.workloads import RATE, Images, Sequences, Workload
+from tinymaml import maml, nets, nn, optim, tree
+from tinymaml.device import keep_memory
+
+Made = tuple[Callable[[], Any], Callable[[], Any]]
+
+
+def loss_of(w: Workload) -> Callable[[Any, Any], Any]:
+    """`loss(params, batch)`, one number a task."""
+    if isinstance(w, Sequences):
+        return _recurrent
+    if isinstance(w, Images):
+        downsample = "max-pool" if w.pooled else "stride"
+        network = nets.conv_net(w.image, w.ways, w.width, downsample=downsample, bias=False)
+        return lambda params, batch: tm.softmax_cross_entropy(network.apply(params, batch["x"]), batch["y"])
+    model = nn.mlp([1, w.width, w.width, 1])
+    return lambda params, batch: tm.mse(model.apply(params, batch["x"]), batch["y"])
+
+
+def _recurrent(params: Any, batch: Any) -> Any:
+    x = batch["x"]
+    h = tm.tanh(tm.dense(x[:, :, :1], params["in"]))
+    for t in range(1, x.shape[2]):
+        h = tm.tanh(tm.dense(x[:, :, t : t + 1], params["in"]) + tm.dense(h, params["state"]))
+    return tm.mse(tm.dense(h, params["out"], params["bias"]), batch["y"])
+
+
+def _gradient_of(w: Workload, order: int) -> Callable[[Any, Any, Any], Any]:
+    loss = loss_of(w)
+
+    def gradient(params: Any, support: Any, query: Any) -> Any:
+        _, found = maml.meta_value_and_grad(
+            loss, params, support, query, w.alpha, w.steps, order=order, records=w.records
+        )
+        return found
+
+    return gradient
+
+
+def ours_eager(w: Workload, params: Any, support: Any, query: Any, order: int) -> Made:
+    """(the meta-gradient's leaves, a whole meta-step), functions of nothing."""
+    keep_memory()
+    gradient, optimiser = _gradient_of(w, order), optim.adam(RATE)
+    state = optimiser.init(params)
+    return (
+        lambda: tree.leaves(gradient(params, support, query)),
+        lambda: optimiser.update(gradient(params, support, query), state, params),
+    )
+
+
+def ours_replayed(w: Workload, params: Any, support: Any, query: Any, order: int) -> Made:
+    """As `ours_eager`; what is recorded is recorded at the first call."""
+    keep_memory()
+    gradient, optimiser = _gradient_of(w, order), optim.adam(RATE)
+    state = optimiser.init(params)
+
+    def step(params: Any, state: Any, numbers: Any, support: Any, query: Any) -> Any:
+        return optimiser.move(gradient(params, support, query), state, params, numbers)
+
+    @cache
+    def program() -> Any:
+        return tm.record(step, params, state, optimiser.numbers(0), support, query)
+
+    return (
+        lambda: tree.leaves(tm.record(gradient, params, support, query)(params, support, query)),
+        lambda: program()(params, state, optimiser.numbers(0), support, query),
+    )
