@@ -61,16 +61,16 @@ def ours_replayed(w: Workload, params: Any, support: Any, query: Any, order: int
     """As `ours_eager`; what is recorded is recorded at the first call."""
     keep_memory()
     gradient, optimiser = _gradient_of(w, order), optim.adam(RATE)
-    state = optimiser.init(params)
+    moments = {name: moment for name, moment in optimiser.init(params).items() if name != "iteration"}
 
-    def step(params: Any, state: Any, numbers: Any, support: Any, query: Any) -> Any:
-        return optimiser.move(gradient(params, support, query), state, params, numbers)
+    def step(params: Any, moments: Any, numbers: Any, support: Any, query: Any) -> Any:
+        return optimiser.move(gradient(params, support, query), moments, params, numbers)
 
     @cache
     def program() -> Any:
-        return tm.record(step, params, state, optimiser.numbers(0), support, query)
+        return tm.record(step, params, moments, optimiser.numbers(0), support, query)
 
     return (
         lambda: tree.leaves(tm.record(gradient, params, support, query)(params, support, query)),
-        lambda: program()(params, state, optimiser.numbers(0), support, query),
+        lambda: program()(params, moments, optimiser.numbers(0), support, query),
     )
