@@ -144,7 +144,7 @@ def test_a_launch_that_does_not_compile_leaves_the_next_one_whole(use_threads, f
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning", "ignore:.*os.fork:RuntimeWarning")
 def test_threads_after_a_fork(use_threads):
     use_threads(2)
     x, w = normal(6, 3, 20, 20, 16), normal(6, 3, 3, 16, 32)
