@@ -18,8 +18,8 @@ from tinymaml.kernels.cpu.compiled.norm import can_pool
 
 WINDOWS = {"window": (2, 2), "stride": (2, 2), "padding": ((0, 0), (0, 0))}
 # Images that fill several blocks, one, or a part of one; odd sizes, whose last row or column is in no window.
-SHAPES = [(2, 3, 84, 84, 8), (2, 2, 42, 42, 32), (1, 3, 21, 21, 32), (3, 5, 10, 10, 32), (2, 4, 6, 4, 5), (1, 2, 2, 3, 64),
-          (2, 2, 16, 16, 70), (1, 3, 5, 5, 3)]  # fmt: skip
+SHAPES = [(2, 3, 84, 84, 8), (2, 2, 42, 42, 32), (1, 3, 21, 21, 32), (3, 5, 10, 10, 32), (2, 4, 6, 4, 5),
+          (1, 2, 2, 3, 64), (2, 2, 16, 16, 70), (1, 3, 5, 5, 3)]  # fmt: skip
 
 
 def case(shape, dtype, seed=0):

@@ -20,7 +20,7 @@ def run(code: str) -> dict[str, Any]:
     return names
 
 
-def test_there_are_two_examples_of_the_promised_length() -> None:
+def test_the_first_examples_have_the_promised_length() -> None:
     counts = [len([line for line in code.splitlines() if line.strip()]) for code in EXAMPLES]
     assert counts[0] <= 10
     assert counts[1] <= 15
@@ -49,6 +49,14 @@ def test_maml_on_ones_own_loss() -> None:
     before = names["loss"](tm.adapt(names["loss"], names["params"], support, 0.1, 0), query).numpy().mean()
     after = names["loss"](tm.adapt(names["loss"], names["params"], support, 0.1, 3), query).numpy().mean()
     assert after < 0.8 * before
+
+
+def test_a_recorded_step(capsys: pytest.CaptureFixture[str]) -> None:
+    names = run(EXAMPLES[2])
+    assert "launches" in capsys.readouterr().out
+    value, grads = names["step"](names["params"], names["support"], names["query"])
+    np.testing.assert_allclose(names["value"], value, rtol=1e-12)
+    np.testing.assert_allclose(names["grads"]["w"], grads["w"], rtol=1e-9)
 
 
 @pytest.mark.parametrize("target", re.findall(r"\]\(([^)#:]+)\)", README))
