@@ -40,9 +40,7 @@ class Assembly:
         compiled = cpu.numba_is_used()
         kept = {x.root for x in (*outputs, *checked) if isinstance(x, Traced)}
         if compiled:
-            from tinymaml.kernels.cpu.compiled.norm import can_pool
-
-            self.calls = arrange.alive(pairs.join(self.calls, kept, can_pool), [*outputs, *checked])
+            self.calls = arrange.alive(_joined(self.calls, kept), [*outputs, *checked])
             self.calls = self._prepared()
         self.tasks = arrange.count_tasks(self.calls) if compiled else 0
         self.regions = arrange.regions(self.calls, self.tasks, lambda call: self.how(call) != PYTHON)
@@ -130,6 +128,15 @@ class Assembly:
         with without_copies():
             launch = cpu.numba_launch(call.name)(outs, ins, **static)  # type: ignore[misc]  # `_way` has found it
         return Work(Kept.of(launch), launch.units, launch.work, strides, launch)
+
+
+def _joined(calls: list[Call], kept: set[Any]) -> list[Call]:
+    """The calls, those of a pair as one."""
+    if not any(call.name.startswith("pool.") for call in calls):
+        return calls
+    from tinymaml.kernels.cpu.compiled.norm import can_pool
+
+    return pairs.join(calls, kept, can_pool)
 
 
 def _way(call: Call) -> str | None:

@@ -1,11 +1,13 @@
 """Compiled kernels on several threads: parts of a launch are handed out and awaited without the interpreter.
 
 Through Python's own pools a launch costs a tenth of a millisecond: both sides wait for the interpreter's lock, and
-sleep while they wait. Here the hands of a crew look for work in machine code while launches follow closely, then sleep.
+sleep while they wait. Here the hands of a crew look for work in machine code, and nap there, as the lock would keep one
+that wakes up waiting. A hand that is late is not waited for: who posted the work does it.
 """
 
 from __future__ import annotations
 
+import atexit
 import os
 import platform
 import threading
@@ -27,7 +29,9 @@ from tinymaml.kernels.cpu.compiled.vectors import I32, loop
 _LINE = 8
 _POSTED, _TAKEN, _DONE, _FUNCTION, _ARGUMENTS, _FIRST, _LAST, _FAILED = range(8)
 _ROOM = 512  # words for a launch's arguments
-_LOOKS = 10_000  # for mail, before a hand sleeps: half a millisecond or so
+_LOOKS = 10_000  # for mail, before a hand naps: half a millisecond or so
+_NAPS = 50, 1000  # microseconds of the first nap, and of the longest: each is twice the one before
+_END = -1  # the number of the last mail of all
 
 # The desk's address, how many hands, the number of the launch, how many tasks. With KEEP for the hands nothing is run:
 # the arguments are kept at the first address, and what `Kept` reads is written to the third.
@@ -46,7 +50,7 @@ def _declared(b: ir.IRBuilder, name: str, kind: ir.FunctionType) -> ir.Function:
     return b.module.globals.get(name) or ir.Function(b.module, kind, name)
 
 
-def _look(b: ir.IRBuilder, place: ir.Value, known: ir.Value) -> ir.Value:
+def _look(b: ir.IRBuilder, place: ir.Value, known: ir.Value, looks: ir.Value) -> ir.Value:
     """What a word is once it is not as known any more, or after so many looks."""
     before, again, end = b.block, b.append_basic_block("look"), b.append_basic_block("looked")
     b.branch(again)
@@ -58,7 +62,7 @@ def _look(b: ir.IRBuilder, place: ir.Value, known: ir.Value) -> ir.Value:
     more = b.add(count, _I64(1))
     count.add_incoming(_I64(0), before)
     count.add_incoming(more, again)
-    b.cbranch(b.or_(b.icmp_signed("!=", found, known), b.icmp_signed(">=", more, _I64(_LOOKS))), end, again)
+    b.cbranch(b.or_(b.icmp_signed("!=", found, known), b.icmp_signed(">=", more, looks)), end, again)
     b.position_at_end(end)
     return found
 
@@ -68,7 +72,7 @@ def _await(b: ir.IRBuilder, place: ir.Value, wanted: ir.Value) -> None:
     again, late, end = (b.append_basic_block(name) for name in ("await", "late", "there"))
     b.branch(again)
     b.position_at_end(again)
-    found = _look(b, place, b.sub(wanted, _I64(1)))
+    found = _look(b, place, b.sub(wanted, _I64(1)), _I64(_LOOKS))
     b.cbranch(b.icmp_signed("==", found, wanted), end, late)
     b.position_at_end(late)
     if llvm.address_of_symbol("sched_yield"):
@@ -87,12 +91,12 @@ def _take(b: ir.IRBuilder, mail: ir.Value, number: ir.Value) -> ir.Value:
 
 
 @intrinsic
-def _serve(context: Any, mail: Any, last: Any) -> Any:
-    """Wait for mail other than the last and do what it says; its number, which is the last one's if none came."""
+def _serve(context: Any, mail: Any, last: Any, looks: Any) -> Any:
+    """Look for mail other than the last and do what it says; its number, which is the last one's if none came."""
 
     def codegen(cgctx: Any, b: Any, sig: Any, args: Any) -> Any:
-        mail, last = args
-        found = _look(b, _word(b, mail, _POSTED), last)
+        mail, last, looks = args
+        found = _look(b, _word(b, mail, _POSTED), last, looks)
         with b.if_then(b.icmp_signed("!=", found, last)), b.if_then(_take(b, mail, found)):
             part = b.inttoptr(b.load(_word(b, mail, _FUNCTION)), PART.as_pointer())
             failed = b.call(part, [b.load(_word(b, mail, word)) for word in (_ARGUMENTS, _FIRST, _LAST)])
@@ -100,7 +104,21 @@ def _serve(context: Any, mail: Any, last: Any) -> Any:
             b.store_atomic(found, _word(b, mail, _DONE), "release", 8)
         return found
 
-    return types.intp(types.intp, types.intp), codegen
+    return types.intp(types.intp, types.intp, types.intp), codegen
+
+
+@intrinsic
+def _nap(context: Any, microseconds: Any) -> Any:
+    """Sleep without the interpreter, whose lock a hand that wakes up would have to wait for."""
+
+    def codegen(cgctx: Any, b: Any, sig: Any, args: Any) -> Any:
+        if llvm.address_of_symbol("usleep"):
+            b.call(_declared(b, "usleep", ir.FunctionType(I32, [I32])), [b.trunc(args[0], I32)])
+        else:  # Windows, in milliseconds
+            b.call(_declared(b, "Sleep", ir.FunctionType(ir.VoidType(), [I32])), [I32(1)])
+        return cgctx.get_dummy_value()
+
+    return types.void(types.intp), codegen
 
 
 def hand_out(kernel: Any) -> Any:
@@ -202,13 +220,16 @@ def _is_array(kind: Any) -> bool:
 
 
 @njit(cache=True, nogil=True)
-def _serve_all(mail: int, last: int) -> int:
-    """Do what the mail says until none comes; returns the number of the last."""
-    found: int = _serve(mail, last)
-    while found != last:
-        last = found
-        found = _serve(mail, last)
-    return last
+def _serve_all(mail: int) -> None:
+    """Do what the mail says until the end; look for more, and nap if none comes."""
+    last, nap, looks = 0, _NAPS[0], _LOOKS
+    while last != _END:
+        found: int = _serve(mail, last, looks)
+        if found != last:
+            last, nap, looks = found, _NAPS[0], _LOOKS
+        else:
+            _nap(nap)
+            nap, looks = min(2 * nap, _NAPS[1]), 1
 
 
 class _Crew:
@@ -217,21 +238,22 @@ class _Crew:
     def __init__(self, hands: int) -> None:
         self._words = np.zeros(_LINE + hands * _LINE + _ROOM, np.int64)
         self._desk = -(-self._words.ctypes.data // (8 * _LINE)) * 8 * _LINE  # at the beginning of a line
-        self._launches, self._launching = 0, False
-        self._free, self._lock = threading.Lock(), threading.Lock()  # of the crew; of who sleeps
-        self._asleep = [False] * hands
-        self._wake = [threading.Semaphore(0) for _ in range(hands)]
-        for number in range(hands):
-            threading.Thread(target=self._work, args=(number,), name=f"tinymaml-{number}", daemon=True).start()
+        self._launches = 0
+        self._free = threading.Lock()
+        self._hands = [threading.Thread(target=self._work, args=(number,), name=f"tinymaml-{number}", daemon=True)
+                       for number in range(hands)]  # fmt: skip
+        for hand in self._hands:
+            hand.start()
+        atexit.register(self._end)  # machine code must not outlive the interpreter
 
     def _work(self, number: int) -> None:
-        last = 0
-        while True:
-            last = _serve_all(self._desk + 8 * _LINE * number, last)
-            with self._lock:
-                sleeps = self._asleep[number] = not self._launching
-            if sleeps:
-                self._wake[number].acquire()
+        _serve_all(self._desk + 8 * _LINE * number)
+
+    def _end(self) -> None:
+        first = (self._desk - self._words.ctypes.data) // 8
+        for number, hand in enumerate(self._hands):
+            self._words[first + _LINE * number + _POSTED] = _END
+            hand.join()
 
     def launch(self, parts: Callable[..., int], tasks: int, arguments: Sequence[Any], numbers: int = 1) -> bool:
         """Run all parts; False, without having done anything, while another thread has the hands.
@@ -241,16 +263,10 @@ class _Crew:
         if not self._free.acquire(blocking=False):
             return False
         try:
-            with self._lock:
-                number, self._launching = self._launches + 1, True
-                self._launches += numbers
-                for hand, sleeps in enumerate(self._asleep):
-                    if sleeps:
-                        self._asleep[hand] = False
-                        self._wake[hand].release()
-            _check(parts, parts((self._desk, len(self._wake), number, tasks), *arguments))
+            number = self._launches + 1
+            self._launches += numbers
+            _check(parts, parts((self._desk, len(self._hands), number, tasks), *arguments))
         finally:
-            self._launching = False
             self._free.release()
         return True
 
