@@ -25,7 +25,7 @@ def describe() -> dict[str, Any]:
         "processor": _processor(),
         "cores": cores(),
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
-        "system": platform.platform(),
+        "system": f"{platform.system()}, {platform.machine()}",
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in VERSIONS}},
     }
 
