@@ -134,6 +134,15 @@ def test_adaptation_alone_and_other_derivatives():
             np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
 
 
+def test_views_down_to_one_number():
+    x = normal(3, 4)
+
+    def step(x):
+        return x[1, 2] * 2, x[0][1] + x[-1, ..., 0], x[:, None, 3], x.reshape(-1)[5:7].T
+
+    same(tm.record(step, x)(x), [part.numpy() for part in step(tm.as_tensor(x))])
+
+
 def test_indices_gathers_and_joins():
     x, i = normal(4, 5), np.array([3, 0, 0])
 
