@@ -1,7 +1,7 @@
 """Model-agnostic meta-learning on an autodiff of its own, with explicit Hessian-vector products.
 
 Read the source in this order: tensor (the recorded graph), primitive (a declaration and its two rules), sweeps (pull
-and push), transforms (grad, hvp and the rest), maml (the explicit meta-gradient).
+and push), transforms (grad, hvp and the rest), maml (the explicit meta-gradient), record (a step as a program).
 """
 
 from tinymaml import maml, nn, ops, optim, tree

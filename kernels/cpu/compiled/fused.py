@@ -17,7 +17,7 @@ from llvmlite import ir
 from tinymaml.kernels.cpu.compiled import object_cache
 
 _I1, _I8, _I64 = ir.IntType(1), ir.IntType(8), ir.IntType(64)
-_KINDS = {
+_KINDS: dict[Any, Any] = {
     np.dtype(np.float32): ir.FloatType(),
     np.dtype(np.float64): ir.DoubleType(),
     np.dtype(np.bool_): _I8,

@@ -35,8 +35,8 @@ def _machine() -> Any:
 def _folder() -> Path | None:
     """The folder, made if need be; None if it cannot be used."""
     asked = os.environ.get("TINYMAML_CACHE")
-    base = Path(asked) if asked else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tinymaml"
     try:
+        base = Path(asked) if asked else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tinymaml"
         base.mkdir(parents=True, exist_ok=True, mode=0o700)
         status = base.stat()
     except (OSError, RuntimeError):
