@@ -30,7 +30,7 @@ _LINE = 8
 _POSTED, _TAKEN, _DONE, _FUNCTION, _ARGUMENTS, _FIRST, _LAST, _FAILED = range(8)
 _ROOM = 512  # words for a launch's arguments
 _LOOKS = 10_000  # for mail, before a hand naps: half a millisecond or so
-_NAPS = 50, 1000  # microseconds of the first nap, and of the longest: each is twice the one before
+_NAPS = 50, 5000  # microseconds of the first nap, and of the longest: each is twice the one before
 _END = -1  # the number of the last mail of all
 
 # The desk's address, how many hands, the number of the launch, how many tasks. With KEEP for the hands nothing is run:
