@@ -14,9 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from tinymaml import explain, trace, tree
-from tinymaml.assemble import Assembly
-from tinymaml.kernels.cpu import threads as kernel_threads
+from tinymaml import trace, tree
 from tinymaml.tensor import Tensor, constant
 from tinymaml.trace import Traced
 from tinymaml.tree import Tree
@@ -55,6 +53,9 @@ class Program:
         if threads is not None and (not isinstance(threads, int) or isinstance(threads, bool) or threads < 1):
             raise ValueError(f"threads must be a whole number >= 1 or None, got {threads!r}")
         self._copy, self._lock = copy, threading.Lock()
+        from tinymaml.assemble import Assembly  # here, so that `import tinymaml` stays quick
+        from tinymaml.kernels.cpu.threads import count
+
         leaves, self._structure = tree.flatten(examples)
         for i, leaf in enumerate(leaves):
             _check_array(leaf, tree.place("the arguments", examples, i))
@@ -65,7 +66,7 @@ class Program:
         found, self._result = tree.flatten(result)
         found = [x.data if isinstance(x, Tensor) else x for x in found]
         checked = [array for array, _ in recorded.after]
-        workers = kernel_threads.count() if threads is None else threads
+        workers = count() if threads is None else threads
         self._assembly = Assembly(recorded.calls, found, checked, workers)
         array = self._assembly.layout.array
         self._inputs, self._outputs = [array(x) for x in inputs], [array(x) for x in found]
@@ -99,10 +100,14 @@ class Program:
 
     def explain(self) -> str:
         """Launches by kernel and region, operations, bytes, memory, and which elementwise kernels were fused."""
+        from tinymaml import explain
+
         return explain.text(self._assembly)
 
     def picture(self) -> str:
         """An SVG of its memory: what is in use where, from launch to launch."""
+        from tinymaml import explain
+
         return explain.picture(self._assembly)
 
     def _refuse(self, i: int, own: Any, leaf: Any) -> None:
