@@ -79,6 +79,20 @@ def test_what_crosses_tasks_is_not_apart(step):
     np.testing.assert_allclose(program(x), step(tm.as_tensor(x)).numpy(), rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+    "step",
+    [
+        lambda x: tm.broadcast_to(x[:1], (6, 3, 3)) - x,
+        lambda x: x[:1] * x,
+        lambda x: tm.matmul(tm.broadcast_to(x[:1], (6, 3, 3)), x),
+        lambda x: tm.matmul(x[:1], x),
+    ],
+)
+def test_an_argument_read_for_each_task_and_its_first_entry_for_all(step):
+    x = np.random.default_rng(0).normal(size=(6, 3, 3)).astype(np.float32)
+    np.testing.assert_allclose(tm.record(step, x, threads=2)(x), step(tm.as_tensor(x)).numpy(), rtol=1e-6)
+
+
 @needs_numba
 def test_fused_are_neighbours_that_share_something():
     def step(x, y):

@@ -220,6 +220,13 @@ def test_recordings_and_programs_inside_a_recording():
     assert tm.sum(np.ones(3)).item() == 3, "the refusals have left the recording"
 
 
+def test_a_variable_from_outside():
+    outer = tm.Tensor(np.ones(3))
+    with pytest.raises(RecordingError, match="depends on a variable from outside"):
+        tm.record(lambda x: outer * x, np.ones(3))
+    same(tm.record(lambda x: tm.stop_gradient(outer) * x, np.ones(3))(np.full(3, 2.0)), np.full(3, 2.0))
+
+
 def test_computed_labels():
     def step(logits, x):
         return tm.softmax_cross_entropy(logits, _max_last(x)[1])

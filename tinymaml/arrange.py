@@ -85,7 +85,15 @@ def _keeps_tasks_apart(call: Call, tasks: int) -> bool:
         known = all(x.ndim == 3 for x in (*call.ins, *call.outs))
     else:
         known = call.name.split(".")[0] in _APART
-    return known and all(moves(call, x, tasks) is not None for x in call.ins)
+    ways = {(start(x), moves(call, x, tasks)) for x in call.ins}
+    # A kernel that is told addresses alone cannot read one both for each task and for all; a fused one can.
+    one_way = is_elementwise(call) or len({own for own, _ in ways}) == len(ways)
+    return known and one_way and all(way is not None for _, way in ways)
+
+
+def start(x: Any) -> Any:
+    """Where an operand begins."""
+    return (x.root, offset(x)) if isinstance(x, Traced) else x.__array_interface__["data"][0]
 
 
 def regions(calls: Sequence[Call], tasks: int, may_be_apart: Callable[[Call], bool]) -> list[Region]:
@@ -184,8 +192,7 @@ def _as_one(number: int, group: list[Call], readers: dict[Root, set[int]], neede
 
 def operand_key(x: Any) -> Any:
     """The same for operands that are the same look at the same memory."""
-    start = offset(x) if isinstance(x, Traced) else 0
-    return _memory(x), start, x.shape, x.strides
+    return start(x), x.shape, x.strides
 
 
 def place(intervals: Sequence[tuple[float, float, int]]) -> tuple[list[int], int]:

@@ -112,22 +112,25 @@ class Assembly:
         from tinymaml.kernels.cpu.compiled.crew import Kept
         from tinymaml.kernels.cpu.compiled.program import Work
 
-        strides: dict[int, int] = {}
         static = call.static
         if region.apart:
-            outs, ins = ([self.layout.of_shard(call, x, strides) for x in some] for some in (call.outs, call.ins))
+            outs, ins = ([self.layout.of_shard(call, x) for x in some] for some in (call.outs, call.ins))
             if static.get("shape", (0,))[0] == self.tasks:
                 static = {**static, "shape": (self.layout.shard, *static["shape"][1:])}
         else:
-            outs, ins = ([self.layout.array(x) for x in some] for some in (call.outs, call.ins))
+            outs, ins = ([(self.layout.array(x), 0) for x in some] for some in (call.outs, call.ins))
         if call.name == "fused":
-            words = np.array([address(x) for x in (*ins, *outs)], np.int64)
+            words = np.array([address(x) for x, _ in (*ins, *outs)], np.int64)
             kept = Kept(functions[call], words, list(range(len(words))))
-            units = outs[0].shape[0] if outs[0].ndim else 1
-            return Work(kept, units, outs[0].size * len(call.static["parts"]), strides, (outs, ins))
+            first = outs[0][0]
+            units, operations = first.shape[0] if first.ndim else 1, first.size * len(call.static["parts"])
+            return Work(kept, units, operations, [stride for _, stride in (*ins, *outs)], (outs, ins))
         with without_copies():
-            launch = cpu.numba_launch(call.name)(outs, ins, **static)  # type: ignore[misc]  # `_way` has found it
-        return Work(Kept.of(launch), launch.units, launch.work, strides, launch)
+            launch = cpu.numba_launch(call.name)([y for y, _ in outs], [x for x, _ in ins], **static)  # type: ignore[misc]  # `_way` has found it
+        kept = Kept.of(launch)
+        moving = {address(x): stride for x, stride in (*ins, *outs)}  # it may look at them in other shapes
+        strides = [moving.get(int(kept.arguments[place]), 0) for place in kept.places]
+        return Work(kept, launch.units, launch.work, strides, launch)
 
 
 def _joined(calls: list[Call], kept: set[Any]) -> list[Call]:

@@ -134,18 +134,17 @@ class Layout:
             return _view(self._finite[x.dtype], self._of_finite[x.root] + offset(x), x, x.shape)
         return _view(self._arena, self._shared[x.root] + offset(x), x, x.shape)
 
-    def of_shard(self, call: Call, x: Any, strides: dict[int, int]) -> Any:
-        """An operand as the first shard has it, in the first worker's memory or at the beginning of that for all tasks.
+    def of_shard(self, call: Call, x: Any) -> tuple[Any, int]:
+        """An operand as the first shard has it, and the bytes by which it moves from task to task of the program.
 
-        `strides` gets the bytes from task to task of the latter, by its address; 0 if it is the same for all.
+        It is in the first worker's memory, or at the beginning of what there is for all tasks; only that moves.
         """
         if isinstance(x, Traced) and x.root in self._own:
-            return _view(self._scratch[0], self._own[x.root] * self.shard + offset(x), x, (self.shard, *x.shape[1:]))
+            start = self._own[x.root] * self.shard + offset(x)
+            return _view(self._scratch[0], start, x, (self.shard, *x.shape[1:])), 0
         whole = self.array(x)
-        stride = whole.strides[0] if arrange.moves(call, x, self.tasks) else 0
-        if strides.setdefault(address(whole), stride) != stride:
-            raise AssertionError(f"{call.name} reads one address both for each task and for all")
-        return whole[: self.shard] if arrange.has_task_axis(call, x, self.tasks) else whole
+        part = whole[: self.shard] if arrange.has_task_axis(call, x, self.tasks) else whole
+        return part, whole.strides[0] if arrange.moves(call, x, self.tasks) else 0
 
     def is_finite(self) -> bool:
         """Whether all that was to be checked is; it may say no without a reason, then a closer look is due."""

@@ -14,7 +14,7 @@ from tinymaml.trace import Call, Root, Traced
 
 CanPool = Callable[..., bool]  # (shape of the images, window, stride, padding)
 
-_G, _REST = 3, 6  # where the cotangent stands among the inputs of the gradient and of the Hessian product; what follows
+_G = 3  # where the cotangent stands among the inputs of the gradient and of the Hessian product
 
 
 def join(calls: Sequence[Call], needed: set[Root], can_pool: CanPool) -> list[Call]:

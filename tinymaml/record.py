@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from tinymaml import trace, tree
-from tinymaml.tensor import Tensor, constant
+from tinymaml.tensor import Tensor, constant, now
 from tinymaml.trace import Traced
 from tinymaml.tree import Tree
 
@@ -37,7 +37,7 @@ def record(step: Callable[..., Tree], *examples: Tree, threads: int | None = Non
         copy: return arrays of their own; otherwise views of the program's memory, which the next call overwrites.
 
     Raises:
-        RecordingError: the step asks for values, or it records a step itself.
+        RecordingError: the step asks for values, records a step itself, or returns what depends on an outer variable.
         TypeError: an argument that is no array.
     """
     return Program(step, examples, threads, copy)
@@ -61,9 +61,15 @@ class Program:
             _check_array(leaf, tree.place("the arguments", examples, i))
         self._places = [tree.place("the arguments", examples, i) for i in range(len(leaves))]
         inputs = [trace.traced(leaf.shape, leaf.dtype) for leaf in leaves]
+        mark = now()
         with trace.tracing() as recorded:
             result = step(*tree.unflatten(self._structure, [constant(x) for x in inputs]))
         found, self._result = tree.flatten(result)
+        if any(isinstance(x, Tensor) and x.node.root < mark for x in found):
+            raise trace.RecordingError(
+                "the step returns a tensor that depends on a variable from outside of it, whose derivative would be "
+                "lost: give the variable as an argument, and record the derivative"
+            )
         found = [x.data if isinstance(x, Tensor) else x for x in found]
         checked = [array for array, _ in recorded.after]
         workers = count() if threads is None else threads

@@ -34,7 +34,7 @@ class Work(NamedTuple):
     kept: Kept
     units: int
     operations: int
-    strides: dict[int, int]  # bytes from task to task, by the address of an array that moves with the tasks
+    strides: Sequence[int]  # bytes by which its arrays move from task to task, in the order of `kept.places`
     alive: Any  # what holds the memory of its arrays
 
 
@@ -148,8 +148,7 @@ class Program:
                 for work in some:
                     if apart and work.units % size:
                         raise AssertionError(f"{work.units} units for {size} tasks")
-                    for place in work.kept.places:
-                        stride = work.strides.get(int(work.kept.arguments[place]), 0)
+                    for place, stride in zip(work.kept.places, work.strides, strict=True):
                         moves += [(len(works), place, stride)] if stride else []
                     works.append(work)
                     units.append(work.units // size if apart else work.units)
