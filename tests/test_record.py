@@ -296,6 +296,17 @@ def test_strided_closed_over_arrays_are_read_anew():
         same(program(params), step(params).numpy())
 
 
+def test_copies_of_closed_over_arrays_are_made_anew():
+    base, index = np.zeros((4, 6)), np.array([0, 1], np.int32)
+
+    def step(x):
+        return x + tm.reshape(base[:, ::2], (12,)) + tm.sum(tm.getitem(base, index))
+
+    program = tm.record(step, np.zeros(12))
+    base[...], index[:] = np.arange(24.0).reshape(4, 6), (2, 3)
+    same(program(np.zeros(12)), step(np.zeros(12)).numpy())
+
+
 def test_inputs_that_are_strided_aliased_or_outputs():
     program = tm.record(lambda x, y: (x + 2 * y, x - y), np.ones((4, 6)), np.ones((4, 6)))
     base = normal(12, 8, dtype=np.float64)

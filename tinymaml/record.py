@@ -27,7 +27,7 @@ def record(step: Callable[..., Tree], *examples: Tree, threads: int | None = Non
 
     The step runs once, here, on tensors that have shapes and dtypes but no values. So whatever it decides in Python is
     decided for good, and it must not depend on values: `float(x)`, `bool(x)`, `x.item()`, NumPy's functions raise.
-    Arrays that the step closes over are read anew in every replay.
+    Arrays that the step closes over are read anew in every replay, but for masks as indices, whose places are decided.
 
     Args:
         step: a function of pytrees of arrays that returns a pytree of arrays, made of tinymaml's functions;

@@ -199,7 +199,7 @@ def _parse(index: Any, shape: Shape) -> tuple[tuple[Any, ...], list[Array]]:
             if array.dtype == np.bool_ and array.ndim:
                 masks, part, found = True, array, array.nonzero()
             elif array.dtype.kind in "iu" or array.size == 0:
-                part = array if array.dtype == np.intp else array.astype(np.intp)
+                part = array if array.dtype.kind in "iu" else array.astype(np.intp)
                 found = (part,)
             else:
                 raise TypeError(f"an index must be of integers or masks, got {array.dtype} of shape {array.shape}")
