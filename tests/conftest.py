@@ -2,11 +2,14 @@
 
 import importlib
 import importlib.metadata
+import importlib.util
 import os
 import shutil
 import subprocess
+import sys
 import venv
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +90,31 @@ def same_on_any_threads(use_threads: Callable[[int], None]) -> Callable[[Callabl
                 np.testing.assert_array_equal(a, b)
 
     return check
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """CuPy: the real one where there is a GPU, elsewhere the stand-in that runs the kernels on the CPU, by g++."""
+    found = _real_cupy()
+    if found is None:
+        if shutil.which("g++") is None:
+            pytest.skip("needs g++ to run the GPU's kernels on the CPU, or a GPU and CuPy")
+        if sys.platform != "linux":
+            pytest.skip("the GPU's kernels run on the CPU under Linux only")
+        found = importlib.import_module("tests.simulated.cupy")
+    monkeypatch.setitem(sys.modules, "cupy", found)
+    return found
+
+
+@cache
+def _real_cupy() -> Any:
+    if importlib.util.find_spec("cupy") is None:
+        return None
+    found = importlib.import_module("cupy")
+    try:
+        return found if found.cuda.runtime.getDeviceCount() else None
+    except found.cuda.runtime.CUDARuntimeError:  # no driver
+        return None
 
 
 @pytest.fixture

@@ -1,0 +1,25 @@
+"""Optimisers' updates, one launch over all parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from tinymaml.kernels.gpu import many
+from tinymaml.kernels.gpu.launch import REAL, Plan
+
+Arrays = Sequence[Any]
+
+INSTANCES = {real: (f"adam<{real}>",) for real in REAL.values()}
+
+
+def adam(plan: Plan, outs: Arrays, ins: Arrays, beta1: float, beta2: float, epsilon: float) -> None:
+    """Parameters and both moments after a step: outs are x', m', v' of each; ins x, g, m, v of each, and then `scales`,
+    which holds rate / (1 - beta1^t) and 1 / (1 - beta2^t).
+    """
+    *ins, scales = ins
+    rows = [
+        [*outs[3 * i : 3 * i + 3], *[plan.in_order(x) for x in ins[4 * i : 4 * i + 4]]] for i in range(len(outs) // 3)
+    ]
+    dtype = outs[0].dtype
+    many.launch(plan, "optim", f"adam<{REAL[dtype]}>", rows, scales, *map(dtype.type, (beta1, beta2, epsilon)))
