@@ -93,7 +93,9 @@ def _keeps_tasks_apart(call: Call, tasks: int) -> bool:
 
 def start(x: Any) -> Any:
     """Where an operand begins."""
-    return (x.root, offset(x)) if isinstance(x, Traced) else x.__array_interface__["data"][0]
+    if isinstance(x, Traced):
+        return x.root, offset(x)
+    return x.__array_interface__["data"][0] if isinstance(x, np.ndarray) else x.data.ptr
 
 
 def regions(calls: Sequence[Call], tasks: int, may_be_apart: Callable[[Call], bool]) -> list[Region]:

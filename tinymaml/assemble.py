@@ -14,6 +14,7 @@ import numpy as np
 
 from tinymaml import arrange, pairs
 from tinymaml.arrange import Region
+from tinymaml.groups import group_of
 from tinymaml.kernels import cpu
 from tinymaml.layout import Layout, address
 from tinymaml.trace import Call, Traced, traced
@@ -53,6 +54,31 @@ class Assembly:
     def how(self, call: Call) -> str:
         """What a call is run by: a fused kernel or a launch, both in machine code, or Python."""
         return self._how.get(call, PYTHON)
+
+    def on_what(self) -> str:
+        """Where it runs, in words."""
+        return f"threads: {self.workers}"
+
+    def array(self, x: Any) -> Any:
+        """An operand where it is."""
+        return self.layout.array(x)
+
+    def write(self, own: Any, leaf: Any) -> None:
+        """Copy an argument into the program's memory."""
+        np.copyto(own, leaf)
+
+    def read(self, x: Any) -> Any:
+        """An output in memory of its own; what is no array is what it is."""
+        return x.copy() if isinstance(x, np.ndarray) else x
+
+    def run(self) -> None:
+        """Run the program."""
+        for run in self.runs:
+            run()
+
+    def is_finite(self) -> bool:
+        """Whether all that was to be checked is."""
+        return self.layout.is_finite()
 
     def _prepared(self) -> list[Call]:
         """The calls, and copies of operands that a compiled kernel takes only in order."""
@@ -167,20 +193,4 @@ def _compiled(calls: Sequence[Call]) -> dict[Call, int]:
         return {}
     from tinymaml.kernels.cpu.compiled import fused
 
-    return dict(zip(calls, fused.compile([_group(call) for call in calls]), strict=True))
-
-
-def _group(call: Call) -> Any:
-    """A fused call as the generator of kernels takes it."""
-    from tinymaml.kernels.cpu.compiled.fused import Group, Operand, Step
-
-    shape = call.outs[0].shape or (1,)
-    number: dict[Any, int] = {arrange.operand_key(x): i for i, x in enumerate(call.ins)}
-    operands = [Operand(x.dtype, np.broadcast_to(np.asarray(x), shape).strides) for x in call.ins]
-    steps = []
-    for i, part in enumerate(call.static["parts"]):
-        own = tuple([number[arrange.operand_key(x)] for x in part.ins])
-        steps.append(Step(part.name.split(".")[1], own, part.outs[0].dtype, tuple(part.static.items())))
-        number[arrange.operand_key(part.outs[0])] = len(operands) + i
-    results = tuple([number[arrange.operand_key(y)] for y in call.outs])
-    return Group(shape, tuple(operands), tuple(steps), results)
+    return dict(zip(calls, fused.compile([group_of(call) for call in calls]), strict=True))

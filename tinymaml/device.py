@@ -13,8 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from tinymaml import trace
+from tinymaml import trace, tree
 from tinymaml.kernels import cpu
+from tinymaml.tree import Tree
+
+DEVICES = ("cpu", "gpu")
 
 # glibc hands freed memory back to the system, to fault it in again at the next step, until it has seen one large block
 # freed; from then on it keeps as much at hand. The block is never touched. It saves a quarter of an eager meta-step.
@@ -60,6 +63,9 @@ def kernel(name: str) -> Launch:
         recorded = trace.current()
         if recorded is not None:
             return recorded.launch(name, specs, ins, static)
+        for x in ins:
+            if not isinstance(x, np.ndarray):
+                return _launch_on_gpu(name, specs, ins, static)
         if run is None:
             run = cpu.find(name)
         outs = tuple([np.empty(shape, dtype) for shape, dtype in specs])
@@ -69,13 +75,95 @@ def kernel(name: str) -> Launch:
     return launch
 
 
+def _launch_on_gpu(name: str, specs: Any, ins: Sequence[Any], static: dict[str, Any]) -> tuple[Any, ...]:
+    from tinymaml.kernels import gpu
+
+    outs = tuple([gpu.cupy().empty(shape, dtype) for shape, dtype in specs])
+    gpu.run(name, outs, [x if on_gpu(x) else gpu.operand(name, x) for x in ins], static)
+    return outs
+
+
 def view(name: str) -> Launch:
     """As `kernel`, for a view."""
+
+    def look(array: Any, static: dict[str, Any]) -> Any:
+        if isinstance(array, np.ndarray):
+            return cpu.find(name)(array, **static)
+        from tinymaml.kernels import gpu
+
+        return gpu.planner(name)(array, **static)
 
     def launch(specs: Any, ins: Sequence[Any], static: dict[str, Any]) -> tuple[Any, ...]:
         recorded = trace.current()
         if recorded is not None:
-            return (recorded.view(lambda x: cpu.find(name)(x, **static), *ins),)
-        return (cpu.find(name)(*ins, **static),)
+            return (recorded.view(lambda x: look(x, static), *ins),)
+        return (look(*ins, static),)
 
     return launch
+
+
+def on_gpu(array: Any) -> bool:
+    """Whether an array is on a GPU."""
+    return not isinstance(array, np.ndarray | np.generic)
+
+
+def number(value: float, like: Any) -> Any:
+    """A number as an array without axes, of the dtype of an array, and where it is."""
+    if not on_gpu(like):
+        return np.asarray(value, like.dtype)
+    from tinymaml.kernels import gpu
+
+    return gpu.number(value, like.dtype)
+
+
+def zeros(shape: Sequence[int], like: Any) -> Any:
+    """Zeros of the dtype of an array, and where it is."""
+    return alike(np.zeros(shape, like.dtype), like)
+
+
+def alike(array: Any, like: Any) -> Any:
+    """A NumPy array where another array is."""
+    return to_device(array, "gpu") if on_gpu(like) else array
+
+
+def to_device(values: Tree, device: str) -> Tree:
+    """A pytree of arrays with all of them on "gpu", CuPy's current device, or on "cpu"; those that are there stay.
+
+    Arrays of other libraries on a GPU (`__cuda_array_interface__`) become CuPy's, on the same memory.
+
+    Raises:
+        ValueError: another device.
+        ImportError, GpuMissingError: there is no CuPy, or no GPU; the message says which.
+    """
+    if device not in DEVICES:
+        raise ValueError(f"device must be one of {', '.join(DEVICES)}, got {device!r}")
+    if device == "cpu":
+        return to_host(values)
+    from tinymaml.kernels import gpu
+
+    gpu.require()
+    return tree.map(gpu.cupy().asarray, values)
+
+
+def to_host(values: Tree) -> Tree:
+    """A pytree of arrays with all of them as NumPy's."""
+    return tree.map(lambda x: x.get() if hasattr(x, "__cuda_array_interface__") else x, values)
+
+
+def precision() -> str:
+    """How products of float32 are computed on a GPU; see `set_precision`."""
+    from tinymaml.kernels import gpu
+
+    return gpu.precision()
+
+
+def set_precision(name: str) -> None:
+    """Compute products of float32 on a GPU as "fp32", which is the default, or as "tf32": on its matrix units, which
+    take operands of 10 bits. It holds for what runs, or is recorded, from now on.
+
+    Raises:
+        ValueError: another name.
+    """
+    from tinymaml.kernels import gpu
+
+    gpu.set_precision(name)

@@ -53,7 +53,7 @@ def text(assembly: Assembly) -> str:
     memory = f"{layout.arena / 1e6:.4g} MB between regions, {layout.scratch / 1e6:.4g} MB for each thread's shard"
     lines = [
         f"{len(calls)} launches in {len(assembly.regions)} regions, {assembly.dropped} dropped as dead; {shards}, "
-        f"threads: {assembly.workers}",
+        f"{assembly.on_what()}",
         f"{total / 1e9:.4g} GFLOP, {sum(map(traffic, calls)) / 1e6:.4g} MB read and written",
         f"memory: {memory}",
         "",

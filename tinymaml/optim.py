@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tinymaml import tree
-from tinymaml.device import kernel
+from tinymaml.device import kernel, zeros
 from tinymaml.ops import add, as_tensor, astype, multiply
 from tinymaml.ops.elementwise import descend
 from tinymaml.tensor import FLOATS, Array, Tensor, constant, is_array
@@ -49,7 +49,8 @@ def _optimiser(
 
     def init(params: Tree) -> Tree:
         _check_parameters(params)
-        return {"iteration": np.zeros((), np.int64), **{name: tree.map(np.zeros_like, params) for name in names}}
+        moments = {name: tree.map(lambda x: zeros(x.shape, x), params) for name in names}
+        return {"iteration": np.zeros((), np.int64), **moments}
 
     def move(grads: Tree, moments: Tree, params: Tree, numbers: Any) -> tuple[Tree, Tree]:
         xs, gs, structure = _gradients(grads, params)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from tinymaml import tree
+from tinymaml.device import zeros
 from tinymaml.ops import broadcast_to, mean, multiply, subtract
 from tinymaml.ops.elementwise import descend
 from tinymaml.ops.shape import sum_to
@@ -162,7 +163,7 @@ class Problem:
 
     def over_tasks(self, x: Tensor | None, shape: tuple[int, ...]) -> Tensor:
         """The sum over the task index where the parameter is shared; zeros for what no step depends on."""
-        return constant(np.zeros(shape, self.leaves[0].dtype)) if x is None else sum_to(x, shape)
+        return constant(zeros(shape, self.leaves[0].data)) if x is None else sum_to(x, shape)
 
 
 def _tasks(name: str, batch: Tree) -> int:

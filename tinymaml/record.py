@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from tinymaml import trace, tree
-from tinymaml.tensor import Tensor, constant, now
+from tinymaml.tensor import Tensor, adopt, constant, host, is_array, now
 from tinymaml.trace import Traced
 from tinymaml.tree import Tree
 
@@ -32,7 +32,8 @@ def record(step: Callable[..., Tree], *examples: Tree, threads: int | None = Non
     Args:
         step: a function of pytrees of arrays that returns a pytree of arrays, made of tinymaml's functions;
             `meta_value_and_grad`, `adapt`, `grad` and `optimiser.move` are such.
-        examples: its arguments: pytrees of arrays, of which only structure, shapes and dtypes count.
+        examples: its arguments: pytrees of arrays, of which only structure, shapes and dtypes count, and whether any is
+            on a GPU: then the program is one CUDA graph there, and takes arrays from anywhere.
         threads: how many to run on; TINYMAML_THREADS, or all cores, if None. The results are the same bits for any.
         copy: return arrays of their own; otherwise views of the program's memory, which the next call overwrites.
 
@@ -53,9 +54,6 @@ class Program:
         if threads is not None and (not isinstance(threads, int) or isinstance(threads, bool) or threads < 1):
             raise ValueError(f"threads must be a whole number >= 1 or None, got {threads!r}")
         self._copy, self._lock = copy, threading.Lock()
-        from tinymaml.assemble import Assembly  # here, so that `import tinymaml` stays quick
-        from tinymaml.kernels.cpu.threads import count
-
         leaves, self._structure = tree.flatten(examples)
         for i, leaf in enumerate(leaves):
             _check_array(leaf, tree.place("the arguments", examples, i))
@@ -72,10 +70,11 @@ class Program:
             )
         found = [x.data if isinstance(x, Tensor) else x for x in found]
         checked = [array for array, _ in recorded.after]
-        workers = count() if threads is None else threads
-        self._assembly = Assembly(recorded.calls, found, checked, workers)
-        array = self._assembly.layout.array
+        self._on_gpu = any(not isinstance(leaf, np.ndarray | np.generic) for leaf in leaves)
+        self._assembly = _assembly(self._on_gpu, recorded.calls, found, checked, inputs, threads)
+        array = self._assembly.array
         self._inputs, self._outputs = [array(x) for x in inputs], [array(x) for x in found]
+        self._carried = _carried(examples, result)
         self._before = [(array(x), check) for x, check in recorded.before]
         self._after = [(array(x), check) for x, check in recorded.after]
 
@@ -86,23 +85,62 @@ class Program:
             ValueError, TypeError: they are not like the examples; the message names the array that differs.
             and what the step raises for its values, NonFiniteError for one.
         """
+        with self._lock:
+            self._take(arguments)
+            self._assembly.run()
+            self._check()
+            return self._given()
+
+    def repeat(self, count: int, *arguments: Tree) -> Tree:
+        """What the step returns after `count` calls, each but the first with the first part of what it returned before
+        in place of its first argument; the others stay.
+
+        On a GPU nothing is read back in between: a call is one launch of a graph, and values are checked at the end.
+
+        Raises:
+            ValueError: `count` is not a whole number >= 1.
+            TypeError: the step does not return (like its first argument, anything).
+            and what a call raises.
+        """
+        if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+            raise ValueError(f"count must be a whole number >= 1, got {count!r}")
+        if self._carried is None:
+            raise TypeError("repeat: the step must return a pair whose first part is like its first argument")
+        carried = list(zip(self._outputs, self._inputs[: self._carried], strict=False))
+        with self._lock:
+            self._take(arguments)
+            if self._on_gpu:
+                self._assembly.repeat(count, carried)
+                self._check()
+                return self._given()
+            for i in range(count):
+                if i:
+                    for own, x in [(own, host(x).copy()) for x, own in carried]:
+                        np.copyto(own, x)
+                self._assembly.run()
+                self._check()
+            return self._given()
+
+    def _take(self, arguments: tuple[Tree, ...]) -> None:
+        """Copy the arguments in."""
         if trace.current() is not None:
             raise trace.RecordingError("a program is called while a step is recorded: record the step it was made of")
         leaves = tree.leaves_like(self._structure, arguments, "the arguments")
-        with self._lock:
-            for i, (own, leaf) in enumerate(zip(self._inputs, leaves, strict=True)):
-                if type(leaf) is not np.ndarray or leaf.shape != own.shape or leaf.dtype != own.dtype:
-                    self._refuse(i, own, leaf)
-                np.copyto(own, leaf)
-            for array, check in self._before:
-                check(array)
-            for run in self._assembly.runs:
-                run()
-            if not self._assembly.layout.is_finite():
-                for array, check in self._after:
-                    check(array)
-            found = [x.copy() if self._copy and isinstance(x, np.ndarray) else x for x in self._outputs]
-        return tree.unflatten(self._result, found)
+        for i, (own, leaf) in enumerate(zip(self._inputs, leaves, strict=True)):
+            if type(leaf) is not np.ndarray or leaf.shape != own.shape or leaf.dtype != own.dtype:
+                leaf = self._fitting(i, own, leaf)
+            self._assembly.write(own, leaf)
+        for array, check in self._before:
+            check(host(array))
+
+    def _check(self) -> None:
+        if not self._assembly.is_finite():
+            for array, check in self._after:
+                check(host(array))
+
+    def _given(self) -> Tree:
+        """The results."""
+        return tree.unflatten(self._result, [self._assembly.read(x) if self._copy else x for x in self._outputs])
 
     def explain(self) -> str:
         """Launches by kernel and region, operations, bytes, memory, and which elementwise kernels were fused."""
@@ -116,19 +154,49 @@ class Program:
 
         return explain.picture(self._assembly)
 
-    def _refuse(self, i: int, own: Any, leaf: Any) -> None:
+    def _fitting(self, i: int, own: Any, leaf: Any) -> Any:
+        """The argument, if it is an array that the program can take."""
         _check_array(leaf, self._places[i])
+        leaf = leaf if isinstance(leaf, np.generic) else adopt(leaf)
+        if not (self._on_gpu or isinstance(leaf, np.ndarray | np.generic)):
+            raise TypeError(
+                f"{self._places[i]} is on a GPU, the program was recorded for the CPU: record it with an example there"
+            )
         if leaf.shape != own.shape or leaf.dtype != own.dtype:
             raise ValueError(
                 f"{self._places[i]} is {leaf.shape} {leaf.dtype}, the program was recorded for {own.shape} "
                 f"{own.dtype}: record the step again for other shapes"
             )
+        return leaf
+
+
+def _assembly(on_gpu: bool, calls: Any, found: Any, checked: Any, inputs: Any, threads: int | None) -> Any:
+    """Imported here, so that `import tinymaml` stays quick."""
+    if on_gpu:
+        from tinymaml.assemble_gpu import GpuAssembly
+
+        return GpuAssembly(calls, found, checked, inputs)
+    from tinymaml.assemble import Assembly
+    from tinymaml.kernels.cpu.threads import count
+
+    return Assembly(calls, found, checked, count() if threads is None else threads)
+
+
+def _carried(examples: tuple[Tree, ...], result: Tree) -> int | None:
+    """How many arrays the first argument has, if the first part of the result is like it; None otherwise."""
+    if not isinstance(result, tuple) or len(result) != 2 or not examples:
+        return None
+    (ours, structure), (theirs, other) = tree.flatten(examples[0]), tree.flatten(result[0])
+    alike = structure == other and all(
+        x.shape == y.shape and x.dtype == y.dtype for x, y in zip(ours, theirs, strict=True)
+    )
+    return len(ours) if alike else None
 
 
 def _check_array(leaf: Any, place: str) -> None:
     if isinstance(leaf, Tensor | Traced):
         raise TypeError(f"{place} is a tensor: a program has no derivative and takes arrays, record the derivative")
-    if not isinstance(leaf, np.ndarray | np.generic):
+    if not is_array(leaf) and not isinstance(leaf, np.generic):
         raise TypeError(
             f"{place} must be a NumPy array, got {leaf!r}: give a number that changes as an array, one that does not "
             "with functools.partial"

@@ -12,6 +12,7 @@ constants grows no graph. A third, its `order`, is for pictures alone: which ord
 
 from __future__ import annotations
 
+import importlib
 import itertools
 from collections.abc import Callable
 from contextvars import ContextVar
@@ -82,7 +83,7 @@ class Tensor:
     data: Array  # the value itself, not a copy: to be read, not written
 
     def __init__(self, value: Any) -> None:
-        array = value if is_array(value) else np.asarray(value)
+        array = adopt(value) if is_array(value) else np.asarray(value)
         if array.dtype not in FLOATS:
             raise TypeError(
                 f"a variable must be float32 or float64, got {array.dtype}: derivatives are not defined for it; "
@@ -134,17 +135,19 @@ class Tensor:
             return f"Tensor({self.shape}, dtype={self.dtype}, recorded)"
         kind = "constant" if self.node.root == CONSTANT else "variable" if self.node.primitive is None else ""
         name = kind or self.node.primitive.name  # type: ignore[union-attr]  # a leaf has a kind
-        return f"Tensor({np.array2string(self.data, prefix='Tensor(')}, dtype={self.dtype}, {name})"
+        return f"Tensor({np.array2string(host(self.data), prefix='Tensor(')}, dtype={self.dtype}, {name})"
 
     def numpy(self) -> Array:
-        """The value as a read-only view; the history is left behind."""
+        """The value as a read-only view, or a copy of what is on a GPU; the history is left behind."""
         if isinstance(self.data, Traced):
             return self.data.item()  # which raises
-        view = self.data.view()
+        view = host(self.data).view()
         view.flags.writeable = False
         return view
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        if not isinstance(self.data, np.ndarray):
+            raise TypeError("the tensor is on a GPU, from where nothing is copied unasked: use .numpy()")
         return np.array(self.numpy(), dtype=dtype) if copy else np.asarray(self.numpy(), dtype=dtype)
 
     def item(self) -> float | int | bool:
@@ -257,6 +260,19 @@ def is_array(value: Any) -> bool:
     return isinstance(value, np.ndarray) or hasattr(value, "__cuda_array_interface__")
 
 
+def adopt(array: Any) -> Array:
+    """The array itself; one on a GPU that is not CuPy's as CuPy's, on the same memory."""
+    if isinstance(array, np.ndarray):
+        return array
+    cupy = importlib.import_module("cupy")
+    return array if isinstance(array, cupy.ndarray) else cupy.asarray(array)
+
+
+def host(array: Any) -> Array:
+    """The array itself, or a copy of one on a GPU."""
+    return array if isinstance(array, np.ndarray) else array.get()
+
+
 def known(tensor: Tensor) -> Array | Tensor:
     """The value of a tensor; the tensor itself while a step is recorded, when there is none."""
     return tensor if isinstance(tensor.data, Traced) else tensor.data
@@ -264,5 +280,5 @@ def known(tensor: Tensor) -> Array | Tensor:
 
 def constant(value: Any, dtype: Any = None) -> Tensor:
     """A tensor that no derivative is taken by: data, a label, a Python number of the given dtype."""
-    array = value if dtype is None and is_array(value) else np.asarray(value, dtype)
+    array = adopt(value) if dtype is None and is_array(value) else np.asarray(value, dtype)
     return Tensor.of(Node(None, (), {}, (array,), CONSTANT))

@@ -121,6 +121,8 @@ class Trace:
 
     def view(self, look: Callable[[Any], Any], array: Any) -> Any:
         """Another look at an array; a copy, which is a call, where there is none."""
+        if not isinstance(array, np.ndarray):
+            return self._view_on_gpu(look, array)
         block = array.view(np.ndarray)
         found = look(block)
         if not np.may_share_memory(found, block) and found.size:
@@ -133,6 +135,13 @@ class Trace:
         view = found.view(Traced)
         view.root = array.root
         return view
+
+    def _view_on_gpu(self, look: Callable[[Any], Any], array: Any) -> Any:
+        found = look(array)
+        if array.flags.c_contiguous or found.data.ptr == array.data.ptr:
+            return found
+        (whole,) = self.launch("elementwise.copy", [(array.shape, array.dtype)], [array], {})
+        return self.view(look, whole)
 
 
 _TRACE: ContextVar[Trace | None] = ContextVar("trace", default=None)
@@ -160,9 +169,9 @@ def when_known(array: Any, check: Check, needed: bool = False) -> None:
     """
     trace = current()
     if trace is None:
-        check(array)
+        check(array if isinstance(array, np.ndarray) else array.get())
     elif not isinstance(array, Traced):
-        check(array)
+        check(array if isinstance(array, np.ndarray) else array.get())
         trace.before.append((array, check))
     elif array.root.maker is None:
         trace.before.append((array, check))

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from tinymaml import tree
+from tinymaml.device import alike, zeros
 from tinymaml.ops import add, as_tensor, divide, multiply, ones_like, reshape, stack, subtract, zeros_like
 from tinymaml.ops.elementwise import identity
 from tinymaml.sweeps import pull, push
-from tinymaml.tensor import CONSTANT, FLOATS, Array, Tensor, constant, is_array, known, now
+from tinymaml.tensor import CONSTANT, FLOATS, Array, Tensor, constant, host, is_array, known, now
 from tinymaml.tree import Tree
 
 MODES = ("forward-over-reverse", "reverse-over-reverse", "reverse-over-forward", "finite-difference")
@@ -144,7 +145,8 @@ class Record:
 
 
 def _norm(tensors: Sequence[Tensor | None]) -> float:
-    return float(np.sqrt(sum(float((x.data.astype(np.float64) ** 2).sum()) for x in tensors if x is not None)))
+    squares = [float((host(x.data).astype(np.float64) ** 2).sum()) for x in tensors if x is not None]
+    return float(np.sqrt(sum(squares)))
 
 
 def value_and_grad(function: Callable[..., Any], argnums: int | Sequence[int] = 0) -> Callable[..., tuple[Any, Any]]:
@@ -267,6 +269,7 @@ def hessian(function: Callable[..., Any], params: Tree, *args: Any) -> Tree:
             unit = np.zeros(leaf.size, leaf.dtype)
             unit[k] = 1
             v = [unit.reshape(leaf.shape) if j == i else np.zeros(x.shape, x.dtype) for j, x in enumerate(leaves)]
+            v = [alike(part, x.data) for part, x in zip(v, leaves, strict=True)]
             for column, found in zip(columns, tree.leaves(product(tree.unflatten(structure, v))), strict=True):
                 column.append(found)
         rows.append([_stacked(column, (*leaf.shape, *x.shape), x) for column, x in zip(columns, leaves, strict=True)])
@@ -276,7 +279,6 @@ def hessian(function: Callable[..., Any], params: Tree, *args: Any) -> Tree:
 def _stacked(parts: Sequence[Any], shape: tuple[int, ...], like: Tensor) -> Any:
     """Rows put together in one array, or tensor if one of them is."""
     if not parts:
-        return np.zeros(shape, like.dtype)
-    if any(isinstance(part, Tensor) for part in parts):
-        return reshape(stack(parts), shape)
-    return np.stack(parts).reshape(shape)
+        return zeros(shape, like.data)
+    stacked = reshape(stack(parts), shape)
+    return stacked if any(isinstance(part, Tensor) for part in parts) else stacked.data

@@ -11,7 +11,29 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-from tinymaml.kernels.gpu.launch import Plan
+import numpy as np
+
+from tinymaml.kernels.gpu.launch import Plan, cupy, precision, set_precision
+
+__all__ = ["GpuMissingError", "cupy", "number", "operand", "planner", "precision", "require", "run", "set_precision"]
+
+
+class GpuMissingError(RuntimeError):
+    """There is no GPU that CUDA can use; the message says what is missing."""
+
+
+def require() -> None:
+    """Raises ImportError without CuPy, GpuMissingError without a GPU; the message says what to do."""
+    try:
+        count = cupy().cuda.runtime.getDeviceCount()
+    except ImportError:
+        raise
+    except Exception as reason:  # CuPy's own errors, which there are no names for without it
+        raise GpuMissingError(
+            f"CUDA finds no GPU: {reason}; is NVIDIA's driver installed, and is a GPU there?"
+        ) from None
+    if not count:
+        raise GpuMissingError("CUDA finds no GPU: NVIDIA's driver is there, but sees no device")
 
 
 @cache
@@ -31,6 +53,25 @@ def run(name: str, outs: Any, ins: Any, static: dict[str, Any]) -> None:
     plan.run()
 
 
-def view(name: str, array: Any, static: dict[str, Any]) -> Any:
-    """Another look at an array of the GPU."""
-    return planner(name)(array, **static)
+@cache
+def number(value: Any, dtype: Any) -> Any:
+    """A number as an array without axes on the GPU."""
+    return cupy().asarray(np.asarray(value, dtype))
+
+
+def operand(name: str, x: Any) -> Any:
+    """An operand of a kernel that came as a NumPy array: a number, repeated or not, or an index.
+
+    Raises:
+        TypeError: it is more than that; nothing large is moved to the GPU unasked.
+    """
+    if not x.size:
+        return cupy().empty(x.shape, x.dtype)
+    if x.size == 1 or not any(x.strides):
+        return cupy().broadcast_to(number(x.flat[0].item(), x.dtype), x.shape)
+    if name in ("shape.gather", "shape.scatter") and x.dtype.kind in "iu":
+        return cupy().asarray(x)
+    raise TypeError(
+        f"{name.split('.')[1]}: an array of shape {x.shape} is on the CPU and another one on a GPU: move one of them "
+        "with tinymaml.device.to_device"
+    )

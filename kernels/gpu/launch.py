@@ -143,7 +143,7 @@ class Plan:
 
     def in_order(self, x: Any) -> Any:
         """The array itself if it is in C order, otherwise a copy that is."""
-        return x if x.flags.c_contiguous else self._copy(x)
+        return x if x.flags.c_contiguous else self.copied(x)
 
     def by_task(self, x: Any) -> tuple[Any, int]:
         """(array, numbers from a task's entry to the next): entries in C order; 0 where all tasks have one entry.
@@ -154,16 +154,17 @@ class Plan:
         expected = x.dtype.itemsize
         for n, stride in zip(x.shape[:0:-1], x.strides[:0:-1], strict=True):
             if n != 1 and stride != expected:
-                x = self._copy(x)
+                x = self.copied(x)
                 break
             expected *= n
         if x.shape[0] == 1 or x.strides[0] == 0:
             return x, 0
         if x.strides[0] < 0 or x.strides[0] % x.dtype.itemsize:
-            x = self._copy(x)
+            x = self.copied(x)
         return x, x.strides[0] // x.dtype.itemsize if entry else 0
 
-    def _copy(self, x: Any) -> Any:
+    def copied(self, x: Any) -> Any:
+        """The array in memory of its own, in C order."""
         from tinymaml.kernels.gpu.elementwise import copy
 
         y = self.empty(x.shape, x.dtype)
@@ -171,6 +172,7 @@ class Plan:
         return y
 
     def run(self) -> None:
+        """All launches, on CuPy's current stream."""
         for launch in self.launches:
             launch.run()
 

@@ -46,6 +46,7 @@ class ndarray:  # as CuPy spells it
         self._array = array
         start = array.ctypes.data if array.size else data.ptr
         self.data = data + (start - data.ptr)
+        self.base: ndarray | None = None
         return self
 
     def _look(self, array: Any) -> ndarray:
@@ -54,7 +55,9 @@ class ndarray:  # as CuPy spells it
             found = empty(array.shape, array.dtype)
             found._array[...] = array
             return found
-        return object.__new__(ndarray)._keep(array, self.data)
+        found = object.__new__(ndarray)._keep(array, self.data)
+        found.base = self
+        return found
 
     shape = property(lambda self: self._array.shape)
     strides = property(lambda self: self._array.strides)
@@ -108,6 +111,12 @@ class ndarray:  # as CuPy spells it
         if not self.flags.c_contiguous:
             raise RuntimeError("Cannot set to non-contiguous array")
         self._array[...] = array
+
+    def copy(self) -> ndarray:
+        _not_captured("copy")
+        found = empty(self.shape, self.dtype)
+        found._array[...] = self._array
+        return found
 
     def fill(self, value: Any) -> None:
         _not_captured("fill")

@@ -251,8 +251,8 @@ def _apply(x: Any, gamma: Any, beta: Any, eps: float, statistics: Any, rectified
     _check_eps(name, eps)
     x = as_tensor(x)
     _check_examples(name, x)
-    gamma = constant(np.ones((1, x.shape[-1]), x.dtype)) if gamma is None else gamma
-    beta = constant(np.zeros((1, x.shape[-1]), x.dtype)) if beta is None else beta
+    gamma = broadcast_to(constant(1, x.dtype), (1, x.shape[-1])) if gamma is None else gamma
+    beta = broadcast_to(constant(0, x.dtype), (1, x.shape[-1])) if beta is None else beta
     if statistics is None:
         x, parameters = _fit(name, x, gamma=gamma, beta=beta)
         return _batch_norm(x, *parameters, eps=float(eps), rectified=rectified)[0]

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from tinymaml.device import kernel, view
+from tinymaml.device import kernel, number, view
 from tinymaml.primitive import Primitive, Spec, Tangent
 from tinymaml.tensor import Array, Tensor, constant, is_array
 from tinymaml.trace import Traced
@@ -117,12 +117,12 @@ def sum_to(x: Tensor, shape: Shape) -> Tensor:
 
 def ones_like(x: Any) -> Tensor:
     """A constant of ones with the shape and dtype of x, without memory of its own."""
-    return broadcast_to(constant(1, x.dtype), x.shape)
+    return broadcast_to(constant(number(1, _tensor(x).data)), x.shape)
 
 
 def zeros_like(x: Any) -> Tensor:
     """A constant of zeros with the shape and dtype of x, without memory of its own."""
-    return broadcast_to(constant(0, x.dtype), x.shape)
+    return broadcast_to(constant(number(0, _tensor(x).data)), x.shape)
 
 
 def expand_dims(x: Any, axis: int) -> Tensor:

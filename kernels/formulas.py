@@ -1,0 +1,1 @@
+from tinymaml.kernels.cpu.compiled.fused import Group, Operand, Step, supported

@@ -1,0 +1,39 @@
+"""What a recorded program needs besides its kernels: a look whether all is finite, and what goes on to its next run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from tinymaml.kernels.gpu import many
+from tinymaml.kernels.gpu.launch import REAL, Plan
+
+_WORD = {1: "unsigned char", 2: "unsigned short", 4: "unsigned", 8: "unsigned long long"}
+
+INSTANCES = {
+    **{real: (f"find_not_finite<{real}>",) for real in REAL.values()},
+    "words": tuple([f"carry<{word}>" for word in _WORD.values()]),
+}
+
+
+def find_not_finite(plan: Plan, arrays: Sequence[Any], flag: Any) -> None:
+    """Set `flag`, an int, to 1 if a number is not finite; otherwise leave it."""
+    for dtype, real in REAL.items():
+        rows = [[x] for x in arrays if x.dtype == dtype]
+        many.launch(plan, "support", f"find_not_finite<{real}>", rows, flag)
+
+
+def carry(plan: Plan, pairs: Sequence[tuple[Any, Any]]) -> None:
+    """Copy arrays (from, to), in C order and of one dtype and shape, all at once: what is read is not yet written."""
+
+    def is_overwritten(x: Any) -> bool:
+        return any(to.data.ptr <= x.data.ptr < to.data.ptr + to.nbytes for _, to in pairs)
+
+    rows: dict[int, list[Any]] = {}
+    for source, to in pairs:
+        if source.data.ptr == to.data.ptr and source.strides == to.strides:
+            continue
+        moved = source if source.flags.c_contiguous and not is_overwritten(source) else plan.copied(source)
+        rows.setdefault(to.itemsize, []).append([to, moved])
+    for size, some in rows.items():
+        many.launch(plan, "support", f"carry<{_WORD[size]}>", some)

@@ -1,0 +1,239 @@
+"""A program for a GPU from the calls of a step: launches on fixed memory, captured as one CUDA graph.
+
+What differs between replays comes in through memory: arguments, and NumPy arrays that the step closed over, are copied
+in before the graph is launched. Nothing is read back unless somebody asks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+
+from tinymaml import arrange, pairs
+from tinymaml.arrange import ALIGN, Region
+from tinymaml.groups import group_of
+from tinymaml.kernels import gpu
+from tinymaml.kernels.formulas import supported
+from tinymaml.kernels.gpu import support
+from tinymaml.kernels.gpu.launch import Plan
+from tinymaml.layout import Block
+from tinymaml.tensor import is_array
+from tinymaml.trace import Call, Root, Traced, offset
+
+FUSED, LAUNCHED = "fused", "launched"
+
+
+class GpuAssembly:
+    """What a step's calls became. See `Assembly`, whose attributes these are.
+
+    Attributes:
+        plan: the launches of the program, in order.
+        arena, scratch: bytes of what goes from launch to launch, and of what one call uses alone.
+    """
+
+    tasks = shard = 0
+
+    def __init__(
+        self, calls: Sequence[Call], outputs: Sequence[Any], checked: Sequence[Any], inputs: Sequence[Any]
+    ) -> None:
+        self.calls = arrange.alive(calls, [*outputs, *checked])
+        kept = {x.root for x in (*outputs, *checked) if isinstance(x, Traced)}
+        if any(call.name.startswith("pool.") for call in self.calls):
+            from tinymaml.kernels.gpu.norm import can_pool
+
+            self.calls = arrange.alive(pairs.join(self.calls, kept, can_pool), [*outputs, *checked])
+        self.dropped = len(calls) - len(self.calls)
+        region = Region(False, list(self.calls))
+        arrange.fuse(region, _fusable, kept)
+        region.calls = _as_one_update(region.calls)
+        self.regions = [region]
+        self.layout = self
+        self._memory: dict[Root, Any] = {}
+        self._closed_over: dict[int, tuple[Any, Any]] = {}  # NumPy arrays, and where they are copied to
+        self._place(region.calls, kept, inputs)
+        self._roots_checked = list(dict.fromkeys(x.root for x in checked))
+        self._flag = gpu.cupy().asarray(np.zeros((), np.int32))
+        self.plan = self._planned()
+        self._graphs: dict[str, tuple[Plan, Any]] = {}
+
+    def how(self, call: Call) -> str:
+        """What a call is run by."""
+        return FUSED if call.name == "fused" else LAUNCHED
+
+    def on_what(self) -> str:
+        """Where it runs, in words."""
+        return f"one CUDA graph of {len(self.plan.launches)} kernels"
+
+    def _place(self, calls: Sequence[Call], kept: set[Root], inputs: Sequence[Any]) -> None:
+        """Memory: of the inputs, of what is kept until the next call, and of the rest by when it is in use."""
+        first: dict[Root, int] = {}
+        last: dict[Root, int] = {}
+        for i, call in enumerate(calls, start=1):
+            for x in (*call.outs, *call.ins):
+                if isinstance(x, Traced) and x.root.maker is not None:
+                    first.setdefault(x.root, i)
+                    last[x.root] = i
+        passing = [root for root in first if root not in kept]
+        lives = [(first[root], last[root], root.nbytes) for root in passing]
+        starts, self.arena = arrange.place(lives)
+        self.blocks = [
+            Block(root.maker.name, False, begins, ends, start, size)  # type: ignore[union-attr]  # inputs are not here
+            for root, (begins, ends, size), start in zip(passing, lives, starts, strict=True)
+        ]
+        self._lay(passing, starts, self.arena)
+        staying = [root for root in first if root in kept]
+        for roots in (staying, [x.root for x in inputs]):
+            ends = list(accumulate([-(-root.nbytes // ALIGN) * ALIGN for root in roots], initial=0))
+            self._lay(roots, ends, ends[-1])
+
+    def _lay(self, roots: Sequence[Root], starts: Sequence[int], size: int) -> None:
+        memory = gpu.cupy().cuda.alloc(size)
+        self._memory.update({root: memory + start for root, start in zip(roots, starts, strict=False)})
+
+    def _planned(self) -> Plan:
+        """The launches of all calls; scratch memory is one call's after the other."""
+        calls = self.regions[0].calls
+        runs = dict(zip(calls, _planners(calls), strict=True))
+        self.scratch = 0
+        for call in calls:  # once to see how much scratch memory a call needs
+            used = 0
+
+            def measured(shape: Sequence[int], dtype: Any) -> Any:
+                nonlocal used
+                used += -(-math.prod(shape) * np.dtype(dtype).itemsize // ALIGN) * ALIGN
+                return gpu.cupy().empty(tuple(shape), dtype)
+
+            runs[call](Plan(measured), *self._operands(call))
+            self.scratch = max(self.scratch, used)
+        memory = gpu.cupy().cuda.alloc(self.scratch)
+        plan = Plan()
+        for call in calls:
+            used = 0
+
+            def placed(shape: Sequence[int], dtype: Any) -> Any:
+                nonlocal used
+                found = gpu.cupy().ndarray(tuple(shape), dtype, memory + used)
+                used += -(-found.nbytes // ALIGN) * ALIGN
+                return found
+
+            plan.empty = placed
+            runs[call](plan, *self._operands(call))
+        support.find_not_finite(plan, [self._whole(root) for root in self._roots_checked], self._flag)
+        return plan
+
+    def _operands(self, call: Call) -> tuple[list[Any], list[Any]]:
+        return [self.array(y) for y in call.outs], [self.array(x) for x in call.ins]
+
+    def _whole(self, root: Root) -> Any:
+        return gpu.cupy().ndarray(root.shape, root.dtype, self._memory[root])
+
+    def array(self, x: Any) -> Any:
+        """An operand where it is."""
+        if isinstance(x, Traced):
+            return gpu.cupy().ndarray(x.shape, x.dtype, self._memory[x.root] + offset(x), x.strides)
+        if not isinstance(x, np.ndarray):  # one on the GPU, or no array
+            return x
+        if id(x) not in self._closed_over:
+            core = x[tuple([slice(1) if stride == 0 else slice(None) for stride in x.strides])]
+            self._closed_over[id(x)] = core, gpu.cupy().empty(core.shape, x.dtype)
+        return gpu.cupy().broadcast_to(self._closed_over[id(x)][1], x.shape)
+
+    def write(self, own: Any, leaf: Any) -> None:
+        """Copy an argument into the program's memory."""
+        if isinstance(leaf, np.ndarray):
+            own.set(np.ascontiguousarray(leaf).reshape(leaf.shape))
+        elif leaf.data.ptr != own.data.ptr or leaf.strides != own.strides:
+            gpu.run("elementwise.copy", [own], [leaf], {})
+
+    def read(self, x: Any) -> Any:
+        """An output in memory of its own; what is no array is what it is."""
+        if not is_array(x):
+            return x
+        found = gpu.cupy().empty(x.shape, x.dtype)
+        gpu.run("elementwise.copy", [found], [x], {})
+        return found
+
+    def run(self) -> None:
+        """Launch the program."""
+        self._launch("once", lambda plan: None, 1)
+
+    def repeat(self, count: int, carried: Sequence[tuple[Any, Any]]) -> None:
+        """Launch the program so many times; after each the arrays (from, to) are copied."""
+        self._launch("repeat", lambda plan: support.carry(plan, carried), count)
+
+    def _launch(self, key: str, more: Callable[[Plan], None], count: int) -> None:
+        for array, own in self._closed_over.values():
+            self.write(own, array)
+        if key not in self._graphs:
+            plan = Plan(launches=list(self.plan.launches))
+            more(plan)
+            plan.run()  # once without the graph: what is not yet loaded cannot be while a stream is captured
+            self._graphs[key] = plan, _captured(plan)
+            count -= 1
+        for _ in range(count):
+            self._graphs[key][1].launch()
+
+    def is_finite(self) -> bool:
+        """Whether all that was to be checked was, in every run since this was last asked. It waits for the GPU."""
+        if not int(self._flag.get()):
+            return True
+        self._flag.set(np.zeros((), np.int32))
+        return False
+
+
+def _captured(plan: Plan) -> Any:
+    """The launches as one CUDA graph."""
+    with gpu.cupy().cuda.Stream(non_blocking=True) as stream:
+        stream.begin_capture()
+        try:
+            plan.run()
+        finally:
+            graph = stream.end_capture()
+    return graph
+
+
+def _fusable(call: Call) -> bool:
+    family, name = call.name.split(".")
+    return family == "elementwise" and supported(name, [x.dtype for x in call.ins])
+
+
+def _as_one_update(calls: Sequence[Call]) -> list[Call]:
+    """The calls, the optimiser's of all parameters as one, unless something between them needs what one makes."""
+    updates = [call for call in calls if call.name == "optim.adam"]
+    if len(updates) < 2:
+        return list(calls)
+    last = updates[-1]
+    made = {y.root for call in updates for y in call.outs}
+    start, end = calls.index(updates[0]), calls.index(last)
+    same = all(
+        call.static == last.static and call.ins[4].root is last.ins[4].root and call.ins[0].dtype == last.ins[0].dtype
+        for call in updates
+    )
+    if not same or made & arrange.read(calls[start:end]):
+        return list(calls)
+    outs = [y for call in updates for y in call.outs]
+    ins = [x for call in updates for x in call.ins[:4]]
+    update = Call(last.name, outs, [*ins, last.ins[4]], last.static)
+    for y in outs:
+        y.root.maker = update
+    return [update if call is last else call for call in calls if call is last or call not in updates]
+
+
+def _planners(calls: Sequence[Call]) -> list[Callable[[Plan, Any, Any], None]]:
+    """For each call what appends its launches to a plan."""
+    from tinymaml.kernels.gpu.elementwise import fused_launches
+
+    fused = [call for call in calls if call.name == "fused"]
+    generated = dict(zip(fused, fused_launches([group_of(call) for call in fused]), strict=True))
+
+    def planner(call: Call) -> Callable[[Plan, Any, Any], None]:
+        if call in generated:
+            return generated[call]
+        run = gpu.planner(call.name)
+        return lambda plan, outs, ins: run(plan, outs, ins, **call.static)
+
+    return [planner(call) for call in calls]
