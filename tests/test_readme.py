@@ -67,3 +67,11 @@ def test_links_lead_somewhere(target: str) -> None:
 def test_the_core_is_as_short_as_claimed() -> None:
     core = ["tensor", "sweeps", "primitive", "tree"]
     assert sum(len((ROOT / "tinymaml" / f"{name}.py").read_text().splitlines()) for name in core) < 900
+
+
+@pytest.mark.usefixtures("gpu")
+def test_on_a_gpu() -> None:
+    names = run(EXAMPLES[2] + EXAMPLES[3])
+    value, grads = names["step"](names["params"], names["support"], names["query"])
+    np.testing.assert_allclose(names["value"], value, rtol=1e-11)
+    np.testing.assert_allclose(names["grads"]["w"], grads["w"], rtol=1e-8)

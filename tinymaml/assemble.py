@@ -57,7 +57,9 @@ class Assembly:
 
     def on_what(self) -> str:
         """Where it runs, in words."""
-        return f"threads: {self.workers}"
+        shard = self.layout.shard
+        shards = f"{self.tasks} tasks, {shard} in a shard" if shard else "no tasks apart"
+        return f"{shards}, threads: {self.workers}"
 
     def array(self, x: Any) -> Any:
         """An operand where it is."""

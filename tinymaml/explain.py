@@ -49,10 +49,10 @@ def text(assembly: Assembly) -> str:
     calls = [call for _, call in _launches(assembly)]
     total = sum(map(operations, calls))
     layout = assembly.layout
-    shards = f"{assembly.tasks} tasks, {layout.shard} in a shard" if layout.shard else "no tasks apart"
-    memory = f"{layout.arena / 1e6:.4g} MB between regions, {layout.scratch / 1e6:.4g} MB for each thread's shard"
+    own = "each thread's shard" if layout.shard else "one call alone"
+    memory = f"{layout.arena / 1e6:.4g} MB between calls, {layout.scratch / 1e6:.4g} MB for {own}"
     lines = [
-        f"{len(calls)} launches in {len(assembly.regions)} regions, {assembly.dropped} dropped as dead; {shards}, "
+        f"{len(calls)} launches in {len(assembly.regions)} regions, {assembly.dropped} dropped as dead; "
         f"{assembly.on_what()}",
         f"{total / 1e9:.4g} GFLOP, {sum(map(traffic, calls)) / 1e6:.4g} MB read and written",
         f"memory: {memory}",
