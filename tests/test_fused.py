@@ -15,7 +15,7 @@ if not cpu.numba_is_used():
     pytest.skip("compiled kernels need numba, of the extra `fast`, and TINYMAML_NUMBA not 0", allow_module_level=True)
 
 from tinymaml.kernels.cpu.compiled import fused, object_cache
-from tinymaml.kernels.cpu.compiled.fused import Group, Operand, Step
+from tinymaml.kernels.formulas import Group, Operand, Step, supported
 
 DRAWN = settings(
     max_examples=30, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
@@ -70,7 +70,7 @@ def test_every_formula(name, dtype):
     if name == "descend":
         ins = [x, np.array(0.3, dtype), y]
     result = np.bool_ if name in COMPARED else dtype
-    assert fused.supported(name, [a.dtype for a in ins])
+    assert supported(name, [a.dtype for a in ins])
     found, wanted = one_step(name, ins, result), expected(name, ins, result)
     if name in (*ROUGH, "power"):
         np.testing.assert_allclose(found, wanted, rtol=4 * np.finfo(dtype).eps, atol=np.finfo(dtype).tiny)
@@ -103,10 +103,10 @@ def test_casts_and_copies_of_other_kinds():
 
 def test_what_is_not_supported():
     f4, f8, i8 = (np.dtype(name) for name in ("f4", "f8", "i8"))
-    assert not fused.supported("add", [i8, i8])
-    assert not fused.supported("add", [f4, f8])
-    assert not fused.supported("nothing", [f4])
-    assert not fused.supported("exp", [np.dtype("f2")])
+    assert not supported("add", [i8, i8])
+    assert not supported("add", [f4, f8])
+    assert not supported("nothing", [f4])
+    assert not supported("exp", [np.dtype("f2")])
 
 
 @pytest.mark.parametrize("shape", [(1,), (5,), (0,), (3, 0), (0, 4), (2, 3), (4, 1, 7), (2, 3, 4, 5)])

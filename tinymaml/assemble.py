@@ -15,7 +15,7 @@ import numpy as np
 from tinymaml import arrange, pairs
 from tinymaml.arrange import Region
 from tinymaml.groups import group_of
-from tinymaml.kernels import cpu
+from tinymaml.kernels import cpu, formulas
 from tinymaml.layout import Layout, address
 from tinymaml.trace import Call, Traced, traced
 
@@ -172,12 +172,11 @@ def _joined(calls: list[Call], kept: set[Any]) -> list[Call]:
 
 def _way(call: Call) -> str | None:
     """What a call can be run by; None: a compiled kernel, once its operands are laid out in order."""
-    from tinymaml.kernels.cpu.compiled import fused
     from tinymaml.kernels.cpu.compiled.arrays import Copied, without_copies
 
     family, name = call.name.split(".")
     if family == "elementwise":
-        return FUSED if fused.supported(name, [x.dtype for x in call.ins]) else PYTHON
+        return FUSED if formulas.supported(name, [x.dtype for x in call.ins]) else PYTHON
     launch_of = cpu.numba_launch(call.name)
     if launch_of is None:
         return PYTHON

@@ -74,9 +74,11 @@ def source(file: str) -> str:
 
 @cache
 def unit(family: str, group: str) -> Unit:
-    """A group of a family's kernels."""
-    names = importlib.import_module(f"{__package__}.{family}").INSTANCES[group]
-    return Unit(source(f"{family}.cuh"), tuple(names))
+    """A group of a family's kernels: of its `.cuh` file, unless the family writes its source itself."""
+    module = importlib.import_module(f"{__package__}.{family}")
+    if hasattr(module, "unit"):
+        return module.unit(group)
+    return Unit(source(f"{family}.cuh"), tuple(module.INSTANCES[group]))
 
 
 @cache
