@@ -11,8 +11,9 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
-KINDS = (*FLOATS, np.dtype(np.bool_), *[np.dtype(f"{sign}{size}") for sign in "iu" for size in (1, 2, 4, 8)])
+FLOATS: tuple[np.dtype[Any], ...] = (np.dtype(np.float32), np.dtype(np.float64))
+_WHOLE = [np.dtype(f"{sign}{size}") for sign in "iu" for size in (1, 2, 4, 8)]
+KINDS: tuple[np.dtype[Any], ...] = (*FLOATS, np.dtype(np.bool_), *_WHOLE)
 
 
 class Writer(Protocol):

@@ -97,7 +97,7 @@ def view(name: str) -> Launch:
         recorded = trace.current()
         if recorded is not None:
             return (recorded.view(lambda x: look(x, static), *ins),)
-        return (look(*ins, static),)
+        return (look(ins[0], static),)
 
     return launch
 

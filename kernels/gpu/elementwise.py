@@ -22,7 +22,7 @@ Arrays = Sequence[Any]
 _OPTIONS = (*OPTIONS, "--fmad=false")
 _BLOCK, _EACH = 256, 4  # threads, and numbers that a thread computes
 _AXES = 5  # that a kernel with lengths at run time takes
-_TYPES = {
+_TYPES: dict[Any, str] = {
     **REAL,
     np.dtype(np.bool_): "bool",
     **{np.dtype(f"i{size}"): name for size, name in ((1, "signed char"), (2, "short"), (4, "int"), (8, "long long"))},
@@ -136,7 +136,7 @@ def _name(kernel: str, *dtypes: Any) -> str:
 def _entries(group: str) -> dict[str, _Entry]:
     if group == "words":
         whole = np.dtype(np.int64)
-        compared = {_name(kernel, whole): (kernel, (whole, whole), {}) for kernel in _COMPARED}
+        compared: dict[str, _Entry] = {_name(kernel, whole): (kernel, (whole, whole), {}) for kernel in _COMPARED}
         return {**{_name("copy", word): ("copy", (word,), {}) for word in _WORDS.values()}, **compared}
     (real,) = [dtype for dtype, name in REAL.items() if name == group]
     (other,) = [dtype for dtype in REAL if dtype != real]

@@ -60,20 +60,20 @@ class _Look(NamedTuple):
         base: x from the first number that plain indices lead to, as a view.
         axes: (length, step in x, steps in each index array) of the result's axes.
         arrays: (array, length and step of the axis of x that it runs over), at most four.
-        first: the first axis that index arrays make, and how many they make.
+        first, made: the first axis that index arrays make, and how many they make.
     """
 
     base: Any
     axes: list[tuple[int, int, list[int]]]
     arrays: list[tuple[Any, int, int]]
     first: int
-    count: int
+    made: int
 
 
 def _look(plan: Plan, x: Any, index: tuple[Any, ...], arrays: Arrays) -> _Look:
     rest = iter(arrays)
     plain = (int, type(None), type(...), type(np.s_[:]))
-    parts = [part if isinstance(part, plain) else next(rest) for part in index]
+    parts: list[Any] = [part if isinstance(part, plain) else next(rest) for part in index]
     taken = sum(part is not None and part is not ... for part in parts)
     if ... not in parts:
         parts.append(...)
@@ -161,7 +161,7 @@ def scatter(plan: Plan, outs: Arrays, ins: Arrays, index: tuple[Any, ...], shape
         _put(plan, slice(y, index), g)
         return
     look = _look(plan, y, index, arrays)
-    made = list(range(look.first, look.first + look.count))
+    made = list(range(look.first, look.first + look.made))
     order = [i for i in range(len(look.axes)) if i not in made] + made
     g = plan.in_order(g.transpose(tuple(order)))
     entries = prod(look.axes[i][0] for i in made)
