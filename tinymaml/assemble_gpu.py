@@ -138,13 +138,13 @@ class GpuAssembly:
         if not isinstance(x, np.ndarray):  # one on the GPU, or no array
             return x
         if id(x) not in self._closed_over:
-            core = x[tuple([slice(1) if stride == 0 else slice(None) for stride in x.strides])]
+            core = x[(*[slice(1) if stride == 0 else slice(None) for stride in x.strides], ...)]
             self._closed_over[id(x)] = core, gpu.cupy().empty(core.shape, x.dtype)
         return gpu.cupy().broadcast_to(self._closed_over[id(x)][1], x.shape)
 
     def write(self, own: Any, leaf: Any) -> None:
         """Copy an argument into the program's memory."""
-        if isinstance(leaf, np.ndarray):
+        if isinstance(leaf, np.ndarray | np.generic):
             own.set(np.ascontiguousarray(leaf).reshape(leaf.shape))
         elif leaf.data.ptr != own.data.ptr or leaf.strides != own.strides:
             gpu.run("elementwise.copy", [own], [leaf], {})
@@ -162,8 +162,10 @@ class GpuAssembly:
         self._launch("once", lambda plan: None, 1)
 
     def repeat(self, count: int, carried: Sequence[tuple[Any, Any]]) -> None:
-        """Launch the program so many times; after each the arrays (from, to) are copied."""
-        self._launch("repeat", lambda plan: support.carry(plan, carried), count)
+        """Launch the program so many times; after each but the last the arrays (from, to) are copied."""
+        if count > 1:
+            self._launch("repeat", lambda plan: support.carry(plan, carried), count - 1)
+        self.run()
 
     def _launch(self, key: str, more: Callable[[Plan], None], count: int) -> None:
         for array, own in self._closed_over.values():

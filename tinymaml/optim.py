@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tinymaml import tree
-from tinymaml.device import kernel, zeros
+from tinymaml.device import alike, kernel, zeros
 from tinymaml.ops import add, as_tensor, astype, multiply
 from tinymaml.ops.elementwise import descend
 from tinymaml.tensor import FLOATS, Array, Tensor, constant, is_array
@@ -55,7 +55,7 @@ def _optimiser(
     def move(grads: Tree, moments: Tree, params: Tree, numbers: Any) -> tuple[Tree, Tree]:
         xs, gs, structure = _gradients(grads, params)
         olds = [[_array(m) for m in tree.leaves(moments[name])] for name in names]
-        moved, news = step(xs, gs, olds, _array(numbers))
+        moved, news = step(xs, gs, olds, alike(_array(numbers), xs[0]) if xs else _array(numbers))
         recorded = isinstance(numbers, Tensor)
         columns = [[constant(x) for x in column] if recorded else column for column in (moved, *news)]
         trees = [tree.unflatten(structure, column) for column in columns]

@@ -75,7 +75,8 @@ class Program:
         array = self._assembly.array
         self._inputs, self._outputs = [array(x) for x in inputs], [array(x) for x in found]
         self._carried = _carried(examples, result)
-        self._before = [(array(x), check) for x, check in recorded.before]
+        # What the step closed over is looked at where it is.
+        self._before = [(array(x) if isinstance(x, Traced) else x, check) for x, check in recorded.before]
         self._after = [(array(x), check) for x, check in recorded.after]
 
     def __call__(self, *arguments: Tree) -> Tree:
