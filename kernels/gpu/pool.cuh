@@ -1,0 +1,106 @@
+// Pooling of images [T, N, H, W, C]: a thread has V channels of a window, or, in the adjoints, of a pixel, to which it
+// adds what the windows that it lies in give.
+#pragma once
+#include "vectors.cuh"
+
+// Of images and windows.
+struct Sizes {
+    int height, width, down, across;  // pixels, windows
+    int window_height, window_width, stride_height, stride_width, top, left;
+};
+
+// A thread's place in the result, counted through all images [tasks, images, rows, columns, channels].
+struct Place {
+    int task, image, i, j, channel;
+    bool none;
+
+    __device__ Place(int tasks, int images, int rows, int columns, int channels, int V) {
+        unsigned at = blockIdx.x * blockDim.x + threadIdx.x, lanes = channels / V;
+        channel = at % lanes * V, at /= lanes;
+        j = at % columns, at /= columns;
+        i = at % rows, at /= rows;
+        image = at % images, task = at / images;
+        none = task >= tasks;
+    }
+};
+
+enum Way { LARGEST, TAKE, MEAN, PUT, SPREAD };
+
+// How many of a window's pixels are in the image, along one axis.
+__device__ inline int inside(int start, int window, int size) {
+    return min(start + window, size) - max(start, 0);
+}
+
+// Of every window the largest pixel, the first of equal ones, or the one at its place, or the mean.
+template <class T, int V, class P, Way WAY>
+__global__ void __launch_bounds__(256, 4)
+windows(const T* __restrict__ x, int x_step, const P* __restrict__ at, int at_step, T* __restrict__ y,
+        P* __restrict__ places, int tasks, int images, int channels, int height, int width, int down, int across,
+        int window_height, int window_width, int stride_height, int stride_width, int top, int left) {
+    Place own(tasks, images, down, across, channels, V);
+    if (own.none) return;
+    int window = ((own.image * down + own.i) * across + own.j) * channels + own.channel;
+    x += (long long)own.task * x_step + (long long)own.image * height * width * channels + own.channel;
+    Vector<P, V> place = filled<V>((P)-1);
+    if (WAY == TAKE) place = load<V>(at + (long long)own.task * at_step + window);
+
+    Vector<T, V> found = filled<V>((T)0);
+    int i0 = own.i * stride_height - top, j0 = own.j * stride_width - left;
+    for (int i = max(i0, 0); i < min(i0 + window_height, height); i++)
+        for (int j = max(j0, 0); j < min(j0 + window_width, width); j++) {
+            Vector<T, V> pixel = load<V>(x + (i * width + j) * channels);
+            P k = (i - i0) * window_width + j - j0;
+#pragma unroll
+            for (int c = 0; c < V; c++) {
+                T z = pixel[c], best = found[c];
+                if (WAY == MEAN) found[c] += z;
+                if (WAY == TAKE && place[c] == k) found[c] = z;
+                // What is not a number counts as the largest.
+                if (WAY == LARGEST && (place[c] < 0 || z > best || (z != z && best == best)))
+                    found[c] = z, place[c] = k;
+            }
+        }
+    if (WAY == MEAN) {
+        T count = inside(i0, window_height, height) * inside(j0, window_width, width);
+#pragma unroll
+        for (int c = 0; c < V; c++) found[c] /= count;
+    }
+    long long to = (long long)own.task * images * down * across * channels + window;
+    store<V>(y + to, found);
+    if (WAY == LARGEST) store<V>(places + to, place);
+}
+
+// To every pixel the sum of its windows' numbers: of those that were taken from it, or of their shares.
+template <class T, int V, class P, Way WAY>
+__global__ void __launch_bounds__(256, 4)
+pixels(const T* __restrict__ g, int g_step, const P* __restrict__ at, int at_step, T* __restrict__ x, int tasks,
+       int images, int channels, int height, int width, int down, int across, int window_height, int window_width,
+       int stride_height, int stride_width, int top, int left) {
+    Place own(tasks, images, height, width, channels, V);
+    if (own.none) return;
+    int image = own.image * down * across * channels + own.channel;
+    g += (long long)own.task * g_step + image, at += (long long)own.task * at_step + image;
+
+    Vector<T, V> total = filled<V>((T)0);
+    int i = own.i + top, j = own.j + left;  // windows p and q begin at p and q strides
+    int p0 = max(i - window_height + stride_height, 0) / stride_height;
+    int q0 = max(j - window_width + stride_width, 0) / stride_width;
+    for (int p = p0; p < down && p * stride_height <= i; p++)
+        for (int q = q0; q < across && q * stride_width <= j; q++) {
+            int window = (p * across + q) * channels;
+            Vector<T, V> here = load<V>(g + window);
+            if constexpr (WAY == PUT) {
+                Vector<P, V> place = load<V>(at + window);
+                P k = (i - p * stride_height) * window_width + j - q * stride_width;
+#pragma unroll
+                for (int c = 0; c < V; c++) total[c] += place[c] == k ? here[c] : 0;
+            } else {
+                T count = inside(p * stride_height - top, window_height, height) *
+                          inside(q * stride_width - left, window_width, width);
+#pragma unroll
+                for (int c = 0; c < V; c++) total[c] += here[c] / count;
+            }
+        }
+    long long to = (((long long)own.task * images + own.image) * height + own.i) * width + own.j;
+    store<V>(x + to * channels + own.channel, total);
+}
