@@ -33,7 +33,7 @@ def names(side, package):
         for name, function in vars(loaded).items():
             own = inspect.isfunction(function) and not name.startswith("_")
             parameters = list(inspect.signature(function).parameters) if own else []
-            if own and (parameters[0] in ("x", "plan") or "outs" in parameters):
+            if "outs" in parameters or parameters[:1] == ["x"]:
                 found.add(f"{module.name}.{name}")
     return found
 

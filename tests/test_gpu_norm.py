@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from tests import gpu_cases
-from tinymaml.kernels.cpu import numpy_kernel
 from tinymaml.kernels.gpu.norm import can_pool
 
 pytestmark = pytest.mark.usefixtures("gpu")

@@ -18,11 +18,13 @@ NEAR = {np.float32: 2e-4, np.float64: 1e-11}
 
 
 def close(found, expected, limit):
+    """Against the norm of all arrays: a bias before batch norm has a gradient of nothing but rounding."""
     found, expected = tree.leaves(found), tree.leaves(expected)
     assert len(found) == len(expected)
+    whole = np.sqrt(sum(np.linalg.norm(y) ** 2 for y in expected))
     for i, (x, y) in enumerate(zip(found, expected, strict=True)):
         assert on_gpu(x) and x.shape == y.shape and x.dtype == y.dtype, f"leaf {i}"
-        assert gpu_cases.distance(x.get(), y) <= limit, f"leaf {i}"
+        assert np.linalg.norm(x.get() - y) <= limit * whole, f"leaf {i}"
 
 
 def same(found, expected):
@@ -35,9 +37,9 @@ STEPS = {
     "first order": lambda dtype: regression(dtype, order=1),
     "reverse over reverse": lambda dtype: regression(dtype, mode="reverse-over-reverse"),
     "clipped": lambda dtype: regression(dtype, clip_norm=0.01),
-    "max-pooling": lambda dtype: classification("pool", dtype),
+    "max-pooling": lambda dtype: classification("max-pool", dtype),
     "strides": lambda dtype: classification("stride", dtype),
-    "images, first order": lambda dtype: classification("pool", dtype, order=1),
+    "images, first order": lambda dtype: classification("max-pool", dtype, order=1),
 }
 
 
