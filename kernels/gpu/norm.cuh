@@ -156,7 +156,7 @@ __device__ inline Moments<T, V> moments_of(const T* x, const Share<V>& share, co
 }
 
 template <class T, int V, bool POOLS>
-__global__ void __launch_bounds__(THREADS)
+__global__ void __launch_bounds__(THREADS, 4)
 batch_norm(const T* __restrict__ x, int x_step, const T* __restrict__ gamma, int gamma_step, const T* __restrict__ beta,
            int beta_step, T eps, int rectified, T* __restrict__ y, signed char* __restrict__ places,
            int y_step, T* __restrict__ mean, T* __restrict__ rstd, T* __restrict__ partials, int stretches, int passes,

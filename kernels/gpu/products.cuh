@@ -154,6 +154,32 @@ struct Share {
     }
 };
 
+// Where a tile of C + c goes. COUNT numbers that lie side by side are written at once if they can be.
+template <class T, int V>
+struct Result {
+    const T* c;
+    int c_row;
+    T* out;
+    int rows, columns, row, column;
+
+    template <int COUNT>
+    __device__ void operator()(int i, int j, Vector<T, COUNT> numbers) const {
+        const int m = row + i, n = column + j;
+        if (m >= rows) return;
+        const long long at = (long long)m * columns + n, of_c = (long long)m * c_row + n;
+        #pragma unroll
+        for (int v = 0; v < COUNT; v++)
+            if (c && n + v < columns) numbers.at[v] += c[of_c + v];
+        if constexpr (V % COUNT == 0) {  // columns is a multiple of V: all of them are inside, and aligned
+            if (n < columns) *(Vector<T, COUNT>*)(out + at) = numbers;
+        } else {
+            #pragma unroll
+            for (int v = 0; v < COUNT; v++)
+                if (n + v < columns) out[at + v] = numbers.at[v];
+        }
+    }
+};
+
 // The block's tile of C = A B + c: `rows` x `columns` numbers in C order at `out`. Of c, which may be null, the next row
 // lies c_row numbers further. The sum runs from `first` to `end`, both multiples of V.
 template <class E, int V, class A, class B>
@@ -185,22 +211,7 @@ __device__ void multiply(const A& a, const B& b, const typename E::T* c, int c_r
         }
         __syncthreads();
     }
-    engine.each([&](int i, int j, const auto& numbers) {
-        constexpr int COUNT = sizeof(numbers) / sizeof(T);
-        const int m = row + i, n = column + j;
-        if (m >= rows) return;
-        const long long at = (long long)m * columns + n, of_c = (long long)m * c_row + n;
-        if (V % COUNT == 0 && n < columns) {  // columns is a multiple of V: all of them are inside, and aligned
-            auto found = numbers;
-            if (c)
-                for (int v = 0; v < COUNT; v++) found.at[v] += c[of_c + v];
-            *(Vector<T, COUNT>*)(out + at) = found;
-            return;
-        }
-        #pragma unroll
-        for (int v = 0; v < COUNT; v++)
-            if (n + v < columns) out[at + v] = numbers.at[v] + (c ? c[of_c + v] : (T)0);
-    });
+    engine.each(Result<T, V>{c, c_row, out, rows, columns, row, column});
 }
 
 // out[t] = the sum of parts[t, s] over s, in order, + c[t].
