@@ -18,12 +18,13 @@ struct Work {
     int lanes;                    // threads beside one another along a block's channels
 };
 
-// A thread's share of its block: V channels of every rows-th item.
+// A thread's share of its block: V channels of every rows-th item, from the first on. Loops count the items, so that
+// they can be unrolled and several are loaded at once.
 template <int V>
 struct Share {
     int rows, row, lane;
     int channel;  // the first of V
-    int first, last;
+    int first, items;
     bool idle;
 
     __device__ explicit Share(const Work& work) {
@@ -32,8 +33,12 @@ struct Share {
         idle = row >= rows || channel >= work.channels;
         if (idle) channel = 0;  // which can be read
         first = blockIdx.y * work.each + row;
-        last = idle ? 0 : min((int)(blockIdx.y + 1) * work.each, work.items);
+        int left = min((int)(blockIdx.y + 1) * work.each, work.items) - first;
+        items = idle ? 0 : every(left);
     }
+
+    // How many of `count` are the thread's, from the first on.
+    __device__ int every(int count) const { return count > 0 ? (count + rows - 1) / rows : 0; }
 };
 
 // The pixels of an item, and what is pooled of them.
@@ -129,13 +134,13 @@ struct Moments {
 template <class T, int V, bool POOLS>
 __device__ inline Moments<T, V> moments_of(const T* x, const Share<V>& share, const Work& work) {
     Vector<T, V> middle = filled<V>((T)0), sums[3];
-    if (share.first < share.last) middle = load<V>(x + Cell<POOLS>(share.first, work).pixel[0]);
+    if (share.items) middle = load<V>(x + Cell<POOLS>(share.first, work).pixel[0]);
 #pragma unroll
     for (int s = 0; s < 3; s++) sums[s] = filled<V>((T)0);
     int count = 0;
 #pragma unroll(POOLS ? 1 : 4)
-    for (int i = share.first; i < share.last; i += share.rows) {
-        Cell<POOLS> cell(i, work);
+    for (int n = 0; n < share.items; n++) {
+        Cell<POOLS> cell(share.first + n * share.rows, work);
         Vector<T, V> here[cell.PIXELS];
 #pragma unroll
         for (int k = 0; k < cell.PIXELS; k++) here[k] = load<V>(x + cell.pixel[k]);
@@ -158,7 +163,7 @@ __device__ inline Moments<T, V> moments_of(const T* x, const Share<V>& share, co
 template <class T, int V, bool POOLS>
 __global__ void __launch_bounds__(THREADS)
 batch_norm(const T* __restrict__ x, int x_step, const T* __restrict__ gamma, int gamma_step, const T* __restrict__ beta,
-           int beta_step, T eps, int rectified, T* __restrict__ y, signed char* __restrict__ places,
+           int beta_step, T eps, T lowest, T* __restrict__ y, signed char* __restrict__ places,
            int y_step, T* __restrict__ mean, T* __restrict__ rstd, T* __restrict__ partials, int stretches, int passes,
            int height, int width, int channels, int items, int each, int lanes) {
     Work work{height, width, channels, items, each, lanes};
@@ -175,7 +180,7 @@ batch_norm(const T* __restrict__ x, int x_step, const T* __restrict__ gamma, int
         if (share.row == 0) of_first_row[share.lane] = own.of[1];
         __syncthreads();
         middle = of_first_row[share.lane];
-        if (share.first < share.last) own.add_to(sums, middle);
+        if (share.items) own.add_to(sums, middle);
     } else {
         const T* at = partials + partial<3>(0, stretches, work) + share.channel;
         middle = load<V>(at + channels);
@@ -211,8 +216,8 @@ batch_norm(const T* __restrict__ x, int x_step, const T* __restrict__ gamma, int
     }
     y += task * y_step + share.channel, places += task * y_step + share.channel;
 #pragma unroll(POOLS ? 1 : 4)
-    for (int i = share.first; i < share.last; i += share.rows) {
-        Cell<POOLS> cell(i, work);
+    for (int n = 0; n < share.items; n++) {
+        Cell<POOLS> cell(share.first + n * share.rows, work);
         Vector<T, V> here[cell.PIXELS], best;
         Vector<signed char, V> at = filled<V>((signed char)0);
 #pragma unroll
@@ -222,8 +227,9 @@ batch_norm(const T* __restrict__ x, int x_step, const T* __restrict__ gamma, int
 #pragma unroll
             for (int j = 0; j < V; j++) {
                 T z = affine(here[k][j] - all.of[1][j], gain[j], shift[j]);
-                if (rectified && z <= 0) z = 0;  // what is not a number stays, and is the largest
-                if (k == 0 || z > best[j] || (z != z && best[j] == best[j])) best[j] = z, at[j] = k;
+                z = z <= lowest ? lowest : z;  // what is not a number stays
+                bool better = k == 0 || larger(z, best[j]);
+                best[j] = better ? z : best[j], at[j] = better ? k : at[j];
             }
         if (cell.full) {
             store<V>(y + cell.window, best);
@@ -315,8 +321,8 @@ derivative(const T* __restrict__ x, int x_step, const T* __restrict__ v, int v_s
     for (int s = 0; s < SUMS; s++) sums[s] = filled<V>((T)0);
     if (passes & ADDS) {
 #pragma unroll(POOLS ? 1 : 2)
-        for (int i = share.first; i < share.last; i += share.rows)
-            operands.read(i, work, [&](int, int j, T centred, bool, T v, T g, T vg) {
+        for (int n = 0; n < share.items; n++)
+            operands.read(share.first + n * share.rows, work, [&](int, int j, T centred, bool, T v, T g, T vg) {
                 if (HAS_G) sums[G][j] += g, sums[G + 1][j] = fma(centred, g, sums[G + 1][j]);
                 if (HAS_V) sums[V_][j] += v, sums[V_ + 1][j] = fma(centred, v, sums[V_ + 1][j]);
                 if constexpr (HAS_VG) {
@@ -382,9 +388,9 @@ derivative(const T* __restrict__ x, int x_step, const T* __restrict__ v, int v_s
 
     out += task * out_step + share.channel;
 #pragma unroll(POOLS ? 1 : 2)
-    for (int i = share.first; i < share.last; i += share.rows) {
+    for (int n = 0; n < share.items; n++) {
         Vector<T, V> found[PIXELS], at_window = filled<V>((T)0);
-        auto cell = operands.read(i, work, [&](int k, int j, T centred, bool open, T v, T g, T vg) {
+        auto cell = operands.read(share.first + n * share.rows, work, [&](int k, int j, T centred, bool open, T v, T g, T vg) {
             T total = fma(by_x[j], centred, rest[j]);
             if (HAS_G) total = fma(by_g[j], g - g_mean[j], total);
             if (HAS_V) total = fma(by_v[j], v - v_mean[j], total);

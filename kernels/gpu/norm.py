@@ -6,7 +6,7 @@ Each is two launches of one kernel, or one where a block is enough for a task; s
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
+from math import inf, prod
 from typing import Any
 
 from tinymaml.kernels.gpu.launch import Plan, blocks
@@ -95,7 +95,7 @@ def _value(plan: Plan, ys: Arrays, statistics: Arrays, ins: Arrays, eps: float, 
         return
     operands = [plan.by_task(x) for x in ins]
     wide = width(x.shape[-1], *operands, *[entries(y) for y in ys])
-    static = (x.dtype.type(eps), int(rectified))
+    static = (x.dtype.type(eps), x.dtype.type(0 if rectified else -inf))
     images = (y, ys[-1], entries(y)[1])  # without pooling nothing is written to the places
     name = _instance(_VALUE, x, wide, pools)
     _Work(x, wide, pools).launch(plan, name, 3, *flat(operands), *static, *images, *statistics)

@@ -54,10 +54,11 @@ windows(const T* __restrict__ x, int x_step, const P* __restrict__ at, int at_st
             for (int c = 0; c < V; c++) {
                 T z = pixel[c], best = found[c];
                 if (WAY == MEAN) found[c] += z;
-                if (WAY == TAKE && place[c] == k) found[c] = z;
-                // What is not a number counts as the largest.
-                if (WAY == LARGEST && (place[c] < 0 || z > best || (z != z && best == best)))
-                    found[c] = z, place[c] = k;
+                if (WAY == TAKE) found[c] = place[c] == k ? z : best;
+                if (WAY == LARGEST) {
+                    bool better = (place[c] < 0) | larger(z, best);
+                    found[c] = better ? z : best, place[c] = better ? k : place[c];
+                }
             }
         }
     if (WAY == MEAN) {

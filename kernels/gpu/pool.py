@@ -67,9 +67,7 @@ def max_pool(plan: Plan, outs: Arrays, ins: Arrays, window: Pair, stride: Pair, 
     _launch(plan, "LARGEST", outs, ins, ins[0], outs[0], window, stride, padding)
 
 
-def pool_take(
-    plan: Plan, outs: Arrays, ins: Arrays, window: Pair, stride: Pair, padding: Padding, size: Pair
-) -> None:
+def pool_take(plan: Plan, outs: Arrays, ins: Arrays, window: Pair, stride: Pair, padding: Padding, size: Pair) -> None:
     """Of every window the number at its place."""
     _launch(plan, "TAKE", outs, ins, ins[0], outs[0], window, stride, padding)
 
@@ -84,8 +82,6 @@ def avg_pool(plan: Plan, outs: Arrays, ins: Arrays, window: Pair, stride: Pair, 
     _launch(plan, "MEAN", outs, ins, ins[0], outs[0], window, stride, padding)
 
 
-def avg_spread(
-    plan: Plan, outs: Arrays, ins: Arrays, window: Pair, stride: Pair, padding: Padding, size: Pair
-) -> None:
+def avg_spread(plan: Plan, outs: Arrays, ins: Arrays, window: Pair, stride: Pair, padding: Padding, size: Pair) -> None:
     """The adjoint: every number, over the pixels of its window, added to each of them."""
     _launch(plan, "SPREAD", outs, ins, outs[0], ins[0], window, stride, padding)
