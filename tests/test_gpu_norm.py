@@ -180,6 +180,19 @@ def test_what_is_not_a_number_stays_and_is_pooled(rectified):
     assert np.isnan(found[0][1, ..., 5]).all() and not np.isnan(np.delete(found[0], 5, -1)).any()
 
 
+@pytest.mark.parametrize("rectified", [True, False])
+def test_a_tangent_masks_nothing(rectified):
+    p = Point((2, 9, 4), np.float32, rectified=rectified)
+    p.x[1, 3, 2] = np.nan
+    ins = [p.x, p.gamma, p.beta, *p.statistics(), *p.tangents(ALL_3)]
+    static = {**p.static, "given": ALL_3}
+    found, wanted = (
+        f("norm.batch_norm_tangent", p.specs(p.x.shape), ins, static)[0] for f in (gpu_cases.run, gpu_cases.reference)
+    )
+    np.testing.assert_array_equal(np.isnan(found), np.isnan(wanted))
+    assert np.isnan(found).any() != rectified
+
+
 def test_which_images_can_be_pooled():
     for shape, dictionary, can in [
         ((2, 3, 84, 84, 32), {}, True),

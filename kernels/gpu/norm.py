@@ -50,7 +50,7 @@ class _Work:
         lanes = blocks(lanes, groups)
         pixels = blocks(count, _BLOCK // lanes)  # of a thread, were there one block
         few = pixels <= _WHOLE
-        stretches = 1 if few else min(_PARTS, blocks(_BLOCKS, tasks * groups), blocks(pixels, _SHORT))
+        stretches = 1 if few else min(_PARTS, max(_BLOCKS // (tasks * groups), 1), blocks(pixels, _SHORT))
         each = blocks(items, stretches)
         self.grid = (tasks, blocks(items, each), groups)
         self.arguments = (height, across, channels, items, each, lanes)
@@ -110,7 +110,7 @@ def _derivative(
     rectified: bool,
 ) -> None:
     """`ins` by name, with the places if maxima are pooled; of the tangents those that are given."""
-    x, pools, tangent = ins["x"], "places" in ins, name == _TANGENT
+    x, pools = ins["x"], "places" in ins
     if not x.size:
         return
     laid = {key: plan.by_task(value) for key, value in ins.items()}
@@ -130,9 +130,8 @@ def _derivative(
         int(rectified),
         prod(x.shape[1:-1]),
         *entries(outs[0]),
-        outs[-2 % len(outs)],
-        outs[-1],
-        known=tangent and "x" not in tangents,
+        *(outs[1:] or (outs[0], outs[0])),  # a tangent has no others
+        known=name == _TANGENT and "x" not in tangents,
     )
 
 
