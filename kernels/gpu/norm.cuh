@@ -1,99 +1,13 @@
-// Batch normalisation of tasks' rows [M, C] and its derivatives: sums over each channel, then number by number.
+// Batch normalisation of tasks' rows [M, C] and its derivatives: sums over each channel, then number by number. Where
+// maxima are pooled the items are cells of 2 x 2 pixels, otherwise rows.
 //
-// A block has a task (blockIdx.x), a stretch of its items (y) and a group of its channels (z). An item is a pixel, or,
-// where maxima are pooled, a cell of 2 x 2 pixels. The first pass adds up the stretches; every block of the second adds
-// those partial sums, all in one order, and goes over its stretch once more. A task of one stretch has both in one.
+// The first pass adds up the stretches of a task; every block of the second adds those partial sums, all in one order,
+// and goes over its stretch once more. A task of one stretch has both passes in one launch.
 #pragma once
-#include "vectors.cuh"
+#include "rows.cuh"
 
-constexpr int THREADS = 256;
-constexpr int GROUP = 32;          // channels of a block, at most
 constexpr int ADDS = 1, APPLIES = 2;  // the bits of `passes`
 constexpr int OF_X = 1, OF_GAMMA = 2, OF_BETA = 4, OF_G = 8;  // the bits of `given`, by whose tangents are there
-
-// What is divided among threads, the same for all blocks.
-struct Work {
-    int height, width, channels;  // of images; without pooling they are one pixel wide
-    int items, each;              // of a task, of a stretch
-    int lanes;                    // threads beside one another along a block's channels
-};
-
-// A thread's share of its block: V channels of every rows-th item.
-template <int V>
-struct Share {
-    int rows, row, lane;
-    int channel;  // the first of V
-    int first, last;
-    bool idle;
-
-    __device__ explicit Share(const Work& work) {
-        rows = THREADS / work.lanes, row = threadIdx.x / work.lanes, lane = threadIdx.x % work.lanes;
-        channel = (blockIdx.z * work.lanes + lane) * V;
-        idle = row >= rows || channel >= work.channels;
-        if (idle) channel = 0;  // which can be read
-        first = blockIdx.y * work.each + row;
-        last = idle ? 0 : min((int)(blockIdx.y + 1) * work.each, work.items);
-    }
-};
-
-// The pixels of an item, and what is pooled of them.
-template <bool POOLS>
-struct Cell {
-    static constexpr int PIXELS = POOLS ? 4 : 1;
-    int pixel[PIXELS];  // offsets; the first pixel's for those beyond the image
-    bool inside[PIXELS];
-    int window;  // the offset of the maximum, 0 if there is none
-    bool full;
-
-    __device__ Cell(int item, const Work& work) {
-        if constexpr (POOLS) {
-            unsigned across = (work.width + 1) / 2, down = (work.height + 1) / 2;
-            int line = (unsigned)item / across, q = (unsigned)item % across;
-            int image = (unsigned)line / down, p = (unsigned)line % down;
-#pragma unroll
-            for (int k = 0; k < 4; k++) {
-                int i = 2 * p + k / 2, j = 2 * q + k % 2;
-                inside[k] = i < work.height && j < work.width;
-                int at = inside[k] ? i * work.width + j : 2 * (p * work.width + q);
-                pixel[k] = (image * work.height * work.width + at) * work.channels;
-            }
-            full = inside[3];
-            int at = (image * (work.height / 2) + p) * (work.width / 2) + q;
-            window = full ? at * work.channels : 0;
-        } else {
-            pixel[0] = window = item * work.channels;
-            inside[0] = full = true;
-        }
-    }
-};
-
-// Sums over a block's rows of threads, in every thread of the channel.
-template <class T, int V, int S>
-__device__ inline void add_rows(Vector<T, V> (&sums)[S], const Share<V>& share, int lanes) {
-    static_assert(S * GROUP <= THREADS, "a thread for every sum of a channel");
-    __shared__ Vector<T, V> parts[S][THREADS];
-    __shared__ Vector<T, V> totals[S][GROUP / V];
-#pragma unroll
-    for (int s = 0; s < S; s++) parts[s][threadIdx.x] = sums[s];
-    __syncthreads();
-    int wide = lanes * V, s = threadIdx.x / wide, c = threadIdx.x % wide;
-    if (s < S) {
-        const T* part = &parts[s][0][0] + c;
-        T total = 0;
-#pragma unroll 8
-        for (int r = 0; r < share.rows; r++) total += part[r * wide];
-        (&totals[s][0][0])[c] = total;
-    }
-    __syncthreads();
-#pragma unroll
-    for (int s = 0; s < S; s++) sums[s] = totals[s][share.lane];
-}
-
-// Where a stretch's partial sums of a task [T, stretches, S, C] begin.
-template <int S>
-__device__ inline long long partial(int stretch, int stretches, const Work& work) {
-    return ((long long)blockIdx.x * stretches + stretch) * S * work.channels;
-}
 
 // y = (x - mean) gain + shift, as all kernels compute it: the derivatives' gate is open where this is above 0.
 template <class T>
@@ -128,14 +42,12 @@ struct Moments {
 // Those of a thread's items, of which the middle is the first.
 template <class T, int V, bool POOLS>
 __device__ inline Moments<T, V> moments_of(const T* x, const Share<V>& share, const Work& work) {
-    Vector<T, V> middle = filled<V>((T)0), sums[3];
-    if (share.first < share.last) middle = load<V>(x + Cell<POOLS>(share.first, work).pixel[0]);
-#pragma unroll
-    for (int s = 0; s < 3; s++) sums[s] = filled<V>((T)0);
+    Vector<T, V> middle = {}, sums[3] = {};
+    if (share.items) middle = load<V>(x + Cell<POOLS>(share.first, work).pixel[0]);
     int count = 0;
 #pragma unroll(POOLS ? 1 : 4)
-    for (int i = share.first; i < share.last; i += share.rows) {
-        Cell<POOLS> cell(i, work);
+    for (int n = 0; n < share.items; n++) {
+        Cell<POOLS> cell(share.first + n * share.rows, work);
         Vector<T, V> here[cell.PIXELS];
 #pragma unroll
         for (int k = 0; k < cell.PIXELS; k++) here[k] = load<V>(x + cell.pixel[k]);
@@ -155,66 +67,61 @@ __device__ inline Moments<T, V> moments_of(const T* x, const Share<V>& share, co
     return found;
 }
 
+// y, or the maxima and their `places`; no y is less than `lowest`.
 template <class T, int V, bool POOLS>
 __global__ void __launch_bounds__(THREADS, 4)
 batch_norm(const T* __restrict__ x, int x_step, const T* __restrict__ gamma, int gamma_step, const T* __restrict__ beta,
-           int beta_step, T eps, int rectified, T* __restrict__ y, signed char* __restrict__ places,
-           int y_step, T* __restrict__ mean, T* __restrict__ rstd, T* __restrict__ partials, int stretches, int passes,
-           int height, int width, int channels, int items, int each, int lanes) {
+           int beta_step, T eps, T lowest, T* __restrict__ y, signed char* __restrict__ places, int y_step,
+           T* __restrict__ mean, T* __restrict__ rstd, T* __restrict__ partials, int stretches, int passes, int height,
+           int width, int channels, int items, int each, int lanes) {
     Work work{height, width, channels, items, each, lanes};
     Share<V> share(work);
+    Parts<T, V, 3> parts(partials, stretches, share, work);
     long long task = blockIdx.x;
     x += task * x_step + share.channel;
 
-    Vector<T, V> sums[3], middle;
-#pragma unroll
-    for (int s = 0; s < 3; s++) sums[s] = filled<V>((T)0);
+    Vector<T, V> sums[3] = {}, middle;
     if (passes & ADDS) {
         __shared__ Vector<T, V> of_first_row[GROUP / V];
         Moments<T, V> own = moments_of<T, V, POOLS>(x, share, work);
         if (share.row == 0) of_first_row[share.lane] = own.of[1];
         __syncthreads();
         middle = of_first_row[share.lane];
-        if (share.first < share.last) own.add_to(sums, middle);
+        if (share.items) own.add_to(sums, middle);
     } else {
-        const T* at = partials + partial<3>(0, stretches, work) + share.channel;
-        middle = load<V>(at + channels);
+        middle = parts.load(0, 1);
         for (int i = share.row; i < (share.idle ? 0 : stretches); i += share.rows) {
-            Moments<T, V> part;
-#pragma unroll
-            for (int s = 0; s < 3; s++) part.of[s] = load<V>(at + ((long long)i * 3 + s) * channels);
+            Moments<T, V> part{{parts.load(i, 0), parts.load(i, 1), parts.load(i, 2)}};
             part.add_to(sums, middle);
         }
     }
     add_rows(sums, share, lanes);
     Moments<T, V> all;
     all.from_sums(sums, middle);
+    bool writes = share.row == 0 && !share.idle;
     if (!(passes & APPLIES)) {
-        T* to = partials + partial<3>(blockIdx.y, stretches, work) + share.channel;
-#pragma unroll
-        for (int s = 0; s < 3; s++)
-            if (share.row == 0 && !share.idle) store<V>(to + s * channels, all.of[s]);
+        if (writes) parts.store(all.of);
         return;
     }
 
-    Vector<T, V> gain, root, shift = load<V>(beta + task * beta_step + share.channel);
-    gain = load<V>(gamma + task * gamma_step + share.channel);
+    Vector<T, V> root, gain = load<V>(gamma + task * gamma_step + share.channel);
+    Vector<T, V> shift = load<V>(beta + task * beta_step + share.channel);
 #pragma unroll
     for (int j = 0; j < V; j++) {
         T variance = all.of[2][j] / all.of[0][j];
         root[j] = 1 / sqrt((variance < 0 ? 0 : variance) + eps);  // what is not a number stays
         gain[j] *= root[j];
     }
-    if (blockIdx.y == 0 && share.row == 0 && !share.idle) {
+    if (blockIdx.y == 0 && writes) {
         store<V>(mean + task * channels + share.channel, all.of[1]);
         store<V>(rstd + task * channels + share.channel, root);
     }
     y += task * y_step + share.channel, places += task * y_step + share.channel;
 #pragma unroll(POOLS ? 1 : 4)
-    for (int i = share.first; i < share.last; i += share.rows) {
-        Cell<POOLS> cell(i, work);
+    for (int n = 0; n < share.items; n++) {
+        Cell<POOLS> cell(share.first + n * share.rows, work);
         Vector<T, V> here[cell.PIXELS], best;
-        Vector<signed char, V> at = filled<V>((signed char)0);
+        Vector<signed char, V> at = {};
 #pragma unroll
         for (int k = 0; k < cell.PIXELS; k++) here[k] = load<V>(x + cell.pixel[k]);
 #pragma unroll
@@ -222,8 +129,9 @@ batch_norm(const T* __restrict__ x, int x_step, const T* __restrict__ gamma, int
 #pragma unroll
             for (int j = 0; j < V; j++) {
                 T z = affine(here[k][j] - all.of[1][j], gain[j], shift[j]);
-                if (rectified && z <= 0) z = 0;  // what is not a number stays, and is the largest
-                if (k == 0 || z > best[j] || (z != z && best[j] == best[j])) best[j] = z, at[j] = k;
+                z = z <= lowest ? lowest : z;  // what is not a number stays
+                bool better = k == 0 || larger(z, best[j]);
+                best[j] = better ? z : best[j], at[j] = better ? k : at[j];
             }
         if (cell.full) {
             store<V>(y + cell.window, best);
@@ -246,7 +154,8 @@ template <class T, int V, Kind KIND, bool POOLS>
 struct Operands {
     const T *x, *v, *g, *vg;
     const signed char* places;
-    Vector<T, V> mean, gain, shift;  // without a ReLU the gain is 0 and the shift 1
+    Vector<T, V> mean, gain, shift;
+    bool rectified;  // without a ReLU the gate is always open
 
     // Calls what(k, j, centred, open, v, g, vg) for every channel j of every pixel k of an item; open only where a
     // maximum is, if there are maxima.
@@ -269,7 +178,8 @@ struct Operands {
 #pragma unroll
             for (int j = 0; j < V; j++) {
                 T centred = xs[k][j] - mean[j];
-                bool open = affine(centred, gain[j], shift[j]) > 0 && (!POOLS || at[j] == k);
+                bool open = !rectified | (affine(centred, gain[j], shift[j]) > 0);
+                if (POOLS) open = open & (at[j] == k);
                 what(k, j, centred, open, has_v(KIND) && cell.inside[k] ? vs[k][j] : 0,
                      has_g(KIND) && open ? gs[j] : 0, has_vg(KIND) && open ? vgs[j] : 0);
             }
@@ -294,6 +204,7 @@ derivative(const T* __restrict__ x, int x_step, const T* __restrict__ v, int v_s
 
     Work work{height, width, channels, items, each, lanes};
     Share<V> share(work);
+    Parts<T, V, SUMS> parts(partials, stretches, share, work);
     long long task = blockIdx.x;
     Operands<T, V, KIND, POOLS> operands;
     operands.x = x + task * x_step + share.channel, operands.v = v + task * v_step + share.channel;
@@ -302,21 +213,16 @@ derivative(const T* __restrict__ x, int x_step, const T* __restrict__ v, int v_s
     operands.mean = load<V>(mean + task * mean_step + share.channel);
     Vector<T, V> root = load<V>(rstd + task * rstd_step + share.channel);
     Vector<T, V> gain = load<V>(gamma + task * gamma_step + share.channel);
-    Vector<T, V> shift = load<V>(beta + task * beta_step + share.channel);
 #pragma unroll
-    for (int j = 0; j < V; j++) {
-        gain[j] *= root[j];
-        operands.gain[j] = rectified ? gain[j] : 0;
-        operands.shift[j] = rectified ? shift[j] : 1;
-    }
+    for (int j = 0; j < V; j++) gain[j] *= root[j];
+    operands.gain = gain, operands.shift = load<V>(beta + task * beta_step + share.channel);
+    operands.rectified = rectified;
 
-    Vector<T, V> sums[SUMS];
-#pragma unroll
-    for (int s = 0; s < SUMS; s++) sums[s] = filled<V>((T)0);
+    Vector<T, V> sums[SUMS] = {};
     if (passes & ADDS) {
 #pragma unroll(POOLS ? 1 : 2)
-        for (int i = share.first; i < share.last; i += share.rows)
-            operands.read(i, work, [&](int, int j, T centred, bool, T v, T g, T vg) {
+        for (int n = 0; n < share.items; n++)
+            operands.read(share.first + n * share.rows, work, [&](int, int j, T centred, bool, T v, T g, T vg) {
                 if (HAS_G) sums[G][j] += g, sums[G + 1][j] = fma(centred, g, sums[G + 1][j]);
                 if (HAS_V) sums[V_][j] += v, sums[V_ + 1][j] = fma(centred, v, sums[V_ + 1][j]);
                 if constexpr (HAS_VG) {
@@ -325,11 +231,10 @@ derivative(const T* __restrict__ x, int x_step, const T* __restrict__ v, int v_s
                 }
             });
     } else {
-        const T* at = partials + partial<SUMS>(0, stretches, work) + share.channel;
         for (int i = share.row; i < (share.idle ? 0 : stretches); i += share.rows)
 #pragma unroll
             for (int s = 0; s < SUMS; s++) {
-                Vector<T, V> part = load<V>(at + ((long long)i * SUMS + s) * channels);
+                Vector<T, V> part = parts.load(i, s);
 #pragma unroll
                 for (int j = 0; j < V; j++) sums[s][j] += part[j];
             }
@@ -337,15 +242,12 @@ derivative(const T* __restrict__ x, int x_step, const T* __restrict__ v, int v_s
     add_rows(sums, share, lanes);
     bool writes = share.row == 0 && !share.idle;
     if (!(passes & APPLIES)) {
-        T* to = partials + partial<SUMS>(blockIdx.y, stretches, work) + share.channel;
-#pragma unroll
-        for (int s = 0; s < SUMS; s++)
-            if (writes) store<V>(to + s * channels, sums[s]);
+        if (writes) parts.store(sums);
         return;
     }
 
-    Vector<T, V> by_g, by_v, by_vg, by_x, rest = filled<V>((T)0), vgammas = rest, to_gamma, to_beta;
-    Vector<T, V> g_mean = rest, v_mean = rest, vg_mean = rest;
+    Vector<T, V> by_g, by_v, by_vg, by_x, rest = {}, vgammas = {}, to_gamma, to_beta;
+    Vector<T, V> g_mean = {}, v_mean = {}, vg_mean = {};
     if (given & OF_GAMMA) vgammas = load<V>(vgamma + task * vgamma_step + share.channel);
     if (KIND == TANGENT && given & OF_BETA) rest = load<V>(vbeta + task * vbeta_step + share.channel);
     T per = 1 / (T)count;
@@ -382,9 +284,10 @@ derivative(const T* __restrict__ x, int x_step, const T* __restrict__ v, int v_s
 
     out += task * out_step + share.channel;
 #pragma unroll(POOLS ? 1 : 2)
-    for (int i = share.first; i < share.last; i += share.rows) {
-        Vector<T, V> found[PIXELS], at_window = filled<V>((T)0);
-        auto cell = operands.read(i, work, [&](int k, int j, T centred, bool open, T v, T g, T vg) {
+    for (int n = 0; n < share.items; n++) {
+        Vector<T, V> found[PIXELS], at_window = {};
+        int item = share.first + n * share.rows;
+        auto cell = operands.read(item, work, [&](int k, int j, T centred, bool open, T v, T g, T vg) {
             T total = fma(by_x[j], centred, rest[j]);
             if (HAS_G) total = fma(by_g[j], g - g_mean[j], total);
             if (HAS_V) total = fma(by_v[j], v - v_mean[j], total);

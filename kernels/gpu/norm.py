@@ -6,7 +6,7 @@ Each is two launches of one kernel, or one where a block is enough for a task; s
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
+from math import inf, prod
 from typing import Any
 
 from tinymaml.kernels.gpu.launch import Plan, blocks
@@ -50,7 +50,7 @@ class _Work:
         lanes = blocks(lanes, groups)
         pixels = blocks(count, _BLOCK // lanes)  # of a thread, were there one block
         few = pixels <= _WHOLE
-        stretches = 1 if few else min(_PARTS, blocks(_BLOCKS, tasks * groups), blocks(pixels, _SHORT))
+        stretches = 1 if few else min(_PARTS, max(_BLOCKS // (tasks * groups), 1), blocks(pixels, _SHORT))
         each = blocks(items, stretches)
         self.grid = (tasks, blocks(items, each), groups)
         self.arguments = (height, across, channels, items, each, lanes)
@@ -95,7 +95,7 @@ def _value(plan: Plan, ys: Arrays, statistics: Arrays, ins: Arrays, eps: float, 
         return
     operands = [plan.by_task(x) for x in ins]
     wide = width(x.shape[-1], *operands, *[entries(y) for y in ys])
-    static = (x.dtype.type(eps), int(rectified))
+    static = (x.dtype.type(eps), x.dtype.type(0 if rectified else -inf))
     images = (y, ys[-1], entries(y)[1])  # without pooling nothing is written to the places
     name = _instance(_VALUE, x, wide, pools)
     _Work(x, wide, pools).launch(plan, name, 3, *flat(operands), *static, *images, *statistics)
@@ -110,7 +110,7 @@ def _derivative(
     rectified: bool,
 ) -> None:
     """`ins` by name, with the places if maxima are pooled; of the tangents those that are given."""
-    x, pools, tangent = ins["x"], "places" in ins, name == _TANGENT
+    x, pools = ins["x"], "places" in ins
     if not x.size:
         return
     laid = {key: plan.by_task(value) for key, value in ins.items()}
@@ -130,9 +130,8 @@ def _derivative(
         int(rectified),
         prod(x.shape[1:-1]),
         *entries(outs[0]),
-        outs[-2 % len(outs)],
-        outs[-1],
-        known=tangent and "x" not in tangents,
+        *(outs[1:] or (outs[0], outs[0])),  # a tangent has no others
+        known=name == _TANGENT and "x" not in tangents,
     )
 
 

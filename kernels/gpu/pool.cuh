@@ -3,12 +3,6 @@
 #pragma once
 #include "vectors.cuh"
 
-// Of images and windows.
-struct Sizes {
-    int height, width, down, across;  // pixels, windows
-    int window_height, window_width, stride_height, stride_width, top, left;
-};
-
 // A thread's place in the result, counted through all images [tasks, images, rows, columns, channels].
 struct Place {
     int task, image, i, j, channel;
@@ -44,7 +38,7 @@ windows(const T* __restrict__ x, int x_step, const P* __restrict__ at, int at_st
     Vector<P, V> place = filled<V>((P)-1);
     if (WAY == TAKE) place = load<V>(at + (long long)own.task * at_step + window);
 
-    Vector<T, V> found = filled<V>((T)0);
+    Vector<T, V> found = {};
     int i0 = own.i * stride_height - top, j0 = own.j * stride_width - left;
     for (int i = max(i0, 0); i < min(i0 + window_height, height); i++)
         for (int j = max(j0, 0); j < min(j0 + window_width, width); j++) {
@@ -54,10 +48,11 @@ windows(const T* __restrict__ x, int x_step, const P* __restrict__ at, int at_st
             for (int c = 0; c < V; c++) {
                 T z = pixel[c], best = found[c];
                 if (WAY == MEAN) found[c] += z;
-                if (WAY == TAKE && place[c] == k) found[c] = z;
-                // What is not a number counts as the largest.
-                if (WAY == LARGEST && (place[c] < 0 || z > best || (z != z && best == best)))
-                    found[c] = z, place[c] = k;
+                if (WAY == TAKE) found[c] = place[c] == k ? z : best;
+                if (WAY == LARGEST) {
+                    bool better = (place[c] < 0) | larger(z, best);
+                    found[c] = better ? z : best, place[c] = better ? k : place[c];
+                }
             }
         }
     if (WAY == MEAN) {
@@ -81,7 +76,7 @@ pixels(const T* __restrict__ g, int g_step, const P* __restrict__ at, int at_ste
     int image = own.image * down * across * channels + own.channel;
     g += (long long)own.task * g_step + image, at += (long long)own.task * at_step + image;
 
-    Vector<T, V> total = filled<V>((T)0);
+    Vector<T, V> total = {};
     int i = own.i + top, j = own.j + left;  // windows p and q begin at p and q strides
     int p0 = max(i - window_height + stride_height, 0) / stride_height;
     int q0 = max(j - window_width + stride_width, 0) / stride_width;

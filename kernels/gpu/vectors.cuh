@@ -46,3 +46,9 @@ __device__ inline Vector<T, V> filled(T value) {
     for (int j = 0; j < V; j++) x[j] = value;
     return x;
 }
+
+// Whether it takes a maximum's place: the first of equal ones stays, and what is not a number is the largest.
+template <class T>
+__device__ inline bool larger(T x, T best) {
+    return !(x <= best) & (best == best);
+}
