@@ -40,7 +40,7 @@ def fused():
     )
     group = Group((4, 5, 64), tuple([Operand(x.dtype, x.strides) for x in ins]), steps, (4, 7))
     plan = Plan()
-    elementwise.fused_launches([group])[0](plan, [], [])
+    elementwise.fused_launches([[group, group]])[0](plan, [], [])
     return plan.launches[0].unit
 
 

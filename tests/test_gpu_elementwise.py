@@ -1,5 +1,7 @@
 """Elementwise kernels on the GPU: all there are, special values, layouts, and groups of them as one kernel."""
 
+from itertools import chain
+
 import numpy as np
 import pytest
 
@@ -122,15 +124,24 @@ def test_groups():
         )
         groups.append(Group(shape, tuple([Operand(x.dtype, x.strides) for x in ins]), steps, (6, 8, 11)))
         operands.append(ins)
-    launches = elementwise.fused_launches([*groups, groups[0]])
-    for launch, group, ins in zip(launches, groups, operands, strict=False):
-        outs = [gpu_cases.put(np.full(group.shape, 7).astype(group.dtypes[value])) for value in group.results]
+    launches = elementwise.fused_launches([[group] for group in groups])
+    (together,) = elementwise.fused_launches([groups])
+
+    def launched(launch, groups, operands):
+        outs = [
+            gpu_cases.put(np.full(own.shape, 7).astype(own.dtypes[value])) for own in groups for value in own.results
+        ]
         plan = Plan()
-        launch(plan, outs, [gpu_cases.put(x) for x in ins])
+        launch(plan, outs, [gpu_cases.put(x) for ins in operands for x in ins])
         assert len(plan.launches) == 1
         plan.run()
-        for found, expected in zip(outs, one_by_one(group, ins), strict=True):
-            np.testing.assert_array_equal(found.get(), expected)
+        return [y.get() for y in outs]
+
+    expected = [one_by_one(group, ins) for group, ins in zip(groups, operands, strict=True)]
+    found = [launched(*own) for own in zip(launches, [[x] for x in groups], [[x] for x in operands], strict=True)]
+    for own in (chain(*found), launched(together, groups, operands)):
+        for x, y in zip(own, chain(*expected), strict=True):
+            np.testing.assert_array_equal(x, y)
 
 
 def test_axes_that_do_not_collapse():

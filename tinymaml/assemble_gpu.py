@@ -49,12 +49,13 @@ class GpuAssembly:
         self.dropped = len(calls) - len(self.calls)
         region = Region(False, list(self.calls))
         arrange.fuse(region, _fusable, kept)
-        region.calls = _as_one_update(region.calls)
+        self._batches = _batches(_as_one_update(region.calls))
+        region.calls = [call for batch in self._batches for call in batch]
         self.regions = [region]
         self.layout = self
         self._memory: dict[Root, Any] = {}
         self._closed_over: dict[int, tuple[Any, Any]] = {}  # NumPy arrays, and where they are copied to
-        self._place(region.calls, kept, inputs)
+        self._place(kept, inputs)
         self._roots_checked = list(dict.fromkeys(x.root for x in checked))
         self._flag = gpu.cupy().asarray(np.zeros((), np.int32))
         self.plan = self._planned()
@@ -68,12 +69,12 @@ class GpuAssembly:
         """Where it runs, in words."""
         return f"one CUDA graph of {len(self.plan.launches)} kernels"
 
-    def _place(self, calls: Sequence[Call], kept: set[Root], inputs: Sequence[Any]) -> None:
+    def _place(self, kept: set[Root], inputs: Sequence[Any]) -> None:
         """Memory: of the inputs, of what is kept until the next call, and of the rest by when it is in use."""
         first: dict[Root, int] = {}
         last: dict[Root, int] = {}
-        for i, call in enumerate(calls, start=1):
-            for x in (*call.outs, *call.ins):
+        for i, batch in enumerate(self._batches, start=1):
+            for x in [x for call in batch for x in (*call.outs, *call.ins)]:
                 if isinstance(x, Traced) and x.root.maker is not None:
                     first.setdefault(x.root, i)
                     last[x.root] = i
@@ -96,10 +97,9 @@ class GpuAssembly:
 
     def _planned(self) -> Plan:
         """The launches of all calls; scratch memory is one call's after the other."""
-        calls = self.regions[0].calls
-        runs = dict(zip(calls, _planners(calls), strict=True))
+        runs = _planners(self._batches)
         self.scratch = 0
-        for call in calls:  # once to see how much scratch memory a call needs
+        for run, batch in zip(runs, self._batches, strict=True):  # once to see how much scratch memory is needed
             used = 0
 
             def measured(shape: Sequence[int], dtype: Any) -> Any:
@@ -107,11 +107,11 @@ class GpuAssembly:
                 used += -(-math.prod(shape) * np.dtype(dtype).itemsize // ALIGN) * ALIGN
                 return gpu.cupy().empty(tuple(shape), dtype)
 
-            runs[call](Plan(measured), *self._operands(call))
+            run(Plan(measured), *self._operands(batch))
             self.scratch = max(self.scratch, used)
         memory = gpu.cupy().cuda.alloc(self.scratch)
         plan = Plan()
-        for call in calls:
+        for run, batch in zip(runs, self._batches, strict=True):
             used = 0
 
             def placed(shape: Sequence[int], dtype: Any) -> Any:
@@ -121,12 +121,13 @@ class GpuAssembly:
                 return found
 
             plan.empty = placed
-            runs[call](plan, *self._operands(call))
+            run(plan, *self._operands(batch))
         support.find_not_finite(plan, [self._whole(root) for root in self._roots_checked], self._flag)
         return plan
 
-    def _operands(self, call: Call) -> tuple[list[Any], list[Any]]:
-        return [self.array(y) for y in call.outs], [self.array(x) for x in call.ins]
+    def _operands(self, batch: Sequence[Call]) -> tuple[list[Any], list[Any]]:
+        outs, ins = [y for call in batch for y in call.outs], [x for call in batch for x in call.ins]
+        return [self.array(y) for y in outs], [self.array(x) for x in ins]
 
     def _whole(self, root: Root) -> Any:
         return gpu.cupy().ndarray(root.shape, root.dtype, self._memory[root])
@@ -225,17 +226,35 @@ def _as_one_update(calls: Sequence[Call]) -> list[Call]:
     return [update if call is last else call for call in calls if call is last or call not in updates]
 
 
-def _planners(calls: Sequence[Call]) -> list[Callable[[Plan, Any, Any], None]]:
-    """For each call what appends its launches to a plan."""
+def _batches(calls: Sequence[Call]) -> list[list[Call]]:
+    """The calls in an order and in batches that are one launch each: fused calls wait for each other until one of their
+    results is needed. Calls are few microseconds long, and starting one takes as many.
+    """
+    found: list[list[Call]] = []
+    waiting: list[Call] = []
+    for call in calls:
+        if len(waiting) == _MOST or arrange.read([call]) & {y.root for other in waiting for y in other.outs}:
+            found.append(waiting)
+            waiting = []
+        if call.name == "fused":
+            waiting.append(call)
+        else:
+            found.append([call])
+    return [*found, waiting] if waiting else found
+
+
+_MOST = 24  # fused calls in a launch: 16 operands each are as many arguments as all GPUs take
+
+
+def _planners(batches: Sequence[Sequence[Call]]) -> list[Callable[[Plan, Any, Any], None]]:
+    """For each batch what appends its launches to a plan."""
     from tinymaml.kernels.gpu.elementwise import fused_launches
 
-    fused = [call for call in calls if call.name == "fused"]
-    generated = dict(zip(fused, fused_launches([group_of(call) for call in fused]), strict=True))
+    bundles = [[group_of(call) for call in batch] for batch in batches if batch[0].name == "fused"]
+    generated = iter(fused_launches(bundles))
 
     def planner(call: Call) -> Callable[[Plan, Any, Any], None]:
-        if call in generated:
-            return generated[call]
         run = gpu.planner(call.name)
         return lambda plan, outs, ins: run(plan, outs, ins, **call.static)
 
-    return [planner(call) for call in calls]
+    return [next(generated) if batch[0].name == "fused" else planner(batch[0]) for batch in batches]

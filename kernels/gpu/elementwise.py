@@ -101,21 +101,20 @@ def _single(name: str, entry: str, dtypes: Sequence[Any], static: dict[str, Any]
             places.append(f"rest /= n{axis};")
     loads = [f"const {_TYPES[dtype]} x{k} = a{k}[p{k}];" for k, dtype in enumerate(dtypes)]
     body = [*places, *loads, *writer.lines, f"y[i] = {result.text};"]
-    return _kernel(entry, parameters, "count", ["int rest = i;", *body])
+    text = _counted("blockIdx.x", "count", ["int rest = i;", *body])
+    return f"\n__global__ void __launch_bounds__({_BLOCK}) {entry}({', '.join(parameters)}) {{{text}\n}}\n"
 
 
-def _kernel(entry: str, parameters: Sequence[str], count: Any, body: Sequence[str]) -> str:
-    """A kernel whose threads compute `_EACH` numbers i each, neighbouring threads neighbouring ones."""
-    inner = "\n        ".join(body)
+def _counted(block: str, count: Any, body: Sequence[str]) -> str:
+    """Threads compute `_EACH` numbers i each, neighbouring threads neighbouring ones."""
+    inner = "\n            ".join(body)
     return f"""
-__global__ void __launch_bounds__({_BLOCK}) {entry}({", ".join(parameters)}) {{
-    #pragma unroll
-    for (int k = 0; k < {_EACH}; k++) {{
-        const int i = (blockIdx.x * {_EACH} + k) * {_BLOCK} + threadIdx.x;
-        if (i >= {count}) return;
-        {inner}
-    }}
-}}"""
+        #pragma unroll
+        for (int k = 0; k < {_EACH}; k++) {{
+            const int i = ({block} * {_EACH} + k) * {_BLOCK} + threadIdx.x;
+            if (i >= {count}) return;
+            {inner}
+        }}"""
 
 
 # The instances, by the name of the CUDA function: the kernel, its operands' dtypes, and its settings.
@@ -252,33 +251,58 @@ def copy(plan: Plan, outs: Arrays, ins: Arrays) -> None:
 Fused = Callable[[Plan, Arrays, Arrays], None]
 
 
-def fused_launches(groups: Sequence[Group]) -> list[Fused]:
-    """For each group what appends its launch to a plan: `launch(plan, outs, ins)`; all are compiled at once."""
-    names = {group: f"group{i}" for i, group in enumerate(dict.fromkeys(groups))}
-    whole = Unit("".join(_fused(group, name) for group, name in names.items()), tuple(names.values()), _OPTIONS)
+def fused_launches(bundles: Sequence[Sequence[Group]]) -> list[Fused]:
+    """For each bundle of groups what appends its launch to a plan: `launch(plan, outs, ins)`, with the operands of all
+    its groups one after the other. All are compiled at once; the groups of a bundle must not depend on each other.
+    """
+    keys = [tuple(bundle) for bundle in bundles]
+    names = {key: f"bundle{i}" for i, key in enumerate(dict.fromkeys(keys))}
+    whole = Unit("".join(_fused(key, name) for key, name in names.items()), tuple(names.values()), _OPTIONS)
 
-    def launch(group: Group) -> Fused:
-        count = prod(group.shape)
-        grid = (blocks(count, _BLOCK * _EACH),)
-        return lambda plan, outs, ins: plan.launch_of(whole, names[group], grid, _BLOCK, *ins, *outs)
+    def launch(bundle: tuple[Group, ...]) -> Fused:
+        grid = (sum(map(_blocks, bundle)),)
+        return lambda plan, outs, ins: plan.launch_of(whole, names[bundle], grid, _BLOCK, *ins, *outs)
 
-    return [launch(group) for group in groups]
+    return [launch(key) for key in keys]
 
 
-def _fused(group: Group, entry: str) -> str:
-    """The source of a group's kernel."""
+def _blocks(group: Group) -> int:
+    return blocks(prod(group.shape), _BLOCK * _EACH)
+
+
+def _fused(bundle: Sequence[Group], entry: str) -> str:
+    """The source of a bundle's kernel: its first blocks compute the first group, and so on."""
+    ins = [
+        f"const {_TYPES[x.dtype]}* __restrict__ a{g}_{k}"
+        for g, own in enumerate(bundle)
+        for k, x in enumerate(own.operands)
+    ]
+    outs = [
+        f"{_TYPES[own.dtypes[value]]}* __restrict__ y{g}_{k}"
+        for g, own in enumerate(bundle)
+        for k, value in enumerate(own.results)
+    ]
+    text, first = "", 0
+    for g, own in enumerate(bundle):
+        last = first + _blocks(own)
+        body = _counted(f"(blockIdx.x - {first}u)", prod(own.shape), _statements(own, g))
+        text += f"    if (blockIdx.x >= {first}u && blockIdx.x < {last}u) {{{body}\n    }}\n"
+        first = last
+    return f"\n__global__ void __launch_bounds__({_BLOCK}) {entry}({', '.join([*ins, *outs])}) {{\n{text}}}\n"
+
+
+def _statements(group: Group, g: int) -> list[str]:
+    """What is done for the i-th number of a group."""
     axes = formulas.collapsed(group.shape, [operand.strides for operand in group.operands])
-    writer, dtypes = _Writer(), group.dtypes
+    writer = _Writer()
     given = [_Value(f"x{k}", operand.dtype) for k, operand in enumerate(group.operands)]
     values = formulas.write(writer, group, given)
     loads = [
-        f"const {_TYPES[operand.dtype]} x{k} = a{k}[{_place(axes, k, operand.dtype.itemsize)}];"
+        f"const {_TYPES[operand.dtype]} x{k} = a{g}_{k}[{_place(axes, k, operand.dtype.itemsize)}];"
         for k, operand in enumerate(group.operands)
     ]
-    stores = [f"y{k}[i] = {values[value].text};" for k, value in enumerate(group.results)]
-    parameters = [f"const {_TYPES[operand.dtype]}* __restrict__ a{k}" for k, operand in enumerate(group.operands)]
-    parameters += [f"{_TYPES[dtypes[value]]}* __restrict__ y{k}" for k, value in enumerate(group.results)]
-    return _kernel(entry, parameters, prod(group.shape), [*loads, *writer.lines, *stores])
+    stores = [f"y{g}_{k}[i] = {values[value].text};" for k, value in enumerate(group.results)]
+    return [*loads, *writer.lines, *stores]
 
 
 def _place(axes: Sequence[tuple[int, list[int]]], operand: int, size: int) -> str:
