@@ -1,12 +1,31 @@
 from __future__ import annotations
 
 import os
+import sys
 
 # Before NumPy is imported: one BLAS thread, as these products are small and its own threading only slows them down.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
-def main() -> None:
+def main() -> int:
+    part, rest = sys.argv[1:2], sys.argv[2:]
+    if part == ["gpu"]:
+        from bench import gpu
+        from bench.arguments import parse_gpu
+
+        own = parse_gpu(rest)
+        return gpu.run(own.out, own.parts, own.workloads, own.rounds, own.data)
+    if part == ["pack-omniglot"]:
+        from bench import packed
+        from bench.arguments import parse_pack
+
+        own = parse_pack(rest)
+        packed.pack(own.prepared, own.out)
+        return 0
+    return _main()
+
+
+def _main() -> int:
     from bench import frameworks, hvp, kernels, scaling
     from bench.arguments import IMAGES, PARTS, parse
     from bench.machine import describe
@@ -32,7 +51,8 @@ def main() -> None:
             write_json(args.json, machine, rows)
     if args.picture:
         draw(args.picture, rows)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -14,7 +14,8 @@ IMAGES = [name for name, w in WORKLOADS.items() if isinstance(w, Images)]
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m bench", description="Time tinymaml beside JAX and PyTorch.")
+    parser = argparse.ArgumentParser(prog="python -m bench", description="Time tinymaml beside JAX and PyTorch.",
+                                     epilog="On a GPU: python -m bench gpu --help")  # fmt: skip
     parser.add_argument("part", nargs="?", choices=["all", *PARTS], default="all")
     parser.add_argument("--rounds", type=_count, help="interleaved rounds (default: 10; scaling 5)")
     parser.add_argument("--workloads", type=_some(WORKLOADS), help="with commas; kernels has those with images")
@@ -33,6 +34,33 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     if args.picture and args.part not in ("all", "frameworks"):
         parser.error("--picture draws the part frameworks")
     return args
+
+
+def parse_gpu(arguments: Sequence[str]) -> argparse.Namespace:
+    """Of `python -m bench gpu`."""
+    from bench.gpu import PARTS
+
+    parser = argparse.ArgumentParser(prog="python -m bench gpu", description="All that only a GPU can tell.")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where tables, figures and runs go")
+    parser.add_argument("--parts", type=_some(PARTS), default=list(PARTS), help=f"with commas: {', '.join(PARTS)}")
+    parser.add_argument(
+        "--workloads", type=_some(WORKLOADS), default=["W1", "W2a", "W2b", "W3", "W4"], help="with commas"
+    )
+    parser.add_argument("--rounds", type=_count, default=10, help="interleaved rounds of frameworks (default: 10)")
+    parser.add_argument(
+        "--data", type=Path, metavar="FILE.npz", help="training: packed by `python -m bench pack-omniglot`"
+    )
+    return parser.parse_args(arguments)
+
+
+def parse_pack(arguments: Sequence[str]) -> argparse.Namespace:
+    """Of `python -m bench pack-omniglot`."""
+    from tinymaml.tasks.imageset import default_path
+
+    parser = argparse.ArgumentParser(prog="python -m bench pack-omniglot", description="Omniglot as a small file.")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE.npz")
+    parser.add_argument("--from", dest="prepared", type=Path, default=default_path("omniglot"), metavar="FILE.h5")
+    return parser.parse_args(arguments)
 
 
 def _some(choices: Iterable[str]) -> Callable[[str], list[str]]:

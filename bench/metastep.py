@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -52,6 +53,16 @@ class MetaStep:
     def peak(self) -> float:
         """The most memory that this process had, MB."""
         return machine.peak()
+
+    def device_peak(self) -> float:
+        """The most of the GPU's memory that this process had for its arrays, MB, by its framework's own account."""
+        if torch := sys.modules.get("torch"):
+            found = torch.cuda.max_memory_allocated()
+        elif jax := sys.modules.get("jax"):
+            found = jax.devices()[0].memory_stats()["peak_bytes_in_use"]
+        else:
+            found = sys.modules["cupy"].get_default_memory_pool().total_bytes()
+        return float(found) / 2**20
 
 
 class Drawing:

@@ -7,9 +7,9 @@ from functools import cache
 from typing import Any
 
 import tinymaml as tm
-from bench.workloads import RATE, Images, Sequences, Workload
+from bench.workloads import PRECISION, RATE, Images, Sequences, Workload
 from tinymaml import maml, nets, nn, optim, tree
-from tinymaml.device import keep_memory
+from tinymaml.device import keep_memory, set_precision, to_device, to_host
 
 Made = tuple[Callable[[], Any], Callable[[], Any]]
 
@@ -74,3 +74,42 @@ def ours_replayed(w: Workload, params: Any, support: Any, query: Any, order: int
         lambda: tree.leaves(tm.record(gradient, params, support, query)(params, support, query)),
         lambda: program()(params, moments, optimiser.numbers(0), support, query),
     )
+
+
+def _on_gpu(*trees: Any) -> Any:
+    set_precision(PRECISION)
+    return to_device(trees, "gpu")
+
+
+def gpu_eager(w: Workload, params: Any, support: Any, query: Any, order: int) -> Made:
+    """As `ours_eager`, on a GPU; a step ends when the GPU has done it."""
+    gradient, update = ours_eager(w, *_on_gpu(params, support, query), order)
+    return lambda: to_host(gradient()), lambda: to_host(tree.leaves(update()[0])[0])
+
+
+def gpu_graph(w: Workload, params: Any, support: Any, query: Any, order: int, count: int = 1) -> Made:
+    """A meta-step recorded as a CUDA graph; a call copies its arguments in, and ends when the GPU has done it."""
+    params, support, query = _on_gpu(params, support, query)
+    gradient, optimiser = _gradient_of(w, order), optim.adam(RATE)
+    moments = {name: moment for name, moment in optimiser.init(params).items() if name != "iteration"}
+
+    def step(state: Any, numbers: Any, support: Any, query: Any) -> Any:
+        params, moments = state
+        return optimiser.move(gradient(params, support, query), moments, params, numbers), ()
+
+    @cache
+    def program() -> Any:
+        return tm.record(step, (params, moments), optimiser.numbers(0), support, query, copy=False)
+
+    return (
+        lambda: to_host(tree.leaves(tm.record(gradient, params, support, query)(params, support, query))),
+        lambda: program().repeat(count, (params, moments), optimiser.numbers(0), support, query),
+    )
+
+
+REPEATED = 20
+
+
+def gpu_repeated(w: Workload, params: Any, support: Any, query: Any, order: int) -> Made:
+    """As `gpu_graph`; a step is REPEATED of them, as training takes them, with nothing but launches in between."""
+    return gpu_graph(w, params, support, query, order, REPEATED)

@@ -19,9 +19,11 @@ import numpy as np
 from jax import lax
 from jax.sharding import Mesh, PartitionSpec
 
-from bench.workloads import EPSILON, RATE, Images, Sequences, Workload, same
+from bench.workloads import DEVICE, EPSILON, PRECISION, RATE, Images, Sequences, Workload, same
 
 jax.config.update("jax_enable_x64", True)
+if DEVICE == "gpu":
+    jax.config.update("jax_default_matmul_precision", "default" if PRECISION == "tf32" else "highest")
 
 Made = tuple[Callable[[], Any], Callable[[], Any]]
 
@@ -113,7 +115,15 @@ def _made(params: Any, support: Any, query: Any, gradient: Callable[..., Any]) -
 
 
 def plain(w: Workload, params: Any, support: Any, query: Any, order: int) -> Made:
-    loss = loss_of(w, tuned=False)
+    return _by_vmap(w, loss_of(w, tuned=False), params, support, query, order)
+
+
+def im2col(w: Workload, params: Any, support: Any, query: Any, order: int) -> Made:
+    """As `plain`, with convolutions as im2col and one product: under vmap a batched product, not a grouped one."""
+    return _by_vmap(w, loss_of(w), params, support, query, order)
+
+
+def _by_vmap(w: Workload, loss: Any, params: Any, support: Any, query: Any, order: int) -> Made:
 
     def task(params: Any, xs: Any, ys: Any, xq: Any, yq: Any) -> Any:
         phi = params

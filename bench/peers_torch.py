@@ -15,9 +15,20 @@ import torch
 import torch.nn.functional as F
 from torch.func import grad, vmap
 
-from bench.workloads import EPSILON, RATE, Images, Sequences, Workload, leaves, same
+from bench.workloads import DEVICE, EPSILON, PRECISION, RATE, Images, Sequences, Workload, leaves, same
 
 Made = tuple[Callable[[], Any], Callable[[], Any]]
+
+if DEVICE == "gpu":
+    torch.set_default_device("cuda")
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = PRECISION == "tf32"
+    torch.backends.cudnn.benchmark = True  # the fastest of cuDNN's algorithms
+
+
+def _wait() -> None:
+    """Until the GPU, if there is one, has done what it was asked."""
+    if DEVICE == "gpu":
+        torch.cuda.synchronize()
 
 
 def loss_of(w: Workload, native: bool) -> Callable[[Sequence[Any], Any, Any], Any]:
@@ -78,7 +89,7 @@ def parameters(params: Any) -> list[Any]:
 
 def _ours(tensors: Sequence[Any]) -> list[Any]:
     """What `parameters` takes apart, as our leaves."""
-    arrays = [t.detach().numpy() for t in tensors]
+    arrays = [t.detach().cpu().numpy() for t in tensors]
     return [(a.transpose(2, 3, 1, 0) if a.ndim == 4 else a)[None] for a in arrays]
 
 
@@ -98,6 +109,7 @@ def made(flat: Sequence[Any], gradient: Callable[[], Any]) -> Made:
         for p, g in zip(moved, gradient(), strict=True):
             p.grad = g
         adam.step()
+        _wait()
 
     return lambda: _ours(gradient()), step
 
@@ -110,6 +122,13 @@ def by_vmap(w: Workload, params: Any, support: Any, query: Any, order: int) -> M
 def compiled(w: Workload, params: Any, support: Any, query: Any, order: int) -> Made:
     flat, batch, gradient = parameters(params), batches(support, query), torch.compile(_by_vmap(w, order))
     return made(flat, lambda: gradient(tuple(flat), *batch))
+
+
+def as_graph(w: Workload, params: Any, support: Any, query: Any, order: int) -> Made:
+    """`by_vmap`, captured as a CUDA graph."""
+    flat, batch, gradient = parameters(params), batches(support, query), _by_vmap(w, order)
+    graphed = torch.compile(gradient, mode="reduce-overhead")
+    return made(flat, lambda: graphed(tuple(flat), *batch))
 
 
 def _by_vmap(w: Workload, order: int) -> Callable[..., Any]:

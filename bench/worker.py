@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import select
 import subprocess
 import sys
 import traceback
@@ -40,13 +41,18 @@ class Worker:
             cwd=Path(__file__).parents[1],
         )
 
-    def ask(self, method: str, *arguments: Any) -> Any:
-        """The method's result. Raises Failed if it raised, or if its process has ended."""
+    def ask(self, method: str, *arguments: Any, limit: float | None = None) -> Any:
+        """The method's result. Raises Failed if it raised, its process has ended, or it took more than `limit` seconds,
+        which ends the process.
+        """
         try:
             self._process.stdin.write(json.dumps([method, *arguments]) + "\n")  # type: ignore[union-attr]
             self._process.stdin.flush()  # type: ignore[union-attr]
         except BrokenPipeError:
             pass  # it ended before it read this: there is no answer either
+        if limit is not None and not select.select([self._process.stdout], [], [], limit)[0]:
+            self._process.kill()
+            raise Failed(f"{self._target} {method}: not done after {limit:.0f} seconds")
         line = self._process.stdout.readline()  # type: ignore[union-attr]
         if not line:
             raise Failed(f"{self._target} {method}: its process ended with exit status {self._process.wait()}")

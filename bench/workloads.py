@@ -6,6 +6,7 @@ Nothing here imports a framework: each implementation makes its network from a w
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -14,6 +15,10 @@ from typing import Any
 import numpy as np
 
 RATE, EPSILON = 1e-3, 1e-3  # Adam's step size; what batch-norm adds to the variance
+
+# Where a process computes, and how it multiplies float32 there; set in its environment when it is started.
+DEVICE = os.environ.get("BENCH_DEVICE", "cpu")
+PRECISION = os.environ.get("BENCH_PRECISION", "fp32")
 
 
 @dataclass(frozen=True, kw_only=True)

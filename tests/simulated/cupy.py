@@ -11,6 +11,7 @@ import hashlib
 import os
 import subprocess
 import tempfile
+import time
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -269,8 +270,20 @@ class _Stream:
         _not_captured("synchronize")
 
 
+class _Event:
+    def record(self, stream: Any = None) -> None:
+        self.time = time.perf_counter()
+
+    def synchronize(self) -> None: ...
+
+
 class cuda:
     Stream = _Stream
+    Event = _Event
+
+    @staticmethod
+    def get_elapsed_time(start: _Event, end: _Event) -> float:
+        return (end.time - start.time) * 1e3
 
     class runtime:
         @staticmethod
