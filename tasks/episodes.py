@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tinymaml.tasks.counter import words
+from tinymaml.kernels.cpu import sampling
+from tinymaml.tasks.counter import check
 from tinymaml.tasks.imageset import ImageSet
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -49,42 +50,17 @@ def sample(
     """
     counts = np.diff(images.first)
     _check(images, counts, first_task, {"tasks": tasks, "ways": ways, "shots": shots, "queries": queries}, rotations)
-    drawn = words(seed, split, np.arange(first_task, first_task + tasks, dtype=np.uint64), ways * (2 + shots + queries))
-    drawn = drawn.reshape(tasks, 2 + shots + queries, ways)
-    classes = _distinct(drawn[:, 0], np.full((tasks, 1), len(counts)))
-    turns = (drawn[:, 1] >> np.uint64(30)).astype(np.int64) * rotations
-    chosen = _distinct(np.swapaxes(drawn[:, 2:], 1, 2), counts[classes][..., None])
-    found = images.images[(images.first[classes][..., None] + chosen).ravel()]
-    found = found.reshape(tasks, ways, shots + queries, *found.shape[1:])
-    for quarter in range(1, 4) if rotations else ():
-        those = turns == quarter
-        found[those] = np.rot90(found[those], quarter, (2, 3))
-    labels = np.broadcast_to(np.arange(ways)[:, None], (tasks, ways, shots + queries))
+    indices = sampling.tasks_from(first_task, tasks)
+    check(seed, split, indices)
+    classes, turns, chosen = sampling.choices(images.first, seed, split, indices, ways, shots + queries, rotations)
 
-    def part(which: slice) -> dict[str, Array]:
-        x, y = found[:, :, which], labels[:, :, which]
-        shape = (tasks, ways * x.shape[2], *found.shape[3:])
-        return {"x": np.divide(x, np.float32(255)).reshape(shape), "y": y.reshape(tasks, -1)}
+    def part(examples: int) -> dict[str, Array]:
+        x = np.empty((tasks, ways * examples, *images.images.shape[1:]), np.float32)
+        return {"x": x, "y": np.empty(x.shape[:2], np.int64)}
 
-    return Episodes(part(slice(0, shots)), part(slice(shots, None)), classes, turns)
-
-
-def _distinct(drawn: Array, counts: Array) -> Array:
-    """Whole numbers below `counts`, distinct along the last axis, from 32-bit random words.
-
-    The j-th is one of those that are left: its rank among them becomes a number by stepping over each smaller one that
-    is taken.
-    """
-    taken = np.empty((*drawn.shape[:-1], 0), np.int64)
-    found = np.empty(drawn.shape, np.int64)
-    for j in range(drawn.shape[-1]):
-        left = (counts[..., 0] - j).astype(np.uint64)
-        number = ((drawn[..., j] * left) >> np.uint64(32)).astype(np.int64)
-        for i in range(j):
-            number += number >= taken[..., i]
-        found[..., j] = number
-        taken = np.sort(np.concatenate([taken, number[..., None]], -1), -1)
-    return found
+    support, query = part(shots), part(queries)
+    sampling.show([*support.values(), *query.values()], images.images, chosen, turns)
+    return Episodes(support, query, classes, turns)
 
 
 def _check(images: ImageSet, counts: Array, first_task: int, numbers: dict[str, int], rotations: bool) -> None:

@@ -7,10 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tinymaml.tasks.counter import uniform
-
-Array = np.ndarray[Any, np.dtype[Any]]
-Range = tuple[float, float]
+from tinymaml.kernels.cpu import sampling
+from tinymaml.kernels.cpu.sampling import Array, Range
+from tinymaml.tasks.counter import check, check_dtype
 
 
 class Sinusoids(NamedTuple):
@@ -47,11 +46,8 @@ def sample(
     for name, (low, high) in (("amplitude", amplitude), ("phase", phase), ("x", x)):
         if not low < high:
             raise ValueError(f"{name}: the range must be (low, high) with low < high, got {(low, high)}")
-    u = uniform(seed, split, np.arange(first_task, first_task + tasks, dtype=np.uint64), 2 + points, dtype)
-
-    def spread(fraction: Array, bounds: Range) -> Array:
-        low, high = np.asarray(bounds, dtype)
-        return low + (high - low) * fraction
-
-    a, p, xs = spread(u[:, 0], amplitude), spread(u[:, 1], phase), spread(u[:, 2:], x)
-    return Sinusoids(a, p, xs[..., None], (a[:, None] * np.sin(xs - p[:, None]))[..., None])
+    indices = sampling.tasks_from(first_task, tasks)
+    check(seed, split, indices)
+    check_dtype(dtype)
+    a, p, xs, ys = sampling.waves(seed, split, indices, points, amplitude, phase, x, np.dtype(dtype))
+    return Sinusoids(a, p, xs[..., None], ys[..., None])

@@ -67,7 +67,7 @@ def test_a_step_is_the_meta_gradient_on_the_tasks_of_the_stream(folder: Path, ad
     state = images.start_state(settings, method)
     step = images.stepper(settings, method)
     state = step(state)[0]
-    after, figures = step(state)
+    after, (figures,) = step(state)
 
     drawn = episodes.sample(
         image_data.read(settings, "train", 2), 0, "train", 4, 4, ways=3, shots=2, queries=2, rotations=True

@@ -18,7 +18,7 @@ PLANTED = {
     "tinymaml/maml.py": ("def late():\n    import torch", "tinymaml.maml may not import torch"),
     "tinymaml/optim.py": ("from . import cli", "tinymaml.optim may not import tinymaml.cli"),
     "kernels/cpu/__init__.py": ("from tinymaml import tree", "tinymaml.kernels.cpu may not import tinymaml.tree"),
-    "tasks/sinusoid.py": ("import tinymaml.kernels.cpu", "tinymaml.tasks.sinusoid may not import tinymaml.kernels.cpu"),
+    "tasks/sinusoid.py": ("import tinymaml.ops", "tinymaml.tasks.sinusoid may not import tinymaml.ops"),
     "tinymaml/nowhere.py": ("", "no rule says what .nowhere may import"),
 }
 

@@ -21,7 +21,7 @@ def trained(method, record, iterations=7, **changes):
     state, step = sinusoid.start_state(settings, method), sinusoid.stepper(settings, method)
     losses = []
     for _ in range(iterations):
-        state, figures = step(state)
+        state, (figures,) = step(state)
         losses.append(figures["loss"])
     return losses, state["params"], state["optimiser"]
 

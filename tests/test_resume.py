@@ -104,10 +104,10 @@ def test_divergence_names_the_iteration_the_checkpoint_and_what_to_try(tmp_path:
     settings = SinusoidSettings(**TINY, iterations=60, checkpoint_every=20)
     good = sinusoid.stepper(settings, "maml")
 
-    def step(state: Any) -> Any:
+    def step(state: Any, count: int) -> Any:
         if state["stream"]["next_task"] >= 4 * 33:
             raise NonFiniteError("the query loss is not finite")
-        return good(state)
+        return good(state, count)
 
     with pytest.raises(loop.TrainingDiverged) as caught:
         loop.train(tmp_path, settings, "maml", lambda: sinusoid.start_state(settings, "maml"), step)
@@ -131,10 +131,10 @@ def test_a_signal_saves_a_checkpoint_and_stops(tmp_path: Path) -> None:
     settings = SinusoidSettings(**TINY, iterations=60, checkpoint_every=50)
     good = sinusoid.stepper(settings, "maml")
 
-    def step(state: Any) -> Any:
+    def step(state: Any, count: int) -> Any:
         if state["stream"]["next_task"] == 4 * 12:
             signal.raise_signal(signal.SIGTERM)
-        return good(state)
+        return good(state, count)
 
     with pytest.raises(loop.Interrupted, match="stopped at iteration 13"):
         loop.train(tmp_path, settings, "maml", lambda: sinusoid.start_state(settings, "maml"), step)

@@ -146,10 +146,11 @@ def _method(args: argparse.Namespace, experiment: Experiment) -> str:
 
 
 def _train(args: argparse.Namespace, experiment: Experiment) -> None:
-    from tinymaml.train import run
+    from tinymaml.train import devices, run
 
     method = _method(args, experiment)
     settings = dataclasses.replace(experiment.settings, **_given(args, experiment.settings))
+    devices.check_training(settings)
     if args.json_progress:
         run.train(experiment, args.out, method, settings, _print_json)
     else:
@@ -228,9 +229,12 @@ def _setting_options(settings: Settings) -> list[str]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; the exit status is 0, 1 for an error (a line on standard error says which), 130 if interrupted."""
+    """Run a command; the exit status is 0, 1 for an error (a line on standard error says which), 2 for options that do
+    not go together or a device that is not there, 130 if interrupted.
+    """
     args = _parser().parse_args(argv)
     from tinymaml.train.checkpoint import CheckpointError
+    from tinymaml.train.devices import DeviceError
     from tinymaml.train.loop import Interrupted, TrainingDiverged
     from tinymaml.train.run import INTERRUPTED
 
@@ -247,6 +251,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (Interrupted, KeyboardInterrupt) as stop:
         print(f"tinymaml: {str(stop) or 'interrupted'}", file=sys.stderr)
         return INTERRUPTED
+    except DeviceError as error:
+        print(f"tinymaml: {error}", file=sys.stderr)
+        return 2
     except (ValueError, OSError, ImportError, RuntimeError, CheckpointError, TrainingDiverged) as error:
         print(f"tinymaml: {error}", file=sys.stderr)
         return 1

@@ -8,6 +8,7 @@ import platform
 from importlib import metadata
 
 from tinymaml import __version__
+from tinymaml.kernels import gpu
 from tinymaml.kernels.cpu import numba_is_used
 
 EXTRAS = {
@@ -57,4 +58,7 @@ def report() -> str:
 
 
 def _gpu() -> str:
-    return "no kernels for it in this version"
+    try:
+        return gpu.describe()
+    except (ImportError, gpu.GpuMissingError) as reason:
+        return f"none: {reason}"

@@ -30,6 +30,7 @@ class Root:
     dtype: Any
     base: int  # where the views of it would begin in memory, had it any
     maker: Call | None = None  # None: an input
+    below: int | None = None  # values are whole numbers in [0, below), whatever the kernel that makes them is given
 
     @property
     def nbytes(self) -> int:
@@ -159,6 +160,17 @@ def tracing() -> Iterator[Trace]:
         yield trace
     finally:
         _TRACE.reset(token)
+
+
+def declare_below(array: Any, limit: int) -> None:
+    """What a kernel has made is whole numbers in [0, limit), by construction: labels that it drew, say."""
+    if isinstance(array, Traced):
+        array.root.below = limit
+
+
+def is_below(array: Any, limit: int) -> bool:
+    """Whether that was declared; then nothing needs to be asked when the values are known."""
+    return isinstance(array, Traced) and array.root.below is not None and array.root.below <= limit
 
 
 def when_known(array: Any, check: Check, needed: bool = False) -> None:

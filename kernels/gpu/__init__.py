@@ -15,7 +15,18 @@ import numpy as np
 
 from tinymaml.kernels.gpu.launch import Plan, cupy, precision, set_precision
 
-__all__ = ["GpuMissingError", "cupy", "number", "operand", "planner", "precision", "require", "run", "set_precision"]
+__all__ = [
+    "GpuMissingError",
+    "cupy",
+    "describe",
+    "number",
+    "operand",
+    "planner",
+    "precision",
+    "require",
+    "run",
+    "set_precision",
+]
 
 
 class GpuMissingError(RuntimeError):
@@ -34,6 +45,19 @@ def require() -> None:
         ) from None
     if not count:
         raise GpuMissingError("CUDA finds no GPU: NVIDIA's driver is there, but sees no device")
+
+
+def describe() -> str:
+    """The GPUs, and the versions of CuPy and CUDA. Raises as `require`."""
+    require()
+    runtime = cupy().cuda.runtime
+    driver, own = (f"{v // 1000}.{v % 1000 // 10}" for v in (runtime.driverGetVersion(), runtime.runtimeGetVersion()))
+    names = []
+    for device in range(runtime.getDeviceCount()):
+        found = runtime.getDeviceProperties(device)
+        capability, memory = f"{found['major']}.{found['minor']}", found["totalGlobalMem"] / 2**30
+        names.append(f"{found['name'].decode()} (compute capability {capability}, {memory:.0f} GiB)")
+    return f"{', '.join(names)}; CuPy {cupy().__version__}, CUDA {own}, a driver for CUDA {driver}"
 
 
 @cache

@@ -216,6 +216,14 @@ inline int __syncthreads_or(int value) {
     sim::wait(sim::BLOCK);
     return any;
 }
+inline int __syncthreads_count(int value) {
+    sim::votes[sim::current] = value != 0;
+    sim::wait(sim::BLOCK);
+    int count = 0;
+    for (unsigned i = 0; i < blockDim.x * blockDim.y * blockDim.z; i++) count += sim::votes[i];
+    sim::wait(sim::BLOCK);
+    return count;
+}
 inline unsigned __ballot_sync(unsigned, int value) {
     sim::votes[sim::current] = value != 0;
     sim::wait(sim::WARP);
@@ -226,6 +234,13 @@ inline unsigned __ballot_sync(unsigned, int value) {
 }
 template <class T>
 inline T __ldg(const T* place) { return *place; }
+// Operations that the compiler does not join to one: through memory, which rounds them.
+template <class T>
+inline T sim_rounded(volatile T x) { return x; }
+inline float __fadd_rn(float a, float b) { return sim_rounded(a + b); }
+inline float __fmul_rn(float a, float b) { return sim_rounded(a * b); }
+inline double __dadd_rn(double a, double b) { return sim_rounded(a + b); }
+inline double __dmul_rn(double a, double b) { return sim_rounded(a * b); }
 inline unsigned __umulhi(unsigned a, unsigned b) { return (unsigned)((uint64_t)a * b >> 32); }
 inline int atomicOr(int* place, int value) { return __atomic_fetch_or(place, value, __ATOMIC_SEQ_CST); }
 inline int atomicAdd(int* place, int value) { return __atomic_fetch_add(place, value, __ATOMIC_SEQ_CST); }

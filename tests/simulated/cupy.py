@@ -290,6 +290,18 @@ class cuda:
         def getDeviceCount() -> int:
             return 1
 
+        @staticmethod
+        def getDeviceProperties(device: int) -> dict[str, Any]:
+            return {"name": b"a stand-in", "major": 9, "minor": 0, "totalGlobalMem": 8 << 30}
+
+        @staticmethod
+        def driverGetVersion() -> int:
+            return 13020
+
+        @staticmethod
+        def runtimeGetVersion() -> int:
+            return 12090
+
     @staticmethod
     def is_available() -> bool:
         return True

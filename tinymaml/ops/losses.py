@@ -14,7 +14,7 @@ from tinymaml.ops.reduce import sum as sum_over
 from tinymaml.ops.shape import ones_like, reshape, sum_to
 from tinymaml.primitive import Primitive, Spec, Tangent
 from tinymaml.tensor import Array, Tensor
-from tinymaml.trace import when_known
+from tinymaml.trace import is_below, when_known
 
 
 def _mse_specs(prediction: Array, target: Array) -> Sequence[Spec]:
@@ -210,5 +210,6 @@ def softmax_cross_entropy(logits: Any, labels: Any) -> Tensor:
                 f"softmax_cross_entropy: labels must be in [0, {classes}), got {labels.min()} to {labels.max()}"
             )
 
-    when_known(labels.data, in_range, needed=True)
+    if not is_below(labels.data, classes):
+        when_known(labels.data, in_range, needed=True)
     return _cross_entropy(logits, labels)

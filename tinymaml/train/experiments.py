@@ -30,7 +30,7 @@ class Code(Protocol):
         """The state that training starts from."""
 
     def stepper(self, settings: Any, method: str) -> Step:
-        """One iteration."""
+        """Iterations of training."""
 
     def validator(self, settings: Any, method: str) -> Callable[[Tree], Figures] | None:
         """The error on validation tasks, or None."""

@@ -54,6 +54,7 @@ class ImageSettings(MetaSettings):
     eval_batch: int = setting(25, "tasks evaluated at a time; more take more memory")
 
     EVALUATION: ClassVar[tuple[str, ...]] = (
+        *Settings.EVALUATION,
         "data",
         "eval_seed",
         "eval_tasks",
@@ -62,7 +63,7 @@ class ImageSettings(MetaSettings):
         "eval_batch",
         "test_steps",
     )
-    # Validation takes the other two of EVALUATION.
+    # Validation takes the others of EVALUATION.
     FREE: ClassVar[tuple[str, ...]] = (
         *Settings.FREE,
         "data",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,14 +15,15 @@ import numpy as np
 from tinymaml import meta_value_and_grad, nets, optim, softmax_cross_entropy, tree
 from tinymaml.tasks.imageset import ImageSet
 from tinymaml.tensor import Array, known
-from tinymaml.train import image_data
+from tinymaml.train import image_data, sampling
 from tinymaml.train.image_data import Batch
 from tinymaml.train.image_settings import ImageSettings
 from tinymaml.train.inner import ORDERS, inner_step, of_tasks, step_of_those_alive
-from tinymaml.train.loop import Figures, Trained, provenance
+from tinymaml.train.loop import Figures, Step, Trained, one_by_one, provenance
 from tinymaml.train.progress import Progress
 from tinymaml.train.replay import outer_step, replayed
 from tinymaml.train.results import Accuracy, BestAccuracy, shares
+from tinymaml.train.stretch import right, stretches
 from tinymaml.tree import Tree
 
 METHODS: tuple[str, ...] = tuple(ORDERS)
@@ -62,8 +64,8 @@ def start_state(settings: ImageSettings, method: str) -> Tree:
     }
 
 
-def stepper(settings: ImageSettings, method: str) -> Callable[[Tree], tuple[Tree, Figures]]:
-    """One iteration of training, a pure function of the state."""
+def stepper(settings: ImageSettings, method: str) -> Step:
+    """Iterations of training, a pure function of the state."""
     images, data = image_data.read(settings, "train", settings.query_images), image_data.identity(settings)
     model, options = network(settings), settings.meta_gradient(ORDERS[method])
 
@@ -88,14 +90,24 @@ def stepper(settings: ImageSettings, method: str) -> Callable[[Tree], tuple[Tree
         )
         return {"loss": value, "logits": logits}, grads
 
-    take = outer_step(gradient, optim.adam(settings.learning_rate), settings.record)
+    optimiser = optim.adam(settings.learning_rate)
+    iterate = (_on_gpu if settings.device == "gpu" else _on_cpu)(settings, images, gradient, optimiser)
 
-    def step(state: Tree) -> tuple[Tree, Figures]:
-        seed, task = state["stream"]["seed"], state["stream"]["next_task"]
+    def step(state: Tree, count: int = 1) -> tuple[Tree, list[Figures]]:
         if state["stream"]["data"] != data:
             raise ValueError(
                 f"{settings.dataset} has changed since this run began: take another --out, or the old data"
             )
+        return iterate(state, count)
+
+    return step
+
+
+def _on_cpu(settings: ImageSettings, images: ImageSet, gradient: Any, optimiser: optim.Optimiser) -> Step:
+    take = outer_step(gradient, optimiser, settings.record)
+
+    def step(state: Tree) -> tuple[Tree, Figures]:
+        seed, task = state["stream"]["seed"], state["stream"]["next_task"]
         support, query = image_data.draw(settings, images, seed, task, settings.meta_batch, settings.query_images)
         found, params, own = take(state["params"], state["optimiser"], support, query)
         right = _right(np.asarray(found["logits"]), query["y"]).mean()
@@ -103,7 +115,27 @@ def stepper(settings: ImageSettings, method: str) -> Callable[[Tree], tuple[Tree
         figures = {"loss": float(found["loss"]), "accuracy": float(right)}
         return {"params": params, "optimiser": own, "stream": stream}, figures
 
-    return step
+    return one_by_one(step)
+
+
+def _on_gpu(settings: ImageSettings, images: ImageSet, gradient: Any, optimiser: optim.Optimiser) -> Step:
+    draw = partial(
+        sampling.episodes,
+        dtype=settings.dtype,
+        tasks=settings.meta_batch,
+        ways=settings.ways,
+        shots=settings.shots,
+        queries=settings.query_images,
+        split=images.split,
+        rotations=settings.rotations,
+    )
+
+    def figures_and_gradient(params: Tree, support: Tree, query: Tree) -> tuple[Tree, Tree]:
+        found, grads = gradient(params, support, query)
+        return {"loss": found["loss"], "accuracy": right(found["logits"], query["y"])}, grads
+
+    names, data = ("loss", "accuracy"), (images.images, images.first)
+    return stretches(draw, figures_and_gradient, optimiser, names, settings.longest_step, settings.dtype, data)
 
 
 def validator(settings: ImageSettings, method: str) -> Callable[[Tree], Figures]:
@@ -208,13 +240,13 @@ def _accuracies(
     def loss(params: Tree, batch: Tree) -> Any:
         return softmax_cross_entropy(model.apply(params, batch["x"]), batch["y"])
 
-    step = inner_step(loss, settings.inner_alpha, adapted, settings.record)
+    step = inner_step(loss, settings.inner_alpha, adapted, settings)
 
     def apply_with(params: Tree, support: Array, x: Array) -> Any:
         return known(model.apply(params, x, model.statistics(params, support)))
 
-    transductive = replayed(lambda params, x: known(model.apply(params, x)), settings.record)
-    inductive = replayed(apply_with, settings.record)
+    transductive = replayed(lambda params, x: known(model.apply(params, x)), settings.record, settings.device)
+    inductive = replayed(apply_with, settings.record, settings.device)
 
     def measure(params: Tree, support: Batch, query: Batch) -> dict[tuple[str, int], Array]:
         """The accuracy of each task, [T], by kind and number of query images."""

@@ -10,6 +10,7 @@ from tinymaml import adapt, tree
 from tinymaml.maml import Loss, NonFiniteError
 from tinymaml.tensor import Array
 from tinymaml.train.replay import replayed
+from tinymaml.train.settings import MetaSettings
 from tinymaml.tree import Tree
 
 InnerStep = Callable[[Tree, Tree], Tree]
@@ -22,9 +23,13 @@ def of_tasks(batch: dict[str, Array], keep: Array) -> dict[str, Array]:
     return {name: a[keep] for name, a in batch.items()}
 
 
-def inner_step(loss: Loss, rates: Tree, adapted: Tree, recorded: bool) -> InnerStep:
+def inner_step(loss: Loss, rates: Tree, adapted: Tree, settings: MetaSettings) -> InnerStep:
     """A function step(params, support) -> params, one inner step for each task."""
-    return replayed(lambda params, support: adapt(loss, params, support, rates, 1, adapted=adapted), recorded)
+
+    def step(params: Tree, support: Tree) -> Tree:
+        return adapt(loss, params, support, rates, 1, adapted=adapted)
+
+    return replayed(step, settings.record, settings.device)
 
 
 def step_of_those_alive(step: InnerStep, params: Tree, support: dict[str, Array]) -> tuple[Tree, Array]:

@@ -20,7 +20,7 @@ from tinymaml.train.settings import Settings
 from tinymaml.tree import Tree
 
 Figures = dict[str, float]
-Step = Callable[[Tree], tuple[Tree, Figures]]
+Step = Callable[..., tuple[Tree, list[Figures]]]  # step(state, count=1) -> (state, figures of each iteration)
 Report = Callable[..., None]  # with the names and values of a line of metrics
 
 
@@ -51,8 +51,10 @@ def train(
         folder: holds `checkpoints/` and `metrics.jsonl`; made if need be.
         start: gives the first state, a pytree that holds all that a step depends on: parameters, the optimiser's state,
             the position in the stream of tasks.
-        step: state -> (next state, {"loss": ...}, with other figures perhaps, which are averaged between two lines of
-            metrics); pure, so that a resumed run gives the same bits as one that never stopped.
+        step: step(state, count) -> (the state after so many iterations, and of each {"loss": ...}, with other figures
+            perhaps, which are averaged between two lines of metrics); pure, so that a resumed run gives the same bits
+            as one that never stopped. It is asked for at most `settings.longest_step` iterations, and never for
+            more than there are until the next line, validation or checkpoint.
         report: is called with every line of metrics, and the figures of the last validation among them.
         validate: state -> {"validation": the error on held-out tasks}, with other figures perhaps; every
             `settings.validate_every` iterations. The parameters with the smallest error are kept in the checkpoints,
@@ -90,12 +92,13 @@ def train(
     try:
         with stop_signals() as stopped:
             while iteration < settings.iterations:
-                began = time.perf_counter()
+                began, count = time.perf_counter(), _until_next_event(iteration, settings)
                 try:
-                    state, figures = step(state)
-                except NonFiniteError as reason:
-                    raise TrainingDiverged(_diverged(iteration, reason, places, saved)) from reason
-                iteration += 1
+                    state, figures = step(state, count)
+                except NonFiniteError as caught:
+                    done, reason = _first_bad(step, state, count, caught)
+                    raise TrainingDiverged(_diverged(iteration + done, reason, places, saved)) from reason
+                iteration += count
                 running = _add(running, figures, time.perf_counter() - began)
                 if iteration % settings.log_every == 0 or iteration == settings.iterations:
                     seconds = time.perf_counter() - before
@@ -119,13 +122,45 @@ def train(
     return state
 
 
+def one_by_one(step: Callable[[Tree], tuple[Tree, Figures]]) -> Step:
+    """A step of several iterations from a step of one."""
+
+    def several(state: Tree, count: int = 1) -> tuple[Tree, list[Figures]]:
+        found = []
+        for _ in range(count):
+            state, figures = step(state)
+            found.append(figures)
+        return state, found
+
+    return several
+
+
+def _until_next_event(iteration: int, settings: Settings) -> int:
+    """How many iterations to take at once."""
+    events = (settings.log_every, settings.validate_every, settings.checkpoint_every)
+    left = [every - iteration % every for every in events]
+    return min(settings.longest_step, settings.iterations - iteration, *left)
+
+
+def _first_bad(step: Step, state: Tree, count: int, error: NonFiniteError) -> tuple[int, NonFiniteError]:
+    """How many of the iterations are good, and what the next one raises: they are taken again, one at a time."""
+    for done in range(count if count > 1 else 0):
+        try:
+            state, _ = step(state, 1)
+        except NonFiniteError as found:
+            return done, found
+    return count - 1, error
+
+
 # What was summed since the last line of metrics.
 _EMPTY: dict[str, Any] = {"iterations": 0, "busy": 0.0, "sums": {}}
 
 
-def _add(running: dict[str, Any], figures: Figures, busy: float) -> dict[str, Any]:
-    sums = {name: running["sums"].get(name, 0.0) + value for name, value in figures.items()}
-    return {"iterations": running["iterations"] + 1, "busy": running["busy"] + busy, "sums": sums}
+def _add(running: dict[str, Any], figures: list[Figures], busy: float) -> dict[str, Any]:
+    sums = running["sums"]
+    for own in figures:
+        sums = {name: sums.get(name, 0.0) + value for name, value in own.items()}
+    return {"iterations": running["iterations"] + len(figures), "busy": running["busy"] + busy, "sums": sums}
 
 
 def _means(running: dict[str, Any], images: int) -> Figures:
@@ -177,6 +212,7 @@ def versions() -> dict[str, str]:
 
 
 def _check_settings(folder: Path, found: dict[str, Any], wanted: dict[str, Any], free: tuple[str, ...]) -> None:
+    found = {"precision": "fp32", **found}  # runs from before there was a choice
     for name in sorted(set(found) | set(wanted)):
         if name not in free and found.get(name) != wanted.get(name):
             raise SettingsDiffer(

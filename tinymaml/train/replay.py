@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tinymaml import record, tree
+from tinymaml.device import to_device, to_host
 from tinymaml.optim import Optimiser
 from tinymaml.tree import Tree
 
@@ -16,11 +17,15 @@ Step = Callable[..., Any]
 _PROGRAMS = 4  # kept for a step, each for other shapes
 
 
-def replayed(step: Step, recorded: bool) -> Step:
+def replayed(step: Step, recorded: bool, device: str = "cpu") -> Step:
     """The same function of pytrees of arrays, to the same bits; as it is, if it is not to be recorded.
 
-    There is a program for each set of shapes; those used last are kept.
+    There is a program for each set of shapes; those used last are kept. On a GPU it computes there, to the same bits
+    every time; arrays come from the host and go back to it.
     """
+    if device == "gpu":
+        there = replayed(step, recorded)
+        return lambda *arguments: to_host(there(*to_device(arguments, device)))
     if not recorded:
         return step
     programs: dict[Any, Step] = {}

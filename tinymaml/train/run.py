@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tinymaml.device import keep_memory
-from tinymaml.train import loop, results
+from tinymaml.train import devices, loop, results
 from tinymaml.train.experiments import Experiment
 from tinymaml.train.extras import require
 from tinymaml.train.loop import Report
@@ -28,6 +28,7 @@ INTERRUPTED = 130  # the exit status of a process that was stopped
 def train(experiment: Experiment, run: Path, method: str, settings: Settings, report: Report | None = None) -> None:
     """Train one method in this process. `report` gets the progress instead of the terminal."""
     keep_memory()
+    devices.check_training(settings)
     progress = None if report else Progress(method, settings.iterations)
     try:
         with _one_blas_thread():
@@ -118,6 +119,7 @@ def evaluate(experiment: Experiment, run: Path, methods: Sequence[str], protocol
     for method in methods:
         trained = loop.latest(run / method)
         settings = type(experiment.settings).from_dict({**trained.settings, **protocol})
+        devices.use(settings)
         with _one_blas_thread():
             entry = experiment.code.evaluate(settings, method, trained)
         results.merge(run / "results.json", experiment.name, method, entry)

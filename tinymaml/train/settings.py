@@ -28,11 +28,19 @@ class Settings:
         2_500, "iterations between two validations; the best parameters are kept beside the last"
     )
 
+    record: bool = setting(True, "record the training step once and replay it, to the same bits")
+    device: str = setting("cpu", "where to compute", ("cpu", "gpu"))
+    precision: str = setting(
+        "fp32",
+        "of products on a GPU: fp32, or tf32, by the matrix units, whose operands have 10 bits",
+        ("fp32", "tf32"),
+    )
+
     # What may differ between a checkpoint and the run that resumes it.
-    FREE: ClassVar[tuple[str, ...]] = ("iterations", "log_every", "checkpoint_every", "keep", "record")
+    FREE: ClassVar[tuple[str, ...]] = ("iterations", "log_every", "checkpoint_every", "keep", "record", "device")
 
     # What only the evaluation after training takes, or the validation too: it may be given anew to evaluate again.
-    EVALUATION: ClassVar[tuple[str, ...]] = ()
+    EVALUATION: ClassVar[tuple[str, ...]] = ("device",)
 
     def __post_init__(self) -> None:
         for own in dataclasses.fields(self):
@@ -56,6 +64,11 @@ class Settings:
     def images(self) -> int:
         """Images in a meta-iteration; 0 where the data are no images."""
         return 0
+
+    @property
+    def longest_step(self) -> int:
+        """Iterations at most in one step of training: on a GPU the host looks on only now and then."""
+        return 500 if self.device == "gpu" else 1
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
@@ -88,7 +101,6 @@ class MetaSettings(Settings):
     )
     clip_element: float | None = setting(None, "bound on each element of the meta-gradient")
     clip_norm: float | None = setting(None, "bound on the norm of the meta-gradient")
-    record: bool = setting(True, "record the training step once and replay it, to the same bits")
     dtype: str = setting("float32", "of parameters and data", ("float32", "float64"))
     eval_seed: int = setting(0, "seed of the validation and test tasks: the same tasks for every training seed")
     eval_tasks: int = setting(600, "fresh test tasks in an evaluation")
@@ -133,6 +145,7 @@ class SinusoidSettings(MetaSettings):
     )
 
     EVALUATION: ClassVar[tuple[str, ...]] = (
+        *Settings.EVALUATION,
         "eval_seed",
         "eval_tasks",
         "eval_shots",

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,11 +19,13 @@ from tinymaml import mean, meta_value_and_grad, mse, nn, optim, tree, value_and_
 from tinymaml.maml import NonFiniteError
 from tinymaml.tasks import sinusoid
 from tinymaml.tensor import Array
+from tinymaml.train import sampling
 from tinymaml.train.inner import ORDERS, inner_step, of_tasks, step_of_those_alive
-from tinymaml.train.loop import Figures, Trained, provenance
+from tinymaml.train.loop import Figures, Step, Trained, one_by_one, provenance
 from tinymaml.train.replay import outer_step
 from tinymaml.train.results import summary
 from tinymaml.train.settings import SinusoidSettings
+from tinymaml.train.stretch import stretches
 from tinymaml.tree import Tree
 
 METHODS: tuple[str, ...] = ("maml", "fomaml", "pretrained", "oracle")
@@ -64,13 +67,26 @@ def start_state(settings: SinusoidSettings, method: str) -> Tree:
     }
 
 
-def stepper(settings: SinusoidSettings, method: str) -> Callable[[Tree], tuple[Tree, Figures]]:
-    """One iteration of training, a pure function of the state."""
+def stepper(settings: SinusoidSettings, method: str) -> Step:
+    """Iterations of training, a pure function of the state."""
     loss = loss_of(network(settings, method))
     meta = method in ORDERS
     gradient = _meta_gradient(settings, method, loss) if meta else value_and_grad(lambda p, batch: mean(loss(p, batch)))
-    take = outer_step(gradient, optim.adam(settings.learning_rate), settings.record)
-    points, size = settings.shots + settings.query_points, settings.meta_batch
+    optimiser, size = optim.adam(settings.learning_rate), settings.meta_batch
+    points = settings.shots + settings.query_points
+    if settings.device == "gpu":
+        counts = (settings.shots, settings.query_points) if meta else (points,)
+        draw = partial(
+            sampling.sinusoids, dtype=settings.dtype, tasks=size, parts=counts, told=method == "oracle", split="train",
+            **_ranges(settings),
+        )  # fmt: skip
+
+        def loss_and_gradient(params: Tree, *batches: Tree) -> tuple[Tree, Tree]:
+            value, grads = gradient(params, *batches)
+            return {"loss": value}, grads
+
+        return stretches(draw, loss_and_gradient, optimiser, ("loss",), settings.longest_step, settings.dtype)
+    take = outer_step(gradient, optimiser, settings.record)
     parts = (slice(0, settings.shots), slice(settings.shots, points)) if meta else (slice(None),)
     first, block = -1, []  # the block of meta-batches drawn last, and the index of its first task
 
@@ -88,7 +104,7 @@ def stepper(settings: SinusoidSettings, method: str) -> Callable[[Tree], tuple[T
         stream = {"seed": seed, "next_task": task + size}
         return {"params": params, "optimiser": own, "stream": stream}, {"loss": float(value)}
 
-    return step
+    return one_by_one(step)
 
 
 def _meta_gradient(settings: SinusoidSettings, method: str, loss: Any) -> Callable[..., tuple[Any, Tree]]:
@@ -171,8 +187,11 @@ def _evaluation_tasks(settings: SinusoidSettings, split: str, tasks: int) -> sin
 def _draw(
     settings: SinusoidSettings, seed: int, split: str, first_task: int, tasks: int, points: int
 ) -> sinusoid.Sinusoids:
-    ranges: Any = {"amplitude": settings.amplitude, "phase": settings.phase, "x": settings.x}
-    return sinusoid.sample(seed, split, first_task, tasks, points, **ranges, dtype=settings.dtype)
+    return sinusoid.sample(seed, split, first_task, tasks, points, **_ranges(settings), dtype=settings.dtype)
+
+
+def _ranges(settings: SinusoidSettings) -> dict[str, Any]:
+    return {"amplitude": settings.amplitude, "phase": settings.phase, "x": settings.x}
 
 
 def _learned(params: Tree) -> bool:
@@ -207,7 +226,7 @@ def _curve(
         return errors * (settings.eval_steps + 1), np.zeros(len(drawn.x), np.bool_)
     alive = np.arange(len(drawn.x))
     before = loss(params, support).numpy()
-    step = inner_step(loss, rates, None, settings.record)
+    step = inner_step(loss, rates, None, settings)
     with np.errstate(over="ignore", invalid="ignore"):
         for _ in range(settings.eval_steps):
             params, going = step_of_those_alive(step, params, of_tasks(support, alive))
@@ -254,7 +273,7 @@ def _qualitative(
     for shots in settings.eval_shots:
         (support,) = batches(drawn, method, (slice(0, shots),))
         adapted, rates = _adaptation(params, alphas[str(shots)])
-        take = inner_step(loss_of(model), rates, None, settings.record)
+        take = inner_step(loss_of(model), rates, None, settings)
         alive = np.arange(tasks)
         curves = {0: _lines_of_those_alive(model, adapted, grid["x"], alive)}
         for step in range(1, settings.eval_steps + 1):
