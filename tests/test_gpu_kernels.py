@@ -17,7 +17,7 @@ from tinymaml.primitive import REGISTRY
 pytestmark = pytest.mark.usefixtures("gpu")
 
 DRAWN = settings(
-    max_examples=15, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
+    max_examples=8, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
 )
 # Not families of kernels: how they are launched and planned, and what a recorded program needs besides.
 INFRASTRUCTURE = {"cpu": {"threads"}, "gpu": {"launch", "many", "support"}}

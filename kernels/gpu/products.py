@@ -49,18 +49,18 @@ def instances(kernel: str, *flags: str) -> dict[str, tuple[str, ...]]:
     """The instances of a kernel `kernel<Engine, vector, flags>`, by what is compiled together."""
     ends = [f", {flag}" for flag in flags] or [""]
     return {
-        GROUP[how]: tuple(
-            [f"{kernel}<{engine.name}, {v}{end}>" for engine in ENGINES[how] for v in _vectors(how) for end in ends]
+        GROUP[kind]: tuple(
+            [f"{kernel}<{engine.name}, {v}{end}>" for engine in ENGINES[kind] for v in _vectors(kind) for end in ends]
         )
-        for how in ENGINES
+        for kind in ENGINES
     }
 
 
 PARTS = {real: (f"add_parts<{real}>",) for real in REAL.values()}
 
 
-def _vectors(how: str) -> tuple[int, ...]:
-    return (1,) if how == "fp64" else (4, 1)
+def _vectors(kind: str) -> tuple[int, ...]:
+    return (1,) if kind == "fp64" else (4, 1)
 
 
 def how(dtype: Any) -> str:
