@@ -286,7 +286,7 @@ def _fused(bundle: Sequence[Group], entry: str) -> str:
     for g, own in enumerate(bundle):
         last = first + _blocks(own)
         body = _counted(f"(blockIdx.x - {first}u)", prod(own.shape), _statements(own, g))
-        text += f"    if (blockIdx.x >= {first}u && blockIdx.x < {last}u) {{{body}\n    }}\n"
+        text += f"    {'else ' if g else ''}if (blockIdx.x < {last}u) {{{body}\n    }}\n"
         first = last
     return f"\n__global__ void __launch_bounds__({_BLOCK}) {entry}({', '.join([*ins, *outs])}) {{\n{text}}}\n"
 
