@@ -7,20 +7,18 @@
 #define SIZES                                                                                                        \
     int images, int height, int width, int channels, int filters, int out_height, int out_width, int rows,            \
         int columns, int stride_h, int stride_w, int top, int left, long long by_channels, long long by_filters,      \
-        long long by_columns, long long by_out_area, long long by_out_width, long long by_area, long long by_width,   \
-        long long by_stride_h, long long by_stride_w
+        long long by_columns, long long by_out_area, long long by_out_width
 #define GEOMETRY                                                                                                     \
     Geometry {                                                                                                       \
         images, height, width, channels, filters, out_height, out_width, stride_h, stride_w, top, left,               \
             {channels, by_channels}, {filters, by_filters}, {columns, by_columns},                                    \
-            {out_height * out_width, by_out_area}, {out_width, by_out_width}, {height * width, by_area},               \
-            {width, by_width}, {stride_h, by_stride_h}, {stride_w, by_stride_w}                                       \
+            {out_height * out_width, by_out_area}, {out_width, by_out_width}                                          \
     }
 
 // Where windows lie: window (p, q) begins at pixel (stride p - top, stride q - left).
 struct Geometry {
     int images, height, width, channels, filters, out_height, out_width, stride_h, stride_w, top, left;
-    Divisor by_channels, by_filters, by_columns, by_out_area, by_out_width, by_area, by_width, by_stride_h, by_stride_w;
+    Divisor by_channels, by_filters, by_columns, by_out_area, by_out_width;
 };
 
 // Operands of the products.
@@ -78,38 +76,66 @@ struct Patches {
     }
 };
 
-// The windows that meet a pixel: g[n, (h + top - i) / stride, (w + left - j) / stride, o] where that is whole. A line is
-// a pixel, a step a tap and a filter.
+// The pixels that lie alike in the windows that meet them: with a stride of 2 a pixel meets every second row of taps, and
+// so does the second next. Its tap i belongs to window (pixel + top - i) / stride, which is whole for these.
+struct Alike {
+    Geometry g;
+    int tap_row, tap_column;  // the first tap that is met
+    int row_taps, column_taps;
+    int first_row, first_column, rows_of_image, columns_of_image;  // pixels
+
+    __device__ Alike(const Geometry& g, int rows, int columns, int which) : g(g) {
+        tap_row = which / g.stride_w, tap_column = which % g.stride_w;
+        row_taps = tap_row < rows ? (rows - tap_row - 1) / g.stride_h + 1 : 0;
+        column_taps = tap_column < columns ? (columns - tap_column - 1) / g.stride_w + 1 : 0;
+        first_row = ((tap_row - g.top) % g.stride_h + g.stride_h) % g.stride_h;
+        first_column = ((tap_column - g.left) % g.stride_w + g.stride_w) % g.stride_w;
+        rows_of_image = (g.height - first_row + g.stride_h - 1) / g.stride_h;
+        columns_of_image = (g.width - first_column + g.stride_w - 1) / g.stride_w;
+    }
+    __device__ int taps() const { return row_taps * column_taps * g.filters; }
+    // The m-th of them: its image, and where it is in it.
+    __device__ bool pixel(int m, int& image, int& row, int& column) const {
+        const int area = rows_of_image * columns_of_image;
+        if (area <= 0 || m >= g.images * area) return false;
+        image = m / area, m %= area;
+        row = first_row + g.stride_h * (m / columns_of_image);
+        column = first_column + g.stride_w * (m % columns_of_image);
+        return true;
+    }
+    __device__ int row(int m) const {
+        int image, row, column;
+        return pixel(m, image, row, column) ? (image * g.height + row) * g.width + column : -1;
+    }
+    __device__ Tap tap(int k) const {  // counted from the first that is met
+        if (k >= taps()) return {1 << 29, 0, 0};
+        int tap, filter;
+        g.by_filters.split(k, tap, filter);
+        return {tap / column_taps, tap % column_taps, filter};
+    }
+};
+
+// The results that a pixel takes part in, g[n, p, q, o]. A line is a pixel, a step a tap and a filter.
 template <class T>
 struct Meeting {
     static constexpr bool ALONG_STEPS = true;
     const T* data;
-    Geometry g;
-    int pixels, taps;
+    const Alike& alike;
 
     __device__ Pixel line(int m) const {
-        if (m >= pixels) return {0, -(1 << 30), 0};
-        int n, h, w;
-        g.by_area.split(m, n, m);
-        g.by_width.split(m, h, w);
-        return {n * g.out_height * g.out_width * g.filters, h + g.top, w + g.left};
+        const Geometry& g = alike.g;
+        int image, row, column;
+        if (!alike.pixel(m, image, row, column)) return {0, -(1 << 29), 0};
+        row = (row + g.top - alike.tap_row) / g.stride_h, column = (column + g.left - alike.tap_column) / g.stride_w;
+        return {image * g.out_height * g.out_width * g.filters, row, column};
     }
-    __device__ Tap step(int k) const {
-        if (k >= taps) return {1 << 30, 0, 0};
-        int i, j, o;
-        g.by_filters.split(k, k, o);
-        g.by_columns.split(k, i, j);
-        return {i, j, o};
-    }
+    __device__ Tap step(int k) const { return alike.tap(k); }
     template <int V>
     __device__ Vector<T, V> get(const Pixel& pixel, const Tap& tap) const {
+        const Geometry& g = alike.g;
         Vector<T, V> found = {};
-        const int h = pixel.row - tap.row, w = pixel.column - tap.column;
-        if (h < 0 || w < 0) return found;
-        int p, q, h_rest, w_rest;
-        g.by_stride_h.split(h, p, h_rest);
-        g.by_stride_w.split(w, q, w_rest);
-        if (h_rest == 0 && w_rest == 0 && p < g.out_height && q < g.out_width)
+        const int p = pixel.row - tap.row, q = pixel.column - tap.column;
+        if ((unsigned)p < (unsigned)g.out_height && (unsigned)q < (unsigned)g.out_width)
             found = *(const Vector<T, V>*)(data + pixel.at + (p * g.out_width + q) * g.filters + tap.channel);
         return found;
     }
@@ -120,15 +146,16 @@ template <class T>
 struct Turned {
     static constexpr bool ALONG_STEPS = true;
     const T* data;
-    Geometry g;
-    int taps;
+    const Alike& alike;
+    int columns;
 
-    __device__ int line(int c) const { return c < g.channels ? c * g.filters : -1; }
+    __device__ int line(int c) const { return c < alike.g.channels ? c * alike.g.filters : -1; }
     __device__ int step(int k) const {
-        if (k >= taps) return -1;
-        int tap, o;
-        g.by_filters.split(k, tap, o);
-        return tap * g.channels * g.filters + o;
+        const Geometry& g = alike.g;
+        const Tap tap = alike.tap(k);
+        if (tap.row >= alike.row_taps) return -1;
+        const int i = alike.tap_row + g.stride_h * tap.row, j = alike.tap_column + g.stride_w * tap.column;
+        return (i * columns + j) * g.channels * g.filters + tap.channel;
     }
     template <int V>
     __device__ Vector<T, V> get(int line, int step) const {
@@ -151,20 +178,22 @@ conv2d(const T* x, const T* w, const T* c, T* y, int x_step, int w_step, int c_s
     const Matrix<T, false> b = {w + (long long)at.task * w_step, filters, taps, filters};
     multiply<E, V>(a, b, c ? c + (long long)at.task * c_step : c, c_row,
                    y + ((long long)at.task * parts + at.part) * windows * filters,
-                   windows, filters, at.row, at.column, at.part * each, min(taps, (at.part + 1) * each));
+                   InOrder{windows}, filters, at.row, at.column, at.part * each, min(taps, (at.part + 1) * each));
 }
 
+// The pixels that are alike follow each other along the first axis of the grid, `tiles` for each kind.
 template <class E, int V, class T = typename E::T>
 __global__ void __launch_bounds__(E::THREADS, 512 / E::THREADS)
-conv2d_dx(const T* g, const T* w, const T* c, T* dx, int g_step, int w_step, int c_step, int c_row, int each, int parts, SIZES) {
-    const Geometry geometry = GEOMETRY;
-    const int pixels = images * height * width, taps = rows * columns * filters;
+conv2d_dx(const T* g, const T* w, const T* c, T* dx, int g_step, int w_step, int c_step, int c_row, int each, int parts,
+          int tiles, SIZES) {
+    const int pixels = images * height * width;
     const Place at = Place::of<E>(channels);
-    const Meeting<T> a = {g + (long long)at.task * g_step, geometry, pixels, taps};
-    const Turned<T> b = {w + (long long)at.task * w_step, geometry, taps};
+    const Alike alike(GEOMETRY, rows, columns, (int)blockIdx.x / tiles);
+    const Meeting<T> a = {g + (long long)at.task * g_step, alike};
+    const Turned<T> b = {w + (long long)at.task * w_step, alike, columns};
     multiply<E, V>(a, b, c ? c + (long long)at.task * c_step : c, c_row,
-                   dx + ((long long)at.task * parts + at.part) * pixels * channels,
-                   pixels, channels, at.row, at.column, at.part * each, min(taps, (at.part + 1) * each));
+                   dx + ((long long)at.task * parts + at.part) * pixels * channels, alike, channels,
+                   (int)blockIdx.x % tiles * E::ROWS, at.column, at.part * each, min(alike.taps(), (at.part + 1) * each));
 }
 
 template <class E, int V, class T = typename E::T>
@@ -177,5 +206,5 @@ conv2d_dw(const T* x, const T* g, const T* c, T* dw, int x_step, int g_step, int
     const Matrix<T, false> b = {g + (long long)at.task * g_step, filters, windows, filters};
     multiply<E, V>(a, b, c ? c + (long long)at.task * c_step : c, c_row,
                    dw + ((long long)at.task * parts + at.part) * taps * filters,
-                   taps, filters, at.row, at.column, at.part * each, min(windows, (at.part + 1) * each));
+                   InOrder{taps}, filters, at.row, at.column, at.part * each, min(windows, (at.part + 1) * each));
 }

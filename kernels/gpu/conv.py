@@ -38,10 +38,13 @@ def _launch(
         "conv2d_dw": (taps * channels, filters, windows),
     }[kernel]
     numbers = (images, height, width, channels, filters, p, q, rows, columns, *stride, padding[0][0], padding[1][0])
-    divisors = (channels, filters, columns, p * q, q, height * width, width, *stride)
+    divisors = (channels, filters, columns, p * q, q)
+    # A pixel meets every so-manieth tap: those alike are computed together.
+    alike = images * -(-height // stride[0]) * -(-width // stride[1])
     products.multiply(
         plan, "conv", kernel, "", [plan.by_task(a) for a in operands], products.added(plan, c, out.shape), out,
         (out.shape[0], *sizes), (channels, filters), *numbers, *[products.divisor(max(1, n)) for n in divisors],
+        kinds=[alike] * (stride[0] * stride[1]) if kernel == "conv2d_dx" else (),
     )  # fmt: skip
 
 

@@ -12,5 +12,5 @@ linear(const T* a, const T* b, const T* c, T* y, int a_step, int b_step, int c_s
     const Matrix<T, B_TURNED> right = {b + (long long)at.task * b_step, columns, steps, B_TURNED ? steps : columns};
     multiply<E, V>(left, right, c ? c + (long long)at.task * c_step : c, c_row,
                    y + ((long long)at.task * parts + at.part) * rows * columns,
-                   rows, columns, at.row, at.column, at.part * each, min(steps, (at.part + 1) * each));
+                   InOrder{rows}, columns, at.row, at.column, at.part * each, min(steps, (at.part + 1) * each));
 }

@@ -154,18 +154,26 @@ struct Share {
     }
 };
 
+// Which row of C a row of A is: -1 if it is none.
+struct InOrder {
+    int rows;
+
+    __device__ int row(int m) const { return m < rows ? m : -1; }
+};
+
 // Where a tile of C + c goes. COUNT numbers that lie side by side are written at once if they can be.
-template <class T, int V>
+template <class T, int V, class Rows>
 struct Result {
     const T* c;
     int c_row;
     T* out;
-    int rows, columns, row, column;
+    Rows rows;
+    int columns, first_row, first_column;
 
     template <int COUNT>
     __device__ void operator()(int i, int j, Vector<T, COUNT> numbers) const {
-        const int m = row + i, n = column + j;
-        if (m >= rows) return;
+        const int m = rows.row(first_row + i), n = first_column + j;
+        if (m < 0) return;
         const long long at = (long long)m * columns + n, of_c = (long long)m * c_row + n;
         #pragma unroll
         for (int v = 0; v < COUNT; v++)
@@ -180,10 +188,10 @@ struct Result {
     }
 };
 
-// The block's tile of C = A B + c: `rows` x `columns` numbers in C order at `out`. Of c, which may be null, the next row
+// The block's tile of C = A B + c, whose rows of `columns` numbers are at `out`. Of c, which may be null, the next row
 // lies c_row numbers further. The sum runs from `first` to `end`, both multiples of V.
-template <class E, int V, class A, class B>
-__device__ void multiply(const A& a, const B& b, const typename E::T* c, int c_row, typename E::T* out, int rows,
+template <class E, int V, class A, class B, class Rows>
+__device__ void multiply(const A& a, const B& b, const typename E::T* c, int c_row, typename E::T* out, const Rows& rows,
                          int columns, int row, int column, int first, int end) {
     using T = typename E::T;
     __shared__ __align__(16) typename E::Tile_A a_tiles[2];
@@ -211,7 +219,7 @@ __device__ void multiply(const A& a, const B& b, const typename E::T* c, int c_r
         }
         __syncthreads();
     }
-    engine.each(Result<T, V>{c, c_row, out, rows, columns, row, column});
+    engine.each(Result<T, V, Rows>{c, c_row, out, rows, columns, row, column});
 }
 
 // out[t] = the sum of parts[t, s] over s, in order, + c[t].

@@ -125,6 +125,7 @@ def multiply(
     sizes: tuple[int, int, int, int],
     lengths: Sequence[int],
     *more: Any,
+    kinds: Sequence[int] = (),
 ) -> None:
     """Launch a product.
 
@@ -133,12 +134,15 @@ def multiply(
         sizes: tasks, rows, columns, and steps of the sum.
         lengths: what must be multiples of 4 for four numbers to be moved at once.
         more: further arguments.
+        kinds: where rows are of several kinds, how many there are of each, at most; then the tiles of a kind are an
+            argument, before `more`.
     """
     tasks, rows, columns, steps = sizes
     kind = how(out.dtype)
     tile = engine(kind, rows, columns, tasks)
     v = vector([*operands, (out, 0)], [*lengths, c.step], kind)
-    across, down = blocks(columns, tile.columns), blocks(rows, tile.rows)
+    across, tiles = blocks(columns, tile.columns), blocks(kinds[0] if kinds else rows, tile.rows)
+    down = tiles * max(1, len(kinds))
     # A product with few tiles and a long sum, as a weight's gradient, is cut along the sum.
     wanted = max(1, _FULL // max(1, across * down * tasks))
     each = blocks(max(1, blocks(steps, wanted)), 4 * _DEPTH) * 4 * _DEPTH
@@ -149,7 +153,7 @@ def multiply(
     name = f"{kernel}<{tile.name}, {v}{flags}>"
     plan.launch(
         family, name, (down, across * parts, tasks), tile.threads, a, b, own.array, target, a_step, b_step, own.step,
-        own.row, each, parts, *more,
+        own.row, each, parts, *([tiles] if kinds else []), *more,
     )  # fmt: skip
     if parts > 1:
         count = rows * columns
