@@ -32,7 +32,7 @@ def place(seed, task):
         ("train", 0, 0, 3, 5, 1, 1, True, 28),
         ("train", 2**64 - 1, 2**32 - 2, 4, 3, 2, 5, True, 5),
         ("validation", 7, 2**40, 1, 20, 5, 5, False, 9),
-        ("test", 2**33, 3, 2, 40, 1, 9, True, 1),  # all classes, and all images of some
+        ("test", 2**33, 3, 1, 40, 1, 9, True, 1),  # all classes, and all images of some
         ("test", 1, 1, 1, 2, 3, 2, True, 90),  # an image is more than a block copies
     ],
 )

@@ -150,6 +150,13 @@ def to_host(values: Tree) -> Tree:
     return tree.map(lambda x: x.get() if hasattr(x, "__cuda_array_interface__") else x, values)
 
 
+def describe_gpu() -> str:
+    """Which GPUs there are, and the versions of CuPy and CUDA. Raises as `to_device`."""
+    from tinymaml.kernels import gpu
+
+    return gpu.describe()
+
+
 def precision() -> str:
     """How products of float32 are computed on a GPU; see `set_precision`."""
     from tinymaml.kernels import gpu

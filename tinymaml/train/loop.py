@@ -13,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tinymaml.device import describe_gpu
 from tinymaml.maml import NonFiniteError
 from tinymaml.train import checkpoint
 from tinymaml.train.metrics import Metrics
@@ -190,12 +191,13 @@ def latest(folder: Path) -> Trained:
 
 def provenance(settings: Settings, trained: Trained) -> dict[str, Any]:
     """What every entry of results.json says of how its figures came about."""
+    on_gpu = settings.device == "gpu"
     return {
         "seed": settings.seed,
         "iterations": trained.iterations,
         "seconds": round(trained.seconds, 1),
         "versions": versions(),
-        "machine": f"{platform.machine()}, {platform.system()}",
+        "machine": f"{platform.machine()}, {platform.system()}" + (f", {describe_gpu()}" if on_gpu else ""),
         "settings": settings.as_dict(),
     }
 
