@@ -183,6 +183,13 @@ def collapsed(shape: Sequence[int], strides: Sequence[Sequence[int]]) -> list[tu
     return found[::-1]
 
 
+def broadcast_strides(x: Any, shape: Sequence[int]) -> tuple[int, ...]:
+    """Of an array, broadcast to a shape."""
+    lead = len(shape) - x.ndim
+    own = [0 if n == 1 != m else s for n, m, s in zip(x.shape, shape[lead:], x.strides, strict=True)]
+    return (*[0] * lead, *own)
+
+
 def in_order(shape: Sequence[int], size: int) -> tuple[int, ...]:
     """The strides of an array in C order."""
     return tuple([size * int(np.prod(shape[i + 1 :], dtype=np.int64)) for i in range(len(shape))])

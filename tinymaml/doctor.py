@@ -13,8 +13,8 @@ from tinymaml.kernels.cpu import numba_is_used
 
 EXTRAS = {
     "fast": ("numba", "threadpoolctl"),
-    "cuda12": ("cupy-cuda12x", "numba-cuda"),
-    "cuda13": ("cupy-cuda13x", "numba-cuda"),
+    "cuda12": ("cupy-cuda12x",),
+    "cuda13": ("cupy-cuda13x",),
     "data": ("h5py", "pillow"),
     "rl": ("gymnasium", "mujoco"),
     "train": ("h5py", "matplotlib", "tqdm"),

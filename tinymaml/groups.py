@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tinymaml import arrange
-from tinymaml.kernels.formulas import Group, Operand, Step
+from tinymaml.kernels.formulas import Group, Operand, Step, broadcast_strides
 from tinymaml.trace import Call
 
 
@@ -13,7 +13,7 @@ def group_of(call: Call) -> Group:
     """A fused call: its operands are the call's inputs, its results the call's outputs."""
     shape = call.outs[0].shape or (1,)
     number: dict[Any, int] = {arrange.operand_key(x): i for i, x in enumerate(call.ins)}
-    operands = [Operand(x.dtype, _strides(x, shape)) for x in call.ins]
+    operands = [Operand(x.dtype, broadcast_strides(x, shape)) for x in call.ins]
     steps = []
     for i, part in enumerate(call.static["parts"]):
         own = tuple([number[arrange.operand_key(x)] for x in part.ins])
@@ -21,10 +21,3 @@ def group_of(call: Call) -> Group:
         number[arrange.operand_key(part.outs[0])] = len(operands) + i
     results = tuple([number[arrange.operand_key(y)] for y in call.outs])
     return Group(shape, tuple(operands), tuple(steps), results)
-
-
-def _strides(x: Any, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Of an operand broadcast to the shape."""
-    lead = len(shape) - x.ndim
-    own = [0 if n == 1 != m else s for n, m, s in zip(x.shape, shape[lead:], x.strides, strict=True)]
-    return (*[0] * lead, *own)

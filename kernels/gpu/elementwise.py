@@ -163,7 +163,7 @@ def unit(group: str) -> Unit:
 
 def _launch(plan: Plan, group: str, entry: str, y: Any, ins: Arrays) -> None:
     """y in C order, the operands broadcast to it."""
-    axes = formulas.collapsed(y.shape, [_strides(x, y.shape) for x in ins])
+    axes = formulas.collapsed(y.shape, [formulas.broadcast_strides(x, y.shape) for x in ins])
     if len(axes) > _AXES:
         raise ValueError(
             f"an array of shape {y.shape} is laid out in more than {_AXES} steps: make it contiguous first"
@@ -172,13 +172,6 @@ def _launch(plan: Plan, group: str, entry: str, y: Any, ins: Arrays) -> None:
     lengths = [length for length, _ in axes[1:]]
     strides = [own[k] // x.itemsize for k, x in enumerate(ins) for _, own in axes]
     plan.launch_of(unit(group), entry, (blocks(y.size, _BLOCK * _EACH),), _BLOCK, y.size, *lengths, *strides, *ins, y)
-
-
-def _strides(x: Any, shape: Sequence[int]) -> tuple[int, ...]:
-    """Of an operand broadcast to the shape."""
-    lead = len(shape) - x.ndim
-    own = [0 if n == 1 else s for n, s in zip(x.shape, x.strides, strict=True)]
-    return (*[0] * lead, *own)
 
 
 def _one_by_one(kernel: str) -> Callable[..., None]:
