@@ -62,13 +62,13 @@ def test_all_compile(capsys):
     with ProcessPoolExecutor(2, get_context("spawn")) as pool:
         done = pool.map(compiled, [units[what] for what, _ in jobs], [arch for _, arch in jobs])
         results = dict(zip(jobs, done, strict=True))
-    lines = [f"{'registers, bytes of shared memory, of stack':70}" + "".join(f"{arch:>18}" for arch in ARCHS)]
+    lines = [f"{'registers, bytes of shared memory, bytes spilled':70}" + "".join(f"{arch:>18}" for arch in ARCHS)]
     faults = []
     for what, own in sorted(units.items()):
         faults += [f"{arch}: {x}" for arch in ARCHS for x in check(results[what, arch], "double" not in what)]
         for name in own.names:
             figures = [results[what, arch][name] for arch in ARCHS]
-            lines.append(f"{name[:69]:70}" + "".join(f"{k.registers:6}{k.shared:7}{k.stack:5}" for k in figures))
+            lines.append(f"{name[:69]:70}" + "".join(f"{k.registers:6}{k.shared:7}{k.spilled:5}" for k in figures))
     with capsys.disabled():
         print("\n" + "\n".join(lines))
     assert not faults, "\n".join(faults)

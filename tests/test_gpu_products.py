@@ -2,6 +2,7 @@
 
 import re
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -171,6 +172,12 @@ def test_tf32_linear(tf32):
         gpu_cases.check("linear.linear", [((2, 70, 50), np.float32)], ins, {"ta": ta, "tb": tb}, tolerance=1e-3)
     c = normal(2, 70, 44, dtype=np.float64)
     gpu_cases.check("linear.linear", [((2, 70, 70), np.float64)], [c, c], {"ta": False, "tb": True})
+
+
+def test_an_old_gpu_has_no_tf32(tf32, gpu, monkeypatch):
+    monkeypatch.setattr(gpu.cuda, "Device", lambda: SimpleNamespace(compute_capability="75"))
+    with pytest.raises(ValueError, match=r"has no TF32, which needs compute capability 8\.0"):
+        gpu_cases.run("linear.linear", [((1, 2, 2), np.float32)], [normal(1, 2, 2)] * 2, {"ta": False, "tb": False})
 
 
 def test_divisors():

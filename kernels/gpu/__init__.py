@@ -77,10 +77,14 @@ def run(name: str, outs: Any, ins: Any, static: dict[str, Any]) -> None:
     plan.run()
 
 
-@cache
 def number(value: Any, dtype: Any) -> Any:
     """A number as an array without axes on the GPU."""
-    return cupy().asarray(np.asarray(value, dtype))
+    return _number(np.asarray(value, dtype).tobytes(), np.dtype(dtype))
+
+
+@cache
+def _number(content: bytes, dtype: Any) -> Any:
+    return cupy().asarray(np.frombuffer(content, dtype).reshape(()))
 
 
 def operand(name: str, x: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tinymaml.kernels.gpu.launch import REAL, Plan, blocks, precision
+from tinymaml.kernels.gpu.launch import REAL, Plan, blocks, cupy, precision
 
 Arrays = Sequence[Any]
 
@@ -64,8 +64,11 @@ def _vectors(kind: str) -> tuple[int, ...]:
 
 
 def how(dtype: Any) -> str:
-    """By which kind of engine numbers of a dtype are multiplied."""
-    return "fp64" if dtype == np.float64 else precision()
+    """By which kind of engine numbers of a dtype are multiplied. Raises ValueError if the GPU has no TF32."""
+    kind = "fp64" if dtype == np.float64 else precision()
+    if kind == "tf32" and int(cupy().cuda.Device().compute_capability) < 80:
+        raise ValueError("this GPU has no TF32, which needs compute capability 8.0: take the precision fp32")
+    return kind
 
 
 def engine(kind: str, rows: int, columns: int, tasks: int) -> Engine:
@@ -107,8 +110,6 @@ def added(plan: Plan, c: Arrays, shape: Sequence[int]) -> Added:
     columns = shape[-1]
     x = x.reshape((1,) * (len(shape) - x.ndim) + x.shape)
     if x.shape[-1] != columns or x.shape[1:-1] not in (tuple(shape[1:-1]), (1,) * (len(shape) - 2)):
-        from tinymaml.kernels.gpu.launch import cupy
-
         x = plan.copied(cupy().broadcast_to(x, shape))
     x, step = plan.by_task(x)
     return Added(x, step, 0 if all(n == 1 for n in x.shape[1:-1]) else columns)

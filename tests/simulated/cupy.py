@@ -277,7 +277,12 @@ class _Event:
     def synchronize(self) -> None: ...
 
 
+class _Device:
+    compute_capability = "90"
+
+
 class cuda:
+    Device = _Device
     Stream = _Stream
     Event = _Event
 
