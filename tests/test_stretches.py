@@ -65,6 +65,17 @@ def test_divergence_names_the_first_bad_iteration(tmp_path: Path) -> None:
         run(tmp_path, settings(), [], act)
 
 
+def test_a_run_from_before_there_were_devices_goes_on(tmp_path: Path) -> None:
+    whole = run(tmp_path / "whole", settings("cpu"), [])
+    run(tmp_path / "old", settings("cpu", iterations=20), [])
+    path = tmp_path / "old/checkpoints/000000020.h5"
+    found = checkpoint.load(path)
+    known = {name: value for name, value in found.settings.items() if name not in ("device", "precision")}
+    checkpoint.save(path, found.state, known, found.iteration)
+    assert_same_bits(run(tmp_path / "old", settings("cpu"), []), whole)
+    assert loop.latest(tmp_path / "old").settings["precision"] == "fp32"
+
+
 def test_a_signal_stops_after_the_stretch(tmp_path: Path) -> None:
     def act(iteration: int) -> None:
         if iteration == 33:

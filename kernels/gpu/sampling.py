@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from math import prod
 from typing import Any
 
+import numpy as np
+
 from tinymaml.kernels.cpu.sampling import SPLITS
 from tinymaml.kernels.gpu.launch import REAL, Plan, blocks
 
@@ -48,12 +50,11 @@ def sinusoids(plan: Plan, outs: Arrays, ins: Arrays, split: str, amplitude: Rang
     tasks, columns, dtype = len(inputs[0]), inputs[0].shape[2], inputs[0].dtype
     if len(counts) == 1:
         parts, counts = parts * 2, [*counts, 0]
-    bounds = [number for low, high in (amplitude, phase, x) for number in (dtype.type(low), dtype.type(high))]
-    ranges = [(low, high - low) for low, high in zip(bounds[::2], bounds[1::2], strict=True)]
+    ranges = [number for low, high in np.array([amplitude, phase, x], dtype) for number in (low, high - low)]
     plan.launch(
         "sampling",
         f"sinusoids<{REAL[dtype]}>",
         (blocks(tasks * sum(counts), THREADS),),
         THREADS,
-        *ins, *parts, after, SPLITS[split], tasks, *counts, columns, *[number for pair in ranges for number in pair],
+        *ins, *parts, after, SPLITS[split], tasks, *counts, columns, *ranges,
     )  # fmt: skip

@@ -145,7 +145,9 @@ def _until_next_event(iteration: int, settings: Settings) -> int:
 
 def _first_bad(step: Step, state: Tree, count: int, error: NonFiniteError) -> tuple[int, NonFiniteError]:
     """How many of the iterations are good, and what the next one raises: they are taken again, one at a time."""
-    for done in range(count if count > 1 else 0):
+    if count == 1:
+        return 0, error
+    for done in range(count):
         try:
             state, _ = step(state, 1)
         except NonFiniteError as found:

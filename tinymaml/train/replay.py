@@ -20,11 +20,11 @@ _PROGRAMS = 4  # kept for a step, each for other shapes
 def replayed(step: Step, recorded: bool, device: str = "cpu") -> Step:
     """The same function of pytrees of arrays, to the same bits; as it is, if it is not to be recorded.
 
-    There is a program for each set of shapes; those used last are kept. On a GPU it computes there, to the same bits
-    every time; arrays come from the host and go back to it.
+    There is a program for each set of shapes; those used last are kept. On a GPU there always is one; arrays come from
+    the host and go back to it.
     """
     if device == "gpu":
-        there = replayed(step, recorded)
+        there = replayed(step, True)
         return lambda *arguments: to_host(there(*to_device(arguments, device)))
     if not recorded:
         return step
