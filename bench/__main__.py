@@ -14,7 +14,7 @@ def main() -> int:
         from bench.arguments import parse_gpu
 
         own = parse_gpu(rest)
-        return gpu.run(own.out, own.parts, own.workloads, own.rounds, own.data)
+        return gpu.run(own.out, own.parts, own.workloads, own.rounds, own.data, own.minutes)
     if part == ["pack-omniglot"]:
         from bench import packed
         from bench.arguments import parse_pack

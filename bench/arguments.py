@@ -47,6 +47,7 @@ def parse_gpu(arguments: Sequence[str]) -> argparse.Namespace:
         "--workloads", type=_some(WORKLOADS), default=["W1", "W2a", "W2b", "W3", "W4"], help="with commas"
     )
     parser.add_argument("--rounds", type=_count, default=10, help="interleaved rounds of frameworks (default: 10)")
+    parser.add_argument("--minutes", type=float, default=9.5, help="for all parts together (default: 9.5)")
     parser.add_argument(
         "--data", type=Path, metavar="FILE.npz", help="training: packed by `python -m bench pack-omniglot`"
     )

@@ -1,149 +1,208 @@
-"""Whole meta-steps on a GPU: ours beside PyTorch and JAX, in fp32 and TF32, gradients agreeing first."""
+"""Whole meta-steps on a GPU: ours beside PyTorch and JAX, in fp32 and TF32, gradients agreeing first.
+
+All have their processes from the beginning, so that they are imported side by side, and those that compile do it side
+by side; nothing runs beside what is timed.
+"""
 
 from __future__ import annotations
 
 import importlib.util
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from bench.clock import Clock
 from bench.frameworks import distance
+from bench.gpu_kernels import rates
 from bench.implementations import Implementation
 from bench.ours import REPEATED
 from bench.output import Row
-from bench.timing import interleaved, spread
+from bench.timing import AT_LEAST, PAUSE, Turn, interleaved, spread
 from bench.worker import Failed, Worker
 from bench.workloads import WORKLOADS
 
-LIMIT = 100.0  # seconds that an implementation has for its gradient, and for its first step: most of it is compiling
+LIMIT = 90.0  # seconds that an implementation has for its gradient, and for its first step: most of it is compiling
 # Largest difference of a whole meta-gradient from ours in float64, relative to its norm; see frameworks.TOLERANCE for
 # what a ReLU does. TF32 has 10 bits.
 TOLERANCE = {"fp32": 1e-2, "tf32": 2e-1}
-COMPILED = ("W1", "W2a")  # the compiler needs minutes for the others
+COMPILED = ("W1", "W2a")  # torch.compile needs minutes for the others
+AIMS = {  # milliseconds of a recorded step
+    "fp32": {"W2a": 1.0, "W2b": 1.5, "W3": 3.5, "W4": 4.5},
+    "tf32": {"W2b": 0.9, "W3": 2.2, "W4": 3.0},
+}
+GONE = 1e9  # milliseconds: of what failed while it was timed
+
+OURS = {
+    "graph": "a meta-step recorded as a CUDA graph",
+    "repeated": f"the same, {REPEATED} in a row as in training; per meta-step",
+    "eager": "kernel by kernel",
+}
+TORCH = {
+    "by_vmap": "torch.func: grad of vmap of grad, fused Adam, cudnn.benchmark",
+    "by_graph": "the same and Adam captured as one torch.cuda.CUDAGraph",
+    "by_loop": "as users write it: autograd.grad in a loop over tasks",
+    "as_compiled": "torch.compile(mode='reduce-overhead') of the gradient: fused kernels in CUDA graphs",
+}
+JAX = {
+    "plain": "as users write it: jit of grad of vmap of grad, lax.conv",
+    "im2col": "the same with im2col and one batched product a layer",
+}
 
 
 def implementations(workload: str, precision: str) -> list[Implementation]:
     """What is compared, in processes with these settings."""
     common = {"BENCH_DEVICE": "gpu", "BENCH_PRECISION": precision}
-    jax = {**common, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
-    found = [
-        ("tinymaml-graph", "a meta-step recorded as a CUDA graph", "bench.ours:gpu_graph", "cupy", common),
-        (
-            "tinymaml-repeat",
-            f"the same, {REPEATED} in a row as in training; per meta-step",
-            "bench.ours:gpu_repeated",
-            "cupy",
-            common,
-        ),
-        ("tinymaml-eager", "kernel by kernel", "bench.ours:gpu_eager", "cupy", common),
-        ("torch-vmap", "torch.func: grad of vmap of grad, fused Adam", "bench.peers_torch:by_vmap", "torch", common),
-        (
-            "torch-graph",
-            "the same, torch.compile(mode='reduce-overhead'): CUDA graphs",
-            "bench.peers_torch:as_graph",
-            "torch",
-            common,
-        ),
-        (
-            "torch-loop",
-            "as users write it: autograd.grad in a loop over tasks",
-            "bench.peers_torch:by_loop",
-            "torch",
-            common,
-        ),
-        ("jax-conv", "as users write it: jit of grad of vmap of grad, lax.conv", "bench.peers_jax:plain", "jax", jax),
-        ("jax-im2col", "the same with im2col and a batched product", "bench.peers_jax:im2col", "jax", jax),
-    ]
-    return [
-        Implementation(f"{name}-{precision}", how, maker, (needs,), settings)
-        for name, how, maker, needs, settings in found
-        if (name != "torch-graph" or workload in COMPILED) and (name != "tinymaml-eager" or precision == "fp32")
-    ]
+    found = []
+    for framework, needs, module, makers, more in (
+        ("tinymaml", "cupy", "bench.ours:gpu_", OURS, {}),
+        ("torch", "torch", "bench.peers_torch:", TORCH, {}),
+        ("jax", "jax", "bench.peers_jax:", JAX, {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}),
+    ):
+        for maker, how in makers.items():
+            if (maker != "as_compiled" or workload in COMPILED) and (maker != "eager" or precision == "fp32"):
+                name = f"{framework}-{maker.split('_')[-1]}-{precision}"
+                found.append(Implementation(name, how, module + maker, (needs,), {**common, **more}))
+    return found
 
 
-def run(workloads: Sequence[str], rounds: int) -> list[Row]:
-    rows: list[Row] = []
-    for workload in workloads:
-        rows += _run(workload, rounds)
-    return rows
+class _Ready(NamedTuple):
+    """An implementation that may be timed."""
+
+    one: Implementation
+    worker: Worker
+    error: float  # of its meta-gradient
+    first: float  # seconds of its first step
 
 
-def _run(workload: str, rounds: int) -> list[Row]:
+def run(workloads: Sequence[str], rounds: int, clock: Clock) -> Iterator[Row]:
+    """A table for each workload; one that fails does not stop the next."""
+    products = {precision: rates(precision)["TFLOP/s"] for precision in TOLERANCE}
+    print(f"cuBLAS: {', '.join([f'{value:.1f} TFLOP/s in {name}' for name, value in products.items()])}")
+    failed = []
+    for i, workload in enumerate(workloads):
+        try:
+            yield from _run(workload, rounds, products, clock.part(1 / (len(workloads) - i)))
+        except (SystemExit, OSError, ValueError) as error:
+            print(f"\n{workload}: {error}")
+            failed.append(workload)
+    if failed:
+        raise SystemExit(f"nothing is timed of {', '.join(failed)}")
+
+
+def _run(workload: str, rounds: int, products: dict[str, float], clock: Clock) -> list[Row]:
     w = WORKLOADS[workload]
     asked = [one for precision in TOLERANCE for one in implementations(workload, precision)]
-    left_out: dict[str, str] = {}
+    left_out = {one.name: f"{one.needs[0]} is not installed" for one in asked
+                if importlib.util.find_spec(one.needs[0]) is None}  # fmt: skip
+    asked = [one for one in asked if one.name not in left_out]
     with ExitStack() as stack, tempfile.TemporaryDirectory() as folder:
-        expected = _gradient(stack.enter_context(asked[0].worker(workload, 2)), "float64", w.tasks, folder)
-        workers: dict[str, Worker] = {}
-        errors: dict[str, float] = {}
-        firsts: dict[str, float] = {}
-        for one in asked:
-            name, precision = one.name, one.settings["BENCH_PRECISION"]
-            if importlib.util.find_spec(one.needs[0]) is None:
-                left_out[name] = f"{one.needs[0]} is not installed"
-                continue
-            worker = stack.enter_context(one.worker(workload, 2))
+        reference, *workers = [stack.enter_context(one.worker(workload, 2)) for one in [asked[0], *asked]]
+        path = Path(folder) / "expected.npz"
+        expected = _gradient(reference, "float64", w.tasks, path, clock)
+
+        def prepared(one: Implementation, worker: Worker) -> _Ready | None:
             try:
-                errors[name] = distance(expected, _gradient(worker, "float32", w.tasks, folder))
-                if not errors[name] <= TOLERANCE[precision]:
-                    raise Failed(f"its gradient differs by {errors[name]:.1e} (allowed: {TOLERANCE[precision]})")
-                firsts[name] = worker.ask("first", limit=LIMIT)
-                workers[name] = worker
-            except Failed as error:
-                if name.startswith("tinymaml"):
-                    raise
-                left_out[name] = str(error)
-        times = interleaved(
-            {name: partial(worker.ask, "turn", limit=LIMIT) for name, worker in workers.items()}, rounds
-        )
-        peaks = {name: worker.ask("device_peak") for name, worker in workers.items()}
-    rows = []
-    for one in asked:
-        if one.name in workers:
-            each = REPEATED if "repeat" in one.name else 1
-            median, low, high = (ms / each for ms in spread(times[one.name]))
-            rows.append(
-                {
-                    "part": "frameworks", "workload": workload, "order": 2, "implementation": one.name,
-                    "median_ms": median, "low_ms": low, "high_ms": high, "rounds": len(times[one.name]),
-                    "first_step_s": firsts[one.name], "device_mb": peaks[one.name], "error": errors[one.name],
-                    "gflop": w.gflop(2), "how": one.explained(),
-                }
-            )  # fmt: skip
+                found = _gradient(worker, "float32", w.tasks, path.with_name(f"{one.name}.npz"), clock)
+                error, allowed = distance(expected, found), TOLERANCE[one.settings["BENCH_PRECISION"]]
+                if not error <= allowed:
+                    raise Failed(f"its gradient differs by {error:.1e} (allowed: {allowed})")
+                return _Ready(one, worker, error, worker.ask("first", limit=_limit(clock)))
+            except SystemExit as reason:
+                left_out[one.name] = str(reason)
+                return None
+
+        pairs = list(zip(asked, workers, strict=True))
+        compile_first = [pair for pair in pairs if _compiles(pair[0])]
+        found = [prepared(*pair) for pair in pairs if pair not in compile_first]
+        with ThreadPoolExecutor(max(1, len(compile_first))) as pool:
+            found += pool.map(lambda pair: prepared(*pair), compile_first)
+        ready = sorted([one for one in found if one is not None], key=lambda own: asked.index(own.one))
+        times = _timed(ready, rounds, left_out, clock)
+        rows = [
+            _row(workload, own, times[own.one.name], own.worker.ask("device_peak"), products)
+            for own in ready
+            if own.one.name not in left_out
+        ]
+        for worker in (reference, *workers):  # they take a second each to end by themselves
+            worker.kill()
     _print(workload, rows, left_out)
+    if not any(row["implementation"].startswith("tinymaml") for row in rows):
+        raise Failed("none of ours")
     return rows
 
 
-def _gradient(worker: Worker, dtype: str, tasks: int, folder: str) -> list[Any]:
-    path = Path(folder) / "gradient.npz"
-    worker.ask("gradient", dtype, tasks, str(path), limit=LIMIT)
+def _compiles(one: Implementation) -> bool:
+    return one.needs == ("jax",) or "compiled" in one.name
+
+
+def _limit(clock: Clock) -> float:
+    if not clock.left():
+        raise Failed("no time left")
+    return min(LIMIT, clock.left())
+
+
+def _gradient(worker: Worker, dtype: str, tasks: int, path: Path, clock: Clock) -> list[Any]:
+    worker.ask("gradient", dtype, tasks, str(path), limit=_limit(clock))
     with np.load(path) as arrays:
         return [arrays[key] for key in arrays.files]
+
+
+def _timed(ready: Sequence[_Ready], rounds: int, left_out: dict[str, str], clock: Clock) -> dict[str, Any]:
+    """Milliseconds of every round. One that fails joins `left_out`."""
+
+    def turn(own: _Ready) -> Turn:
+        def timed(warm: bool) -> float:
+            try:
+                return float(own.worker.ask("turn", warm, limit=LIMIT))
+            except Failed as reason:
+                left_out.setdefault(own.one.name, str(reason))
+                return GONE
+
+        return timed
+
+    turns = {own.one.name: turn(own) for own in ready}
+    each = sum([PAUSE + AT_LEAST + 3e-3 * min(one(False), 1e4) for one in turns.values()])  # seconds of a round
+    return interleaved(turns, max(3, min(rounds, int(clock.left() / max(each, PAUSE)))))
+
+
+def _row(workload: str, own: _Ready, times: Any, peak: float, products: dict[str, float]) -> Row:
+    precision, gflop = own.one.settings["BENCH_PRECISION"], WORKLOADS[workload].gflop(2)
+    each = REPEATED if "repeated" in own.one.name else 1
+    median, low, high = (ms / each for ms in spread(times))
+    return {
+        "part": "frameworks", "workload": workload, "order": 2, "implementation": own.one.name, "precision": precision,
+        "median_ms": median, "low_ms": low, "high_ms": high, "rounds": len(times), "first_step_s": own.first,
+        "device_mb": peak, "error": own.error, "gflop": gflop, "floor_ms": gflop / products[precision],
+        "aim_ms": AIMS[precision].get(workload), "how": own.one.explained(),
+    }  # fmt: skip
 
 
 def _print(workload: str, rows: Sequence[Row], left_out: dict[str, str]) -> None:
     w = WORKLOADS[workload]
     print(
         f"\n{workload}: {w.title}; {w.tasks} tasks, inner steps: {w.steps}, second order, {w.gflop(2):.3g} GFLOP\n"
-        f"{'':22} median ms   10 % - 90 %          TFLOP/s  first step s  GPU's MB  off float64 by"
+        f"{'':24} median ms   10 % - 90 %          TFLOP/s  x floor  first step s  GPU's MB  off float64 by  rounds"
     )
     for row in rows:
         print(
-            f"{row['implementation']:22}{row['median_ms']:10.3f}   {row['low_ms']:8.3f} - {row['high_ms']:<8.3f}"
-            f"{row['gflop'] / row['median_ms']:10.2f}{row['first_step_s']:14.2f}{row['device_mb']:10.0f}"
-            f"{row['error']:14.0e}"
+            f"{row['implementation']:24}{row['median_ms']:10.3f}   {row['low_ms']:8.3f} - {row['high_ms']:<8.3f}"
+            f"{row['gflop'] / row['median_ms']:10.2f}{row['median_ms'] / row['floor_ms']:9.1f}"
+            f"{row['first_step_s']:14.2f}{row['device_mb']:10.0f}{row['error']:16.0e}{row['rounds']:8}"
         )
     for precision in TOLERANCE:
-        own = [row["median_ms"] for row in rows if row["implementation"] == f"tinymaml-graph-{precision}"]
-        others = [row for row in rows if not row["implementation"].startswith("tinymaml")]
-        peers = [row["median_ms"] for row in others if row["implementation"].endswith(precision)]
-        if own and peers:
-            print(f"{precision}: the fastest of the others takes {min(peers) / own[0]:.1f} times as long as our graph")
+        times = {row["implementation"]: row["median_ms"] for row in rows if row["precision"] == precision}
+        ours = times.get(f"tinymaml-repeated-{precision}")
+        others = {ms: name for name, ms in times.items() if not name.startswith("tinymaml")}
+        if ours and others:
+            fastest = f"{others[min(others)]}, takes {min(others) / ours:.1f} times as long as ours, repeated"
+            print(f"{precision}: the fastest of the others, {fastest} (aim: 3)")
+        if ours and (aim := AIMS[precision].get(workload)):
+            print(f"{precision}: ours, repeated, takes {ours:.2f} ms, the aim is {aim} ms")
     for name, reason in left_out.items():
         print(f"left out: {name}: {reason}")
     print(*[row["how"] for row in rows], sep="\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import sys
 import time
@@ -34,6 +35,8 @@ class MetaStep:
         """Write the meta-gradient's arrays."""
         gradient, _ = self._made(dtype, tasks)
         np.savez(path, *gradient())
+        del gradient
+        _forget()
 
     @cached_property
     def _step(self) -> Step:
@@ -63,6 +66,17 @@ class MetaStep:
         else:
             found = sys.modules["cupy"].get_default_memory_pool().total_bytes()
         return float(found) / 2**20
+
+
+def _forget() -> None:
+    """What the GPU's memory was used for so far counts no more, where a framework can forget it."""
+    gc.collect()
+    if torch := sys.modules.get("torch"):
+        if torch.cuda.is_initialized():
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+    elif cupy := sys.modules.get("cupy"):
+        cupy.get_default_memory_pool().free_all_blocks()
 
 
 class Drawing:

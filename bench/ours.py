@@ -87,8 +87,8 @@ def gpu_eager(w: Workload, params: Any, support: Any, query: Any, order: int) ->
     return lambda: to_host(gradient()), lambda: to_host(tree.leaves(update()[0])[0])
 
 
-def gpu_graph(w: Workload, params: Any, support: Any, query: Any, order: int, count: int = 1) -> Made:
-    """A meta-step recorded as a CUDA graph; a call copies its arguments in, and ends when the GPU has done it."""
+def gpu_program(w: Workload, params: Any, support: Any, query: Any, order: int) -> tuple[Any, tuple[Any, ...]]:
+    """A meta-step recorded as a CUDA graph, and its arguments; it can be repeated."""
     params, support, query = _on_gpu(params, support, query)
     gradient, optimiser = _gradient_of(w, order), optim.adam(RATE)
     moments = {name: moment for name, moment in optimiser.init(params).items() if name != "iteration"}
@@ -97,14 +97,23 @@ def gpu_graph(w: Workload, params: Any, support: Any, query: Any, order: int, co
         params, moments = state
         return optimiser.move(gradient(params, support, query), moments, params, numbers), ()
 
-    @cache
-    def program() -> Any:
-        return tm.record(step, (params, moments), optimiser.numbers(0), support, query, copy=False)
+    arguments = ((params, moments), optimiser.numbers(0), support, query)
+    return tm.record(step, *arguments, copy=False), arguments
 
-    return (
-        lambda: to_host(tree.leaves(tm.record(gradient, params, support, query)(params, support, query))),
-        lambda: program().repeat(count, (params, moments), optimiser.numbers(0), support, query),
-    )
+
+def gpu_graph(w: Workload, params: Any, support: Any, query: Any, order: int, count: int = 1) -> Made:
+    """A call copies its arguments in, and ends when the GPU has done it."""
+    made = cache(lambda: gpu_program(w, params, support, query, order))
+
+    def step() -> Any:
+        program, arguments = made()
+        return program.repeat(count, *arguments)
+
+    def gradient() -> Any:
+        there = _on_gpu(params, support, query)
+        return to_host(tree.leaves(tm.record(_gradient_of(w, order), *there)(*there)))
+
+    return gradient, step
 
 
 REPEATED = 20

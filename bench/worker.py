@@ -61,6 +61,10 @@ class Worker:
             raise Failed(f"{self._target} {method}: {answer['error']}")
         return answer["result"]
 
+    def kill(self) -> None:
+        """End its process without waiting for it."""
+        self._process.kill()
+
     def __enter__(self) -> Worker:
         return self
 

@@ -35,6 +35,9 @@ class MemoryPointer:
     def __add__(self, offset: int) -> MemoryPointer:
         return MemoryPointer(self.memory, self.offset + int(offset))
 
+    def copy_from_device_async(self, source: MemoryPointer, size: int, stream: Any = None) -> None:
+        ctypes.memmove(self.ptr, source.ptr, size)
+
 
 class ndarray:  # as CuPy spells it
     def __init__(self, shape: Any, dtype: Any = float, memptr: Any = None, strides: Any = None) -> None:
@@ -163,6 +166,18 @@ def asnumpy(array: Any) -> Any:
 
 def broadcast_to(array: ndarray, shape: Any) -> ndarray:
     return array._look(np.broadcast_to(array._array, shape))
+
+
+class get_default_memory_pool:
+    def free_all_blocks(self) -> None: ...
+
+    def total_bytes(self) -> int:
+        return 0
+
+
+def matmul(a: ndarray, b: ndarray) -> ndarray:
+    _not_captured("cuBLAS")
+    return asarray(a._array @ b._array)
 
 
 @cache
