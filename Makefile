@@ -10,6 +10,9 @@ UV := $(VENV)/uv/bin/uv
 # What the lock covers: all that `make train`, `make test` and `make check` need.
 LOCKED := fast train data dev
 
+# Tests run in a process for each core, those of a file in one.
+SIDE_BY_SIDE := -n auto --dist loadfile
+
 .DEFAULT_GOAL := help
 .PHONY: help train test test-all check bench lock clean
 
@@ -20,10 +23,10 @@ train: $(READY)  ## the paper's sinusoid experiment, all methods, into runs/sinu
 	$(BIN)/tinymaml train sinusoid --method all --out runs/sinusoid
 
 test: $(READY)  ## the tests, without the slow ones
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" $(SIDE_BY_SIDE)
 
 test-all: $(READY)  ## all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE)
 
 check: $(READY)  ## style, types, layering
 	$(BIN)/ruff check

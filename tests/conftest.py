@@ -30,6 +30,15 @@ def run(*command: str | Path, cwd: Path) -> str:
     return done.stdout
 
 
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Tables that tests have recorded, `record_property("table", text)`: from whatever process they come."""
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            for name, text in getattr(report, "user_properties", ()):
+                if name == "table":
+                    terminalreporter.write_line(text)
+
+
 @pytest.fixture(scope="session")
 def repository_files() -> list[Path]:
     """The files of this repository, relative to its top: those git has, and those `git add --all` would give it."""

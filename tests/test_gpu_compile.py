@@ -53,7 +53,7 @@ def check(kernels, single):
     return faults
 
 
-def test_all_compile(capsys):
+def test_all_compile(record_property):
     library()
     units = {f"{family}.{group}": unit(family, group) for family, group in families()} | {"fused.float": fused()}
     assert len(units) > 20
@@ -69,8 +69,7 @@ def test_all_compile(capsys):
         for name in own.names:
             figures = [results[what, arch][name] for arch in ARCHS]
             lines.append(f"{name[:69]:70}" + "".join(f"{k.registers:6}{k.shared:7}{k.spilled:5}" for k in figures))
-    with capsys.disabled():
-        print("\n" + "\n".join(lines))
+    record_property("table", "\n".join(lines))
     assert not faults, "\n".join(faults)
 
 

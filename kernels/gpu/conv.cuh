@@ -169,7 +169,7 @@ struct Turned {
 // with several parts the result is theirs one behind the other, and c is added later.
 
 template <class E, int V, class T = typename E::T>
-__global__ void __launch_bounds__(E::THREADS, 512 / E::THREADS)
+__global__ void __launch_bounds__(E::THREADS, E::BLOCKS)
 conv2d(const T* x, const T* w, const T* c, T* y, int x_step, int w_step, int c_step, int c_row, int each, int parts, SIZES) {
     const Geometry g = GEOMETRY;
     const int windows = images * out_height * out_width, taps = rows * columns * channels;
@@ -183,7 +183,7 @@ conv2d(const T* x, const T* w, const T* c, T* y, int x_step, int w_step, int c_s
 
 // The pixels that are alike follow each other along the first axis of the grid, `tiles` for each kind.
 template <class E, int V, class T = typename E::T>
-__global__ void __launch_bounds__(E::THREADS, 512 / E::THREADS)
+__global__ void __launch_bounds__(E::THREADS, E::BLOCKS)
 conv2d_dx(const T* g, const T* w, const T* c, T* dx, int g_step, int w_step, int c_step, int c_row, int each, int parts,
           int tiles, SIZES) {
     const int pixels = images * height * width;
@@ -197,7 +197,7 @@ conv2d_dx(const T* g, const T* w, const T* c, T* dx, int g_step, int w_step, int
 }
 
 template <class E, int V, class T = typename E::T>
-__global__ void __launch_bounds__(E::THREADS, 512 / E::THREADS)
+__global__ void __launch_bounds__(E::THREADS, E::BLOCKS)
 conv2d_dw(const T* x, const T* g, const T* c, T* dw, int x_step, int g_step, int c_step, int c_row, int each, int parts, SIZES) {
     const Geometry geometry = GEOMETRY;
     const int windows = images * out_height * out_width, taps = rows * columns * channels;

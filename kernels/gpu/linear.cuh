@@ -4,7 +4,7 @@
 
 // A_TURNED: a lies as [steps, rows]; B_TURNED: b lies as [columns, steps]. See conv.cuh for the rest.
 template <class E, int V, bool A_TURNED, bool B_TURNED, class T = typename E::T>
-__global__ void __launch_bounds__(E::THREADS, 512 / E::THREADS)
+__global__ void __launch_bounds__(E::THREADS, E::BLOCKS)
 linear(const T* a, const T* b, const T* c, T* y, int a_step, int b_step, int c_step, int c_row, int each, int parts, int rows,
        int columns, int steps) {
     const Place at = Place::of<E>(columns);

@@ -47,6 +47,7 @@ struct Simt {
     using T = T_;
     static constexpr int ROWS = ROWS_, COLUMNS = COLUMNS_, DEPTH = DEPTH_, WIDE = COLUMNS / ACROSS;
     static constexpr int THREADS = ROWS / DOWN * WIDE, PADDING = 16 / sizeof(T);
+    static constexpr int BLOCKS = 512 / THREADS;  // that share a multiprocessor, at least
     using Tile_A = T[DEPTH][ROWS + PADDING];
     using Tile_B = T[DEPTH][COLUMNS + PADDING];
     T sums[DOWN][ACROSS] = {};
@@ -78,6 +79,7 @@ struct Tensor {
     using T = float;
     static constexpr int ROWS = ROWS_, COLUMNS = COLUMNS_, DEPTH = DEPTH_, WIDE = COLUMNS / 32;
     static constexpr int THREADS = ROWS / 32 * WIDE * 32;
+    static constexpr int BLOCKS = 384 / THREADS;
     using Tile_A = unsigned[DEPTH][ROWS + 8];  // 8: the lanes of a warp then meet all banks
     using Tile_B = unsigned[DEPTH][COLUMNS + 8];
     float sums[2][4][4] = {};
