@@ -1,4 +1,4 @@
-"""Small meta-steps on the GPU, eager and as a graph, and a short training: together they launch kernels of every family.
+"""Small meta-steps on the GPU, eager and as a graph, and a short training; they launch kernels of every family.
 
 For compute-sanitizer: `python -m bench.gpu_small`.
 """
