@@ -7,6 +7,7 @@ by side; nothing runs beside what is timed.
 from __future__ import annotations
 
 import importlib.util
+import math
 import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -124,7 +125,7 @@ def _run(workload: str, rounds: int, products: dict[str, float], clock: Clock) -
         ready = sorted([one for one in found if one is not None], key=lambda own: asked.index(own.one))
         times = _timed(ready, rounds, left_out, clock)
         rows = [
-            _row(workload, own, times[own.one.name], own.worker.ask("device_peak"), products)
+            _row(workload, own, times[own.one.name], _peak(own.worker), products)
             for own in ready
             if own.one.name not in left_out
         ]
@@ -170,7 +171,15 @@ def _timed(ready: Sequence[_Ready], rounds: int, left_out: dict[str, str], clock
     return interleaved(turns, max(3, min(rounds, int(clock.left() / max(each, PAUSE)))))
 
 
-def _row(workload: str, own: _Ready, times: Any, peak: float, products: dict[str, float]) -> Row:
+def _peak(worker: Worker) -> float | None:
+    """MB of the GPU's memory; None if the framework keeps no account."""
+    try:
+        return float(worker.ask("device_peak", limit=10))
+    except Failed:
+        return None
+
+
+def _row(workload: str, own: _Ready, times: Any, peak: float | None, products: dict[str, float]) -> Row:
     precision, gflop = own.one.settings["BENCH_PRECISION"], WORKLOADS[workload].gflop(2)
     each = REPEATED if "repeated" in own.one.name else 1
     median, low, high = (ms / each for ms in spread(times))
@@ -192,7 +201,7 @@ def _print(workload: str, rows: Sequence[Row], left_out: dict[str, str]) -> None
         print(
             f"{row['implementation']:24}{row['median_ms']:10.3f}   {row['low_ms']:8.3f} - {row['high_ms']:<8.3f}"
             f"{row['gflop'] / row['median_ms']:10.2f}{row['median_ms'] / row['floor_ms']:9.1f}"
-            f"{row['first_step_s']:14.2f}{row['device_mb']:10.0f}{row['error']:16.0e}{row['rounds']:8}"
+            f"{row['first_step_s']:14.2f}{row['device_mb'] or math.nan:10.0f}{row['error']:16.0e}{row['rounds']:8}"
         )
     for precision in TOLERANCE:
         times = {row["implementation"]: row["median_ms"] for row in rows if row["precision"] == precision}

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import pkgutil
 import sys
 import types
 from dataclasses import replace
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from bench import gpu as bench_gpu
-from bench import gpu_frameworks, gpu_kernels, gpu_launches, implementations, metastep, ours, packed
+from bench import gpu_frameworks, gpu_kernels, gpu_launches, gpu_small, implementations, metastep, ours, packed
 from bench.arguments import parse_gpu
 from bench.clock import Clock
 from bench.frameworks import distance
@@ -20,6 +21,7 @@ from bench.worker import Failed
 from bench.workloads import WORKLOADS
 from tests.experiment_cases import write_small
 from tinymaml.kernels import gpu as kernels
+from tinymaml.kernels.gpu.launch import Plan
 from tinymaml.tasks import imageset
 
 TINY = {
@@ -52,6 +54,8 @@ def tiny_workloads(monkeypatch):
     for name, value in {"STORE": 1 << 20, "BLOCK": 1 << 16, "ROTATED": 1 << 17, "SETS": 2, "LAUNCHES": 2, "ROUNDS": 1,
                         "PRODUCT": 8, "COPIED": 1 << 12}.items():  # fmt: skip
         monkeypatch.setattr(gpu_kernels, name, value)
+    monkeypatch.setattr(ours, "REPEATED", 2)
+    monkeypatch.setattr(gpu_frameworks, "REPEATED", 2)
     for name, value in {"BUSY": 1 << 12, "COPIES": 1, "AT_ONCE": 7, "ROUNDS": 1, "SHOWN": 3}.items():
         monkeypatch.setattr(gpu_launches, name, value)
 
@@ -157,6 +161,28 @@ def test_frameworks(monkeypatch, tmp_path, capsys):
     assert (tmp_path / "gpu.png").stat().st_size > 1000
     with pytest.raises(SystemExit, match="nothing is timed of W1"):
         list(gpu_frameworks.run(["W1"], 2, Clock(0)))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("gpu")
+def test_small_steps_have_kernels_of_every_family(monkeypatch):
+    """So compute-sanitizer sees them all."""
+    families = {
+        module.name
+        for module in pkgutil.iter_modules(kernels.__path__)
+        if hasattr(importlib.import_module(f"{kernels.__name__}.{module.name}"), "INSTANCES")
+    }
+    launched, launch = set(), Plan.launch
+
+    def noted(self, family, name, *arguments):
+        launched.add(family)
+        launch(self, family, name, *arguments)
+
+    monkeypatch.setattr(Plan, "launch", noted)
+    gpu_small.steps()
+    gpu_small.indexing()
+    gpu_small.training()
+    assert families - launched == {"elementwise"}  # which has units of its own making; every fused kernel is one
 
 
 def test_implementations_on_a_gpu():

@@ -323,6 +323,9 @@ class cuda:
             return 12090
 
     @staticmethod
+    def set_allocator(allocator: Any = None) -> None: ...
+
+    @staticmethod
     def is_available() -> bool:
         return True
 
