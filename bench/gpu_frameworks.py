@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import math
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -17,13 +18,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from bench import timing
 from bench.clock import Clock
 from bench.frameworks import distance
 from bench.gpu_kernels import rates
 from bench.implementations import Implementation
 from bench.ours import REPEATED
 from bench.output import Row
-from bench.timing import AT_LEAST, PAUSE, Turn, interleaved, spread
+from bench.timing import spread
 from bench.worker import Failed, Worker
 from bench.workloads import WORKLOADS
 
@@ -36,7 +38,8 @@ AIMS = {  # milliseconds of a recorded step
     "fp32": {"W2a": 1.0, "W2b": 1.5, "W3": 3.5, "W4": 4.5},
     "tf32": {"W2b": 0.9, "W3": 2.2, "W4": 3.0},
 }
-GONE = 1e9  # milliseconds: of what failed while it was timed
+ENOUGH = 2000.0  # milliseconds of one that was timed three times
+SHORTEST = 5.0  # seconds that a turn may take when no time is left
 
 OURS = {
     "graph": "a meta-step recorded as a CUDA graph",
@@ -153,22 +156,26 @@ def _gradient(worker: Worker, dtype: str, tasks: int, path: Path, clock: Clock) 
         return [arrays[key] for key in arrays.files]
 
 
-def _timed(ready: Sequence[_Ready], rounds: int, left_out: dict[str, str], clock: Clock) -> dict[str, Any]:
-    """Milliseconds of every round. One that fails joins `left_out`."""
-
-    def turn(own: _Ready) -> Turn:
-        def timed(warm: bool) -> float:
+def _timed(ready: Sequence[_Ready], rounds: int, left_out: dict[str, str], clock: Clock) -> dict[str, list[float]]:
+    """Milliseconds of every round, as far as the time goes: of those that are slow fewer. One that fails joins
+    `left_out`.
+    """
+    times: dict[str, list[float]] = {own.one.name: [] for own in ready}
+    for counts in [False, *[True] * rounds]:
+        for name, worker in [(own.one.name, own.worker) for own in ready]:
+            found = times[name]
+            over = not clock.left() or (len(found) >= 3 and sum(found) > ENOUGH)
+            if name in left_out or (found and over):
+                continue
+            time.sleep(timing.PAUSE)
             try:
-                return float(own.worker.ask("turn", warm, limit=LIMIT))
+                ms = worker.ask("turn", True, limit=max(SHORTEST, min(LIMIT, clock.left())))
             except Failed as reason:
-                left_out.setdefault(own.one.name, str(reason))
-                return GONE
-
-        return timed
-
-    turns = {own.one.name: turn(own) for own in ready}
-    each = sum([PAUSE + AT_LEAST + 3e-3 * min(one(False), 1e4) for one in turns.values()])  # seconds of a round
-    return interleaved(turns, max(3, min(rounds, int(clock.left() / max(each, PAUSE)))))
+                left_out[name] = str(reason)
+                continue
+            if counts:
+                found.append(ms)
+    return times
 
 
 def _peak(worker: Worker) -> float | None:
