@@ -128,7 +128,11 @@ def command(arguments: Sequence[str | Path], clock: Clock) -> tuple[int, str]:
     is interrupted, and killed five seconds later.
     """
     streams: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    alone: dict[str, Any] = {"start_new_session": True, "env": os.environ | {"PYTHONUNBUFFERED": "1"}}
+    alone: dict[str, Any] = {
+        "start_new_session": True,
+        "env": os.environ | {"PYTHONUNBUFFERED": "1"},
+        "preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # what runs in the background ignores it
+    }
     last = ""
     with subprocess.Popen(arguments, cwd=ROOT, **streams, **alone) as process:
         timers = [
