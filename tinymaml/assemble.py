@@ -65,13 +65,14 @@ class Assembly:
         """An operand where it is."""
         return self.layout.array(x)
 
-    def write(self, own: Any, leaf: Any) -> None:
-        """Copy an argument into the program's memory."""
-        np.copyto(own, leaf)
+    def write(self, inputs: Sequence[Any], leaves: Sequence[Any]) -> None:
+        """Copy arguments into the program's memory."""
+        for own, leaf in zip(inputs, leaves, strict=True):
+            np.copyto(own, leaf)
 
-    def read(self, x: Any) -> Any:
-        """An output in memory of its own; what is no array is what it is."""
-        return x.copy() if isinstance(x, np.ndarray) else x
+    def read(self, outputs: Sequence[Any]) -> list[Any]:
+        """Outputs in memory of their own; what is no array is what it is."""
+        return [x.copy() if isinstance(x, np.ndarray) else x for x in outputs]
 
     def run(self) -> None:
         """Run the program."""

@@ -54,7 +54,7 @@ class GpuAssembly:
         self.regions = [region]
         self.layout = self
         self._memory: dict[Root, Any] = {}
-        self._closed_over: dict[int, tuple[Any, Any]] = {}  # NumPy arrays, and where they are copied to
+        self._closed_over = _ClosedOver([*[x for call in self.calls for x in call.ins], *outputs])
         self._place(kept, inputs)
         self._roots_checked = list(dict.fromkeys(x.root for x in checked))
         self._flag = gpu.cupy().asarray(np.zeros((), np.int32))
@@ -136,27 +136,29 @@ class GpuAssembly:
         """An operand where it is."""
         if isinstance(x, Traced):
             return gpu.cupy().ndarray(x.shape, x.dtype, self._memory[x.root] + offset(x), x.strides)
-        if not isinstance(x, np.ndarray):  # one on the GPU, or no array
-            return x
-        if id(x) not in self._closed_over:
-            core = x[(*[slice(1) if stride == 0 else slice(None) for stride in x.strides], ...)]
-            self._closed_over[id(x)] = core, gpu.cupy().empty(core.shape, x.dtype)
-        return gpu.cupy().broadcast_to(self._closed_over[id(x)][1], x.shape)
+        return self._closed_over.array(x) if isinstance(x, np.ndarray) else x
 
-    def write(self, own: Any, leaf: Any) -> None:
-        """Copy an argument into the program's memory."""
-        if isinstance(leaf, np.ndarray | np.generic):
-            own.set(np.ascontiguousarray(leaf).reshape(leaf.shape))
-        elif leaf.data.ptr != own.data.ptr or leaf.strides != own.strides:
-            gpu.run("elementwise.copy", [own], [leaf], {})
+    def write(self, inputs: Sequence[Any], leaves: Sequence[Any]) -> None:
+        """Copy arguments into the program's memory; those on the GPU all at once."""
+        there = []
+        for own, leaf in zip(inputs, leaves, strict=True):
+            if isinstance(leaf, np.ndarray | np.generic):
+                own.set(np.ascontiguousarray(leaf).reshape(leaf.shape))
+            else:
+                there.append((leaf, own))
+        self._copy(there)
 
-    def read(self, x: Any) -> Any:
-        """An output in memory of its own; what is no array is what it is."""
-        if not is_array(x):
-            return x
-        found = gpu.cupy().empty(x.shape, x.dtype)
-        gpu.run("elementwise.copy", [found], [x], {})
+    def read(self, outputs: Sequence[Any]) -> list[Any]:
+        """Outputs in memory of their own; what is no array is what it is."""
+        found = [gpu.cupy().empty(x.shape, x.dtype) if is_array(x) else x for x in outputs]
+        self._copy([(x, y) for x, y in zip(outputs, found, strict=True) if is_array(x)])
         return found
+
+    def _copy(self, arrays: Sequence[tuple[Any, Any]]) -> None:
+        """Copy arrays (from, to) in as few launches as there are sizes of numbers."""
+        plan = Plan()
+        support.carry(plan, arrays)
+        plan.run()
 
     def run(self) -> None:
         """Launch the program."""
@@ -169,8 +171,7 @@ class GpuAssembly:
         self.run()
 
     def _launch(self, key: str, more: Callable[[Plan], None], count: int) -> None:
-        for array, own in self._closed_over.values():
-            self.write(own, array)
+        self._closed_over.write()
         if key not in self._graphs:
             plan = Plan(launches=list(self.plan.launches))
             more(plan)
@@ -186,6 +187,39 @@ class GpuAssembly:
             return True
         self._flag.set(np.zeros((), np.int32))
         return False
+
+
+class _ClosedOver:
+    """The NumPy arrays that a step closed over, in one piece: what has changed since the last replay is sent again."""
+
+    def __init__(self, operands: Sequence[Any]) -> None:
+        self._arrays = {id(x): x for x in operands if isinstance(x, np.ndarray) and not isinstance(x, Traced)}
+        cores = [
+            x[(*[slice(1) if stride == 0 else slice(None) for stride in x.strides], ...)] for x in self._arrays.values()
+        ]
+        ends = list(accumulate([-(-core.nbytes // ALIGN) * ALIGN for core in cores], initial=0))
+        self._here, self._sent = np.zeros(ends[-1], np.uint8), b""
+        self._there = gpu.cupy().asarray(self._here)
+        self._copies = [
+            (core, np.ndarray(core.shape, core.dtype, self._here.data, start))
+            for core, start in zip(cores, ends, strict=False)
+            if core.size
+        ]
+        self._starts = dict(zip(self._arrays, zip(cores, ends, strict=False), strict=True))
+
+    def array(self, x: Any) -> Any:
+        """One of them, on the GPU."""
+        core, start = self._starts[id(x)]
+        own = gpu.cupy().ndarray(core.shape, core.dtype, self._there.data + start)
+        return gpu.cupy().broadcast_to(own, x.shape)
+
+    def write(self) -> None:
+        """Send what they are now."""
+        for core, copy in self._copies:
+            np.copyto(copy, core)
+        if (now := self._here.tobytes()) != self._sent:
+            self._there.set(self._here)
+            self._sent = now
 
 
 def _captured(plan: Plan) -> Any:

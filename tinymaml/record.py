@@ -129,8 +129,8 @@ class Program:
         leaves = tree.leaves_like(self._structure, arguments, "the arguments")
         for i, (own, leaf) in enumerate(zip(self._inputs, leaves, strict=True)):
             if type(leaf) is not np.ndarray or leaf.shape != own.shape or leaf.dtype != own.dtype:
-                leaf = self._fitting(i, own, leaf)
-            self._assembly.write(own, leaf)
+                leaves[i] = self._fitting(i, own, leaf)
+        self._assembly.write(self._inputs, leaves)
         for array, check in self._before:
             check(host(array))
 
@@ -141,7 +141,7 @@ class Program:
 
     def _given(self) -> Tree:
         """The results."""
-        return tree.unflatten(self._result, [self._assembly.read(x) if self._copy else x for x in self._outputs])
+        return tree.unflatten(self._result, self._assembly.read(self._outputs) if self._copy else self._outputs)
 
     def explain(self) -> str:
         """Launches by kernel and region, operations, bytes, memory, and which elementwise kernels were fused."""
