@@ -3,12 +3,16 @@
 #pragma once
 #include "mma.cuh"
 
-// Division of numbers below 2^31 by one that is known when the kernel is launched: (umulhi(n, m) + n) >> s.
+// Division of numbers below 2^31 by one that is not known when the kernel is compiled: (umulhi(n, m) + n) >> s.
 struct Divisor {
     unsigned by, multiplier, shift;
 
     // `packed` has m above s, which has six bits; see products.py.
     __device__ Divisor(int by, long long packed) : by(by), multiplier(packed >> 6), shift(packed & 63) {}
+    // The same from the divisor alone, by a division of 64 bits: for what only a block knows.
+    __device__ explicit Divisor(int by) : by(by), shift(by > 1 ? 32 - __clz(by - 1) : 0) {
+        multiplier = (((1ull << shift) - by) << 32) / by + 1;
+    }
     __device__ void split(int n, int& quotient, int& rest) const {
         quotient = (int)((__umulhi(multiplier, (unsigned)n) + (unsigned)n) >> shift);
         rest = n - quotient * (int)by;
