@@ -80,6 +80,18 @@ def test_stacks():
     gpu_cases.check("linear.linear", [((4, 6), np.float32)], [a[0, 0], b[0]], {"ta": False, "tb": False})
 
 
+def test_more_tasks_than_a_grid_has(monkeypatch):
+    """The third axis of a grid has 65 535 blocks at most."""
+    assert products._TASKS == 65535
+    monkeypatch.setattr(products, "_TASKS", 3)
+    out, static = [((7, 2, 3), np.float32)], {"ta": False, "tb": False}
+    a, b = normal(7, 2, 1500), normal(7, 1500, 3)
+    for ins in ([a, b], [a, b[:1], normal(7, 1, 3)], [a[:1], b, normal(1, 2, 3)], [a, b, normal(3)]):
+        launched = names(linear.linear, out, ins, static)
+        assert len(launched) == 6  # three stretches of tasks, each with its sum in parts
+        gpu_cases.check("linear.linear", out, ins, static)
+
+
 # (tasks, images, height, width, channels, filters, window, stride, padding)
 IMAGES = [
     (1, 2, 6, 7, 36, 36, (3, 3), (1, 1), ((1, 1), (1, 1))),

@@ -83,35 +83,42 @@ struct Alike {
     int tap_row, tap_column;  // the first tap that is met
     int row_taps, column_taps;
     int first_row, first_column, rows_of_image, columns_of_image;  // pixels
+    int window_row, window_column;                                 // in which the first pixel is met by that tap
+    Divisor by_column_taps, by_area, by_columns_of_image;
 
-    __device__ Alike(const Geometry& g, int rows, int columns, int which) : g(g) {
-        tap_row = which / g.stride_w, tap_column = which % g.stride_w;
-        row_taps = tap_row < rows ? (rows - tap_row - 1) / g.stride_h + 1 : 0;
-        column_taps = tap_column < columns ? (columns - tap_column - 1) / g.stride_w + 1 : 0;
-        first_row = ((tap_row - g.top) % g.stride_h + g.stride_h) % g.stride_h;
-        first_column = ((tap_column - g.left) % g.stride_w + g.stride_w) % g.stride_w;
-        rows_of_image = (g.height - first_row + g.stride_h - 1) / g.stride_h;
-        columns_of_image = (g.width - first_column + g.stride_w - 1) / g.stride_w;
+    __device__ static int every(int count, int first, int stride) {
+        return first < count ? (count - first - 1) / stride + 1 : 0;
     }
+    __device__ Alike(const Geometry& g, int rows, int columns, int which)
+        : g(g), tap_row(which / g.stride_w), tap_column(which % g.stride_w),
+          row_taps(every(rows, tap_row, g.stride_h)), column_taps(every(columns, tap_column, g.stride_w)),
+          first_row(((tap_row - g.top) % g.stride_h + g.stride_h) % g.stride_h),
+          first_column(((tap_column - g.left) % g.stride_w + g.stride_w) % g.stride_w),
+          rows_of_image(every(g.height, first_row, g.stride_h)),
+          columns_of_image(every(g.width, first_column, g.stride_w)),
+          window_row((first_row + g.top - tap_row) / g.stride_h),
+          window_column((first_column + g.left - tap_column) / g.stride_w), by_column_taps(max(1, column_taps)),
+          by_area(max(1, rows_of_image * columns_of_image)), by_columns_of_image(max(1, columns_of_image)) {}
+
     __device__ int taps() const { return row_taps * column_taps * g.filters; }
-    // The m-th of them: its image, and where it is in it.
+    // The m-th of them: its image, and where it is among those of the image.
     __device__ bool pixel(int m, int& image, int& row, int& column) const {
-        const int area = rows_of_image * columns_of_image;
-        if (area <= 0 || m >= g.images * area) return false;
-        image = m / area, m %= area;
-        row = first_row + g.stride_h * (m / columns_of_image);
-        column = first_column + g.stride_w * (m % columns_of_image);
+        if (m >= g.images * rows_of_image * columns_of_image) return false;
+        by_area.split(m, image, m);
+        by_columns_of_image.split(m, row, column);
         return true;
     }
     __device__ int row(int m) const {
         int image, row, column;
-        return pixel(m, image, row, column) ? (image * g.height + row) * g.width + column : -1;
+        if (!pixel(m, image, row, column)) return -1;
+        return (image * g.height + first_row + g.stride_h * row) * g.width + first_column + g.stride_w * column;
     }
     __device__ Tap tap(int k) const {  // counted from the first that is met
         if (k >= taps()) return {1 << 29, 0, 0};
-        int tap, filter;
-        g.by_filters.split(k, tap, filter);
-        return {tap / column_taps, tap % column_taps, filter};
+        int i, j, filter;
+        g.by_filters.split(k, k, filter);
+        by_column_taps.split(k, i, j);
+        return {i, j, filter};
     }
 };
 
@@ -126,8 +133,7 @@ struct Meeting {
         const Geometry& g = alike.g;
         int image, row, column;
         if (!alike.pixel(m, image, row, column)) return {0, -(1 << 29), 0};
-        row = (row + g.top - alike.tap_row) / g.stride_h, column = (column + g.left - alike.tap_column) / g.stride_w;
-        return {image * g.out_height * g.out_width * g.filters, row, column};
+        return {image * g.out_height * g.out_width * g.filters, row + alike.window_row, column + alike.window_column};
     }
     __device__ Tap step(int k) const { return alike.tap(k); }
     template <int V>

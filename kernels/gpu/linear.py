@@ -27,7 +27,8 @@ def linear(plan: Plan, outs: Arrays, ins: Arrays, ta: bool, tb: bool) -> None:
     plus = products.added(plan, c, (tasks, rows, columns))
     lengths = (rows if ta else steps, steps if tb else columns, columns)
     sizes = tasks, rows, columns, steps
-    products.multiply(plan, "linear", "linear", f", {_FLAGS[ta, tb]}", operands, plus, y, sizes, lengths, *sizes[1:])
+    flags, out = f", {_FLAGS[ta, tb]}", y.reshape((tasks, rows, columns))
+    products.multiply(plan, "linear", "linear", flags, operands, plus, out, sizes, lengths, *sizes[1:])
 
 
 def _stack(plan: Plan, x: Any, lead: tuple[int, ...]) -> tuple[Any, int]:

@@ -3,12 +3,16 @@
 #pragma once
 #include "mma.cuh"
 
-// Division of numbers below 2^31 by one that is known when the kernel is launched: (umulhi(n, m) + n) >> s.
+// Division of numbers below 2^31 by one that is not known when the kernel is compiled: (umulhi(n, m) + n) >> s.
 struct Divisor {
     unsigned by, multiplier, shift;
 
     // `packed` has m above s, which has six bits; see products.py.
     __device__ Divisor(int by, long long packed) : by(by), multiplier(packed >> 6), shift(packed & 63) {}
+    // The same from the divisor alone, by a division of 64 bits: for what only a block knows.
+    __device__ explicit Divisor(int by) : by(by), shift(by > 1 ? 32 - __clz(by - 1) : 0) {
+        multiplier = (((1ull << shift) - by) << 32) / by + 1;
+    }
     __device__ void split(int n, int& quotient, int& rest) const {
         quotient = (int)((__umulhi(multiplier, (unsigned)n) + (unsigned)n) >> shift);
         rest = n - quotient * (int)by;
@@ -126,6 +130,11 @@ struct Share {
     static constexpr bool DEEP = Operand::ALONG_STEPS;
     static constexpr int IN_ROW = (DEEP ? E::DEPTH : LINES) / V, COUNT = E::DEPTH * LINES / V;
     static constexpr int EACH = (COUNT + E::THREADS - 1) / E::THREADS;
+    static constexpr bool KEPT = V > 1;  // where the lines lie; single numbers are too many to keep it of each
+    using Line = decltype(((Operand*)0)->line(0));
+    const Operand& from;
+    const int first_line;
+    Line lines[KEPT ? EACH : 1];
     Vector<T, V> held[EACH];
 
     static __device__ bool mine(int r) { return COUNT % E::THREADS == 0 || (int)threadIdx.x + r * E::THREADS < COUNT; }
@@ -137,12 +146,17 @@ struct Share {
         const int e = threadIdx.x + r * E::THREADS;
         return DEEP ? e % IN_ROW * V : e / IN_ROW;
     }
-    __device__ void fetch(const Operand& from, int first_line, int first_step, int end) {
+    __device__ Share(const Operand& from, int first_line) : from(from), first_line(first_line) {
+        #pragma unroll
+        for (int r = 0; KEPT && r < EACH; r++) lines[r] = from.line(first_line + line(r));
+    }
+    __device__ void fetch(int first_step, int end) {
         #pragma unroll
         for (int r = 0; r < EACH; r++) {
             const int k = first_step + step(r);
             held[r] = {};
-            if (mine(r) && k < end) held[r] = from.template get<V>(from.line(first_line + line(r)), from.step(k));
+            if (mine(r) && k < end)
+                held[r] = from.template get<V>(KEPT ? lines[r] : from.line(first_line + line(r)), from.step(k));
         }
     }
     template <class Tile>
@@ -199,10 +213,10 @@ __device__ void multiply(const A& a, const B& b, const typename E::T* c, int c_r
     __shared__ __align__(16) typename E::Tile_A a_tiles[2];
     __shared__ __align__(16) typename E::Tile_B b_tiles[2];
     E engine;
-    Share<E, E::ROWS, V, A> a_share;
-    Share<E, E::COLUMNS, V, B> b_share;
-    a_share.fetch(a, row, first, end);
-    b_share.fetch(b, column, first, end);
+    Share<E, E::ROWS, V, A> a_share(a, row);
+    Share<E, E::COLUMNS, V, B> b_share(b, column);
+    a_share.fetch(first, end);
+    b_share.fetch(first, end);
     a_share.store(a_tiles[0]);
     b_share.store(b_tiles[0]);
     __syncthreads();
@@ -210,8 +224,8 @@ __device__ void multiply(const A& a, const B& b, const typename E::T* c, int c_r
     for (int k = first; k < end; k += E::DEPTH) {
         const bool more = k + E::DEPTH < end;
         if (more) {  // on their way while this tile is multiplied
-            a_share.fetch(a, row, k + E::DEPTH, end);
-            b_share.fetch(b, column, k + E::DEPTH, end);
+            a_share.fetch(k + E::DEPTH, end);
+            b_share.fetch(k + E::DEPTH, end);
         }
         engine.add(a_tiles[now], b_tiles[now]);
         now ^= 1;

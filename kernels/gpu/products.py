@@ -15,6 +15,7 @@ Arrays = Sequence[Any]
 _DEPTH = 16  # steps of the sum in a tile
 _FULL = 264  # blocks from which a GPU of 132 multiprocessors has enough to do
 _NULL = np.uint64(0)  # a pointer
+_TASKS = 65535  # at most, in a launch: the grid's third axis is no longer
 
 
 class Engine(NamedTuple):
@@ -132,6 +133,7 @@ def multiply(
 
     Args:
         operands: the two, each with the numbers from task to task.
+        out: [tasks, ...], in C order.
         sizes: tasks, rows, columns, and steps of the sum.
         lengths: what must be multiples of 4 for four numbers to be moved at once.
         more: further arguments.
@@ -139,6 +141,15 @@ def multiply(
             argument, before `more`.
     """
     tasks, rows, columns, steps = sizes
+    if tasks > _TASKS:
+        for first in range(0, tasks, _TASKS):
+            some = slice(first, min(first + _TASKS, tasks))
+            own = c._replace(array=c.array[some]) if c.step else c
+            multiply(
+                plan, family, kernel, flags, [(x[some] if step else x, step) for x, step in operands], own, out[some],
+                (some.stop - first, *sizes[1:]), lengths, *more, kinds=kinds,
+            )  # fmt: skip
+        return
     kind = how(out.dtype)
     tile = engine(kind, rows, columns, tasks)
     v = vector([*operands, (out, 0)], [*lengths, c.step], kind)

@@ -242,6 +242,7 @@ inline float __fmul_rn(float a, float b) { return sim_rounded(a * b); }
 inline double __dadd_rn(double a, double b) { return sim_rounded(a + b); }
 inline double __dmul_rn(double a, double b) { return sim_rounded(a * b); }
 inline unsigned __umulhi(unsigned a, unsigned b) { return (unsigned)((uint64_t)a * b >> 32); }
+inline int __clz(int x) { return x ? __builtin_clz(x) : 32; }
 inline int atomicOr(int* place, int value) { return __atomic_fetch_or(place, value, __ATOMIC_SEQ_CST); }
 inline int atomicAdd(int* place, int value) { return __atomic_fetch_add(place, value, __ATOMIC_SEQ_CST); }
 template <class T>
