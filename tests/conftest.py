@@ -34,7 +34,8 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Tables that tests have recorded, `record_property("table", text)`: from whatever process they come."""
     for reports in terminalreporter.stats.values():
         for report in reports:
-            for name, text in getattr(report, "user_properties", ()):
+            recorded = report.user_properties if getattr(report, "when", "") == "call" else ()
+            for name, text in recorded:
                 if name == "table":
                     terminalreporter.write_line(text)
 
