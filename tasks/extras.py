@@ -1,4 +1,4 @@
-"""Optional packages of the `data` extra, imported when first needed."""
+"""Optional packages of the extras `data` and `rl`, imported when first needed."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ class MissingExtra(ImportError):
     """A package of an extra is not installed; the message names the extra."""
 
 
-def require(module: str) -> Any:
-    """Import a module of the `data` extra. Raises MissingExtra, which says how to get it."""
+def require(module: str, extra: str = "data") -> Any:
+    """Import a module of an extra. Raises MissingExtra, which says how to get it."""
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         package = module.partition(".")[0]
         if error.name is None or error.name.partition(".")[0] != package:
             raise
-        raise MissingExtra(f"{package} is not installed: pip install 'tinymaml[data]'") from error
+        raise MissingExtra(f"{package} is not installed: pip install 'tinymaml[{extra}]'") from error

@@ -1,0 +1,154 @@
+"""Many simulations of one environment in lockstep, as a `gymnasium.vector.VectorEnv`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tinymaml.tasks.extras import require
+from tinymaml.tasks.goals import Array, Goals
+
+require("gymnasium", "rl")
+
+import gymnasium  # noqa: E402
+from gymnasium.vector import AutoresetMode, VectorEnv  # noqa: E402
+
+
+class LockstepEnv(VectorEnv[Array, Array, Array]):
+    """Simulations that take their steps together. What each of them does is, to the bit, what the ordinary environment
+    does that is seeded as it is, whatever the others do.
+
+    An episode that ends begins anew in the same step (`AutoresetMode.SAME_STEP`): its last observation is in
+    info["final_obs"]. Simulations that `active` leaves out rest: they stay where they are, with reward 0.
+
+    Args:
+        goals: whose goals they have.
+        num_envs: how many simulations, n.
+        max_episode_steps: after which an episode is truncated.
+
+    Raises:
+        ValueError: one of them is < 1.
+    """
+
+    metadata: dict[str, Any] = {"autoreset_mode": AutoresetMode.SAME_STEP}  # noqa: RUF012  # as Gymnasium has it
+
+    def __init__(
+        self,
+        goals: Goals,
+        num_envs: int,
+        max_episode_steps: int,
+        observations: gymnasium.spaces.Box,
+        actions: gymnasium.spaces.Box,
+    ) -> None:
+        for name, value in (("num_envs", num_envs), ("max_episode_steps", max_episode_steps)):
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        self.goals, self.num_envs, self.max_episode_steps = goals, num_envs, max_episode_steps
+        self.single_observation_space, self.single_action_space = observations, actions
+        self.observation_space = gymnasium.vector.utils.batch_space(observations, num_envs)
+        self.action_space = gymnasium.vector.utils.batch_space(actions, num_envs)
+        self.active = np.ones(num_envs, bool)
+        self.goal = np.zeros((num_envs, self.goals.size))
+        self._steps = np.zeros(num_envs, np.int64)
+        self._generators = [np.random.default_rng() for _ in range(num_envs)]
+        self._begun = False
+
+    def reset(
+        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Array, dict[str, Any]]:
+        """Begin new episodes everywhere.
+
+        Args:
+            seed: of the first simulation, the next one has the next seed; or one for each.
+            options: {"goal": one for all, or one for each [n, size]}; without, goals stay, and are drawn at first.
+
+        Returns:
+            observations [n, o], and {"goal": [n, size]}.
+        """
+        if isinstance(seed, int | np.integer):
+            seed = [int(seed) + i for i in range(self.num_envs)]
+        if seed is not None:
+            if len(seed) != self.num_envs:
+                raise ValueError(f"seed: expected one, or {self.num_envs}, got {len(seed)}")
+            for i, own in enumerate(seed):
+                if own is not None:
+                    self._generators[i] = generator(own)
+        goal = (options or {}).get("goal")
+        if goal is not None:
+            self.goal = self._goals(goal)
+        elif not self._begun:
+            self.goal = np.concatenate([self.goals.sample(g, 1) for g in self._generators])
+        self._begun = True
+        self.active[:] = True
+        self._steps[:] = 0
+        self._start(np.arange(self.num_envs), self._generators)
+        return self._observe(), {"goal": self.goal.copy()}
+
+    def step(self, actions: Array) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
+        """Advance the active simulations.
+
+        Args:
+            actions: [n, a], in units of the action's bound; they are clipped to it.
+
+        Returns:
+            observations [n, o], rewards [n], terminated [n], truncated [n], info, with "unstable" [n]: physics that
+            ceased to be finite, which ended the episode.
+
+        Raises:
+            ValueError: actions of another shape, or not finite.
+        """
+        if not self._begun:
+            raise gymnasium.error.ResetNeeded("reset the environment before its first step")
+        actions = checked_actions(actions, (self.num_envs, *self.single_action_space.shape))
+        active = self.active.copy()
+        ids = None if active.all() else np.flatnonzero(active)
+        observations, rewards, terminated, unstable = self._advance(actions, ids)
+        self._steps += active
+        terminated, unstable = terminated & active, unstable & active
+        truncated = (self._steps >= self.max_episode_steps) & active & ~terminated
+        info: dict[str, Any] = {"unstable": unstable}
+        done = terminated | truncated
+        if done.any():
+            info |= {"final_obs": observations.copy(), "_final_obs": done}
+            over = np.flatnonzero(done)
+            self._steps[over] = 0
+            self._start(over, [self._generators[i] for i in over])
+            observations[over] = self._observe()[over]
+        return observations, np.where(active, rewards, 0.0), terminated, truncated, info
+
+    def _goals(self, goal: Any) -> Array:
+        """One for each."""
+        if np.ndim(goal) == 2:
+            if len(goal) != self.num_envs:
+                raise ValueError(f"goal: expected one, or {self.num_envs}, got {len(goal)}")
+            return np.array([self.goals.checked(own) for own in goal])
+        return np.repeat(self.goals.checked(goal)[None], self.num_envs, 0)
+
+    def _start(self, ids: Array, generators: list[np.random.Generator]) -> None:
+        """Begin new episodes in the simulations `ids`, with what their generators draw."""
+        raise NotImplementedError
+
+    def _advance(self, actions: Array, ids: Array | None) -> tuple[Array, Array, Array, Array]:
+        """One step of the simulations `ids` (all if None): observations [n, o], an array of its own, rewards,
+        terminated, unstable, each [n]."""
+        raise NotImplementedError
+
+    def _observe(self) -> Array:
+        """[n, o], an array of its own."""
+        raise NotImplementedError
+
+
+def generator(seed: int) -> np.random.Generator:
+    """The generator that `gymnasium.Env.reset(seed=...)` makes."""
+    return gymnasium.utils.seeding.np_random(seed)[0]
+
+
+def checked_actions(actions: Any, shape: tuple[int, ...]) -> Array:
+    """Actions clipped to [-1, 1]. Raises ValueError if they have another shape, or are not finite."""
+    actions = np.asarray(actions, np.float64)
+    if actions.shape != shape:
+        raise ValueError(f"action: expected an array of shape {shape}, got {actions.shape}")
+    if not np.isfinite(actions).all():
+        raise ValueError("action: not finite; has the policy diverged?")
+    return np.clip(actions, -1.0, 1.0)
