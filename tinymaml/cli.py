@@ -79,13 +79,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     evaluate = commands.add_parser("evaluate", help="evaluate the checkpoints of a run again")
     plot = commands.add_parser("plot", help="draw the pictures of a run from its results.json")
-    show = commands.add_parser("show", help="draw a task of an experiment on images")
+    show = commands.add_parser("show", help="draw a task of an experiment on images, or a policy that was learned")
     data.add_parser(commands)
     commands.add_parser("doctor", help="print versions, devices, and which extras are there")
     for command, add in ((train, _add_train), (evaluate, _add_evaluate), (plot, _add_out), (show, _add_show)):
         names = command.add_subparsers(dest="experiment", required=True, metavar="EXPERIMENT")
         for experiment in EXPERIMENTS.values():
-            if command is show and not experiment.settings.images:
+            if command is show and experiment.show is None:
                 continue
             add(names.add_parser(experiment.name, help=experiment.summary, description=command.description), experiment)
     return parser
@@ -97,10 +97,25 @@ def _add_out(parser: argparse.ArgumentParser, experiment: Experiment) -> None:
 
 
 def _add_show(parser: argparse.ArgumentParser, experiment: Experiment) -> None:
+    if experiment.show == "policy":
+        _add_show_policy(parser, experiment)
+        return
     _add_out(parser, experiment)
     parser.add_argument("--split", choices=("train", "validation", "test"), default="train", help="(default: train)")
     parser.add_argument("--task", type=int, default=0, metavar="N", help="which of the split's (default: %(default)s)")
     parser.add_argument("--data", metavar="DIR", help="folder of the prepared file (default: $TINYMAML_DATA or ./data)")
+
+
+def _add_show_policy(parser: argparse.ArgumentParser, experiment: Experiment) -> None:
+    run = Path("runs") / experiment.name
+    parser.add_argument("--run", type=Path, default=run, metavar="DIR", help="folder of the run (default: %(default)s)")
+    parser.add_argument("--method", choices=experiment.code.METHODS, default="maml", help="(default: %(default)s)")
+    parser.add_argument(
+        "--goal", type=float, nargs="+", metavar="N", help="to adapt to (default: one that is drawn, by --seed)"
+    )
+    parser.add_argument("--steps", type=int, default=1, metavar="N", help="inner steps (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="(default: %(default)s)")
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="(default: policy.gif in the run's folder)")
 
 
 def _add_evaluate(parser: argparse.ArgumentParser, experiment: Experiment) -> None:
@@ -110,10 +125,19 @@ def _add_evaluate(parser: argparse.ArgumentParser, experiment: Experiment) -> No
             "--order", type=int, choices=_ORDERS, help="of the meta-gradient (default: those that were trained)"
         )
     else:
-        parser.add_argument(
-            "--method", choices=(*experiment.code.METHODS, "all"), default="all", help="(default: %(default)s)"
-        )
+        _add_method(parser, experiment, "all")
     _add_protocol(parser, experiment.settings)
+
+
+def _add_method(parser: argparse.ArgumentParser, experiment: Experiment, default: str) -> None:
+    """One of the experiment's, or "all"; pretrain is another name of pretrained."""
+    parser.add_argument(
+        "--method",
+        type=lambda name: "pretrained" if name == "pretrain" else name,
+        choices=(*experiment.code.METHODS, "all"),
+        default=default,
+        help="(default: %(default)s)",
+    )
 
 
 def _add_train(parser: argparse.ArgumentParser, experiment: Experiment) -> None:
@@ -122,8 +146,7 @@ def _add_train(parser: argparse.ArgumentParser, experiment: Experiment) -> None:
         text = "of the meta-gradient: 1 is first-order MAML; a run has room for both (default: %(default)s)"
         parser.add_argument("--order", type=int, choices=_ORDERS, default=2, help=text)
     else:
-        methods = (*experiment.code.METHODS, "all")
-        parser.add_argument("--method", choices=methods, default="maml", help="(default: %(default)s)")
+        _add_method(parser, experiment, "maml")
         parser.add_argument(
             "--jobs",
             type=int,
@@ -190,6 +213,12 @@ def _plot(args: argparse.Namespace, experiment: Experiment) -> None:
 
 
 def _show(args: argparse.Namespace, experiment: Experiment) -> None:
+    if experiment.show == "policy":
+        from tinymaml.train import rl_show
+
+        picture = args.picture or args.run / "policy.gif"
+        print(rl_show.draw(experiment, args.run, args.method, args.goal, args.steps, args.seed, picture))
+        return
     from tinymaml.train import image_data, show
 
     of_experiment: Any = experiment.settings

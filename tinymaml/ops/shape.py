@@ -195,7 +195,7 @@ def _parse(index: Any, shape: Shape) -> tuple[tuple[Any, ...], list[Array]]:
         elif part is None or isinstance(part, slice | EllipsisType):
             static.append(part)
         else:
-            array = part.data if isinstance(part, Tensor) else np.asarray(part)
+            array = part.data if isinstance(part, Tensor) else part if is_array(part) else np.asarray(part)
             if array.dtype == np.bool_ and array.ndim:
                 masks, part, found = True, array, array.nonzero()
             elif array.dtype.kind in "iu" or array.size == 0:

@@ -11,6 +11,10 @@ from tinymaml.train import (
     image_table,
     images,
     plots,
+    rl,
+    rl_plots,
+    rl_settings,
+    rl_table,
     sinusoid,
     sinusoid_plots,
     sinusoid_table,
@@ -49,6 +53,7 @@ class Experiment(NamedTuple):
     table: Callable[[Results], str]
     pictures: Mapping[str, plots.Picture]
     by_order: bool  # whether the command line names a method by its order: 2 is maml, 1 is fomaml
+    show: str | None  # what `tinymaml show` draws of it: "task" of images, "policy" of reinforcement learning
 
 
 def _image_summary(settings: image_settings.ImageSettings) -> str:
@@ -65,6 +70,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         sinusoid_table.table,
         sinusoid_plots.PICTURES,
         by_order=False,
+        show=None,
     ),
     **{
         name: Experiment(
@@ -75,7 +81,21 @@ EXPERIMENTS: dict[str, Experiment] = {
             image_table.table,
             image_plots.PICTURES,
             by_order=True,
+            show="task",
         )
         for name, settings in image_settings.EXPERIMENTS.items()
+    },
+    **{
+        name: Experiment(
+            name,
+            f"meta reinforcement learning: {name.replace('-', ', ')}",
+            settings,
+            rl,
+            rl_table.table,
+            rl_plots.PICTURES,
+            by_order=False,
+            show="policy",
+        )
+        for name, settings in rl_settings.EXPERIMENTS.items()
     },
 }

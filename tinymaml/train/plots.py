@@ -10,7 +10,7 @@ from tinymaml.train import metrics, results
 from tinymaml.train.extras import require
 
 # Okabe and Ito's palette, which the colour-blind can tell apart.
-COLOURS = {"maml": "#0072B2", "fomaml": "#CC79A7", "pretrained": "#D55E00", "oracle": "#009E73"}
+COLOURS = {"maml": "#0072B2", "fomaml": "#CC79A7", "pretrained": "#D55E00", "random": "#999999", "oracle": "#009E73"}
 
 STYLE = {
     "figure.dpi": 150,

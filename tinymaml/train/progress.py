@@ -16,6 +16,8 @@ _FIGURES = {
     "accuracy": ("accuracy", "{:.1%}"),
     "validation_accuracy": ("validation", "{:.1%}"),
     "images_per_second": ("images/s", "{:.0f}"),
+    **{f"return_{k}": (f"return after {k}", "{:.1f}") for k in range(10)},
+    **{f"seconds_{part}": (f"s {part}", "{:.2f}") for part in ("sampling", "adaptation", "outer")},
 }
 
 

@@ -12,10 +12,17 @@ import numpy as np
 
 from tinymaml.tensor import Array
 from tinymaml.train.checkpoint import atomic_write
+from tinymaml.train.rl_settings import EXPERIMENTS as RL_EXPERIMENTS
 
 FORMAT = 1
 
-NAMES = {"maml": "MAML", "fomaml": "MAML, first order", "pretrained": "pretrained", "oracle": "oracle"}
+NAMES = {
+    "maml": "MAML",
+    "fomaml": "MAML, first order",
+    "pretrained": "pretrained",
+    "random": "random",
+    "oracle": "oracle",
+}
 
 
 class Figures(TypedDict):
@@ -95,8 +102,32 @@ class ImageEntry(Provenance):
     best: BestAccuracy | None
 
 
+class Returns(TypedDict):
+    """Mean return over the goals and its 95 % interval; lists are over inner steps 0, 1, ..."""
+
+    mean: list[float]
+    half_width: list[float | None]
+
+
+class BestReturns(TypedDict):
+    """The returns of the parameters that were best, at that iteration."""
+
+    iteration: int
+    returns: Returns
+
+
+class RLEntry(Provenance):
+    """Of reinforcement learning: the last parameters, those best on validation goals, and those whose return after
+    adaptation was the highest in training."""
+
+    step_size_search: dict[str, float | None]
+    returns: Returns
+    best: BestReturns | None
+    best_in_training: BestReturns | None
+
+
 class Results(TypedDict):
-    """A whole results file; its methods are each a `SinusoidEntry` or an `ImageEntry`."""
+    """A whole results file; its methods are each a `SinusoidEntry`, an `ImageEntry` or an `RLEntry`."""
 
     format: int
     experiment: str
@@ -163,12 +194,18 @@ def load(path: Path, experiment: str) -> Results:
         raise ResultsError(f"{path} was made by a newer tinymaml (format {found['format']}, this one reads {FORMAT})")
     if found.get("experiment") != experiment:
         raise ResultsError(f"{path} is of {found.get('experiment')}, not of {experiment}: take another --out")
-    needed = (SinusoidEntry if experiment == "sinusoid" else ImageEntry).__required_keys__
+    needed = _entry_of(experiment).__required_keys__
     for method, entry in found["methods"].items():
         missing = needed - set(entry) if isinstance(entry, dict) else needed
         if missing:
             raise ResultsError(f"{path} is damaged: {method} has no {', '.join(sorted(missing))}")
     return cast(Results, found)
+
+
+def _entry_of(experiment: str) -> Any:
+    if experiment in RL_EXPERIMENTS:
+        return RLEntry
+    return SinusoidEntry if experiment == "sinusoid" else ImageEntry
 
 
 def merge(path: Path, experiment: str, method: str, entry: Mapping[str, Any]) -> None:

@@ -1,0 +1,91 @@
+"""What the outer update computes: gradient, curvature, losses at other parameters. Pure functions of arrays, which can
+be recorded and replayed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from tinymaml import tree
+from tinymaml.ops import expand_dims, mean, multiply, sum
+from tinymaml.problem import check_finite
+from tinymaml.rl.adaptation import Adaptation
+from tinymaml.rl.objectives import Batch, Loss, divergence, reinforce, surrogate
+from tinymaml.rl.policies import Distribution, Policy
+from tinymaml.sweeps import pull, push
+from tinymaml.tensor import Tensor
+from tinymaml.transforms import Record, enter
+from tinymaml.tree import Tree
+
+
+class Learner:
+    """The functions of algorithm 3 for a policy.
+
+    Batches are those of `rollouts.batch_of`; `query` has the old policy's part too, see `sampled_with`. `supports` has
+    one for each inner step, none if nothing is adapted; then the functions are those of plain policy optimisation.
+
+    Args:
+        alpha: step size of the inner steps.
+        clip: of the ratio in the surrogate, or None.
+    """
+
+    def __init__(self, policy: Policy, alpha: float, clip: float | None = None) -> None:
+        self.policy, self.alpha = policy, alpha
+        self.inner: Loss = reinforce(policy)
+        self.outer: Loss = surrogate(policy, clip)
+        self.divergence = divergence(policy)
+
+    def adapted(self, params: Tree, support: Batch, alpha: Any) -> Tree:
+        """The parameters after an inner step of that size on the batch, [T, ...]."""
+        return _arrays(Adaptation(self.inner, params, [support], alpha, len(support["weights"])).phi)
+
+    def sampled_with(self, params: Tree, batch: Batch) -> Batch:
+        """What a batch has to know of the policy it was sampled with: {"old": its distributions, "log_prob": [T, N]}."""
+        old = self.policy.apply(params, batch["observations"])
+        return {"old": _arrays(old), "log_prob": self.policy.log_prob(old, batch["actions"]).data}
+
+    def losses(self, params: Tree, supports: Sequence[Batch], query: Batch) -> tuple[Any, Any]:
+        """(surrogate, KL) at parameters: means over the tasks, and over all transitions."""
+        phi = self._adaptation(params, supports, query).phi
+        return mean(self.outer(phi, query)).data, sum(self.divergence(phi, query)).data
+
+    def gradient(self, params: Tree, supports: Sequence[Batch], query: Batch) -> tuple[Any, Tree]:
+        """The surrogate, and its gradient by the parameters through the inner steps: Jᵀ times that at phi."""
+        return self._through(params, supports, query, lambda phi: mean(self.outer(phi, query)))
+
+    def divergence_gradient(self, params: Tree, supports: Sequence[Batch], query: Batch) -> tuple[Any, Tree]:
+        """The KL and its gradient by the parameters, for differences of it."""
+        return self._through(params, supports, query, lambda phi: sum(self.divergence(phi, query)))
+
+    def curvature(self, params: Tree, supports: Sequence[Batch], query: Batch, v: Tree) -> Tree:
+        """The KL's Hessian by the parameters times v, where `query` was sampled with the adapted parameters: Jᵀ M J v.
+        Of `query` the old policy's part is not read."""
+        adaptation = self._adaptation(params, supports, query)
+        variables = [enter(x) for x in adaptation.leaves]
+        distribution = self.policy.apply(tree.unflatten(adaptation.structure, variables), query["observations"])
+        outputs, structure = tree.flatten(distribution)
+        tangents = push(outputs, variables, adaptation.push(v))
+        fisher: Distribution = self.policy.fisher(
+            tree.unflatten(structure, outputs), tree.unflatten(structure, tangents)
+        )
+        weights = multiply(query["weights"], expand_dims(query["shares"], 1))
+        weighted = [multiply(x, expand_dims(weights, 2)) for x in tree.leaves(fisher)]
+        found: Any = pull(outputs, variables, weighted)
+        return _arrays(adaptation.pull(found))
+
+    def _adaptation(self, params: Tree, supports: Sequence[Batch], query: Batch) -> Adaptation:
+        return Adaptation(self.inner, params, supports, self.alpha, len(query["weights"]))
+
+    def _through(
+        self, params: Tree, supports: Sequence[Batch], query: Batch, objective: Callable[[Tree], Tensor]
+    ) -> tuple[Any, Tree]:
+        adaptation = self._adaptation(params, supports, query)
+        variables = [enter(x) for x in adaptation.leaves]
+        final = Record(lambda xs: objective(tree.unflatten(adaptation.structure, xs)), variables)
+        check_finite("the outer loss", final.value, per_task=False)
+        gradient: Any = final.gradient
+        return final.value.data, _arrays(adaptation.pull(gradient))
+
+
+def _arrays(found: Tree) -> Tree:
+    return tree.map(lambda x: x.data, found)

@@ -1,0 +1,107 @@
+"""What a policy saw, did and got, and how learning reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tinymaml import tree
+from tinymaml.tensor import Array
+
+
+class Rollouts(NamedTuple):
+    """Whole episodes of every task, in R lanes a task, of L steps at most: episode after episode until a lane has as
+    many transitions as the horizon has steps.
+
+    What is not `valid` is padding. `ends` marks the last step of an episode, `times` counts the steps of one.
+    """
+
+    observations: Array  # [T, R, L, o]
+    actions: Array  # [T, R, L, a]
+    rewards: Array  # [T, R, L]
+    ends: Array  # bool[T, R, L]
+    valid: Array  # bool[T, R, L]
+    times: Array  # int[T, R, L]
+    unstable: int  # episodes that ended because the physics ceased to be finite
+
+    def returns(self) -> Array:
+        """The mean return of each task's episodes [T], not discounted."""
+        gained = np.where(self.valid, self.rewards, 0.0).sum((1, 2), dtype=np.float64)
+        return gained / self.episodes()
+
+    def pooled(self) -> Rollouts:
+        """All as of one task."""
+        return Rollouts(*[x.reshape(1, -1, *x.shape[2:]) for x in self[:-1]], self.unstable)
+
+    def episodes(self) -> Array:
+        """How many each task has [T]."""
+        return (self.ends & self.valid).sum((1, 2))
+
+    def transitions(self) -> Array:
+        """How many each task has [T]."""
+        return self.valid.sum((1, 2))
+
+
+def joined(parts: Sequence[Rollouts]) -> Rollouts:
+    """The rollouts of several groups of tasks as one; the shorter ones are padded."""
+    longest = max(part.valid.shape[2] for part in parts)
+
+    def whole(name: str) -> Array:
+        arrays = [getattr(part, name) for part in parts]
+        return np.concatenate([_padded(a, longest) for a in arrays])
+
+    names = ("observations", "actions", "rewards", "ends", "valid", "times")
+    return Rollouts(*[whole(name) for name in names], sum(part.unstable for part in parts))
+
+
+def _padded(x: Array, length: int) -> Array:
+    missing = length - x.shape[2]
+    return np.pad(x, [(0, 0), (0, 0), (0, missing), *[(0, 0)] * (x.ndim - 3)]) if missing else x
+
+
+_PARTS = 4  # a batch with padding has a multiple of R H / 4 transitions a task, so that there are few shapes
+
+
+def batch_of(rollouts: Rollouts, advantages: Array, horizon: int, dtype: Any = np.float32) -> dict[str, Array]:
+    """What the losses read: transitions one after the other, without what is not valid.
+
+    Returns:
+        observations [T, N, o], actions [T, N, a], advantages [T, N]; weights [T, N], of which each task's sum is 1 (0
+        for padding); shares [T], of the tasks in all transitions.
+    """
+    tasks, lanes, length = rollouts.valid.shape
+    counts = rollouts.transitions()
+    arrays = (rollouts.observations, rollouts.actions, advantages)
+    if rollouts.valid.all():
+        flat = [np.ascontiguousarray(x).reshape(tasks, lanes * length, *x.shape[3:]) for x in arrays]
+        weights = np.full((tasks, lanes * length), 1 / (lanes * length))
+    else:
+        block = -(-lanes * horizon // _PARTS)
+        most = -(-int(counts.max()) // block) * block
+        flat = [np.zeros((tasks, most, *x.shape[3:]), x.dtype) for x in arrays]
+        weights = np.zeros((tasks, most))
+        for t in range(tasks):
+            chosen = rollouts.valid[t]
+            for own, x in zip(flat, arrays, strict=True):
+                own[t, : counts[t]] = x[t][chosen]
+            weights[t, : counts[t]] = 1 / counts[t]
+    observations, actions, advantages = flat
+    return {
+        "observations": observations.astype(dtype, copy=False),
+        "actions": actions if actions.dtype.kind == "i" else actions.astype(dtype, copy=False),
+        "advantages": advantages.astype(dtype),
+        "weights": weights.astype(dtype),
+        "shares": (counts / counts.sum()).astype(dtype),
+    }
+
+
+def thinned(batch: dict[str, Any], share: float) -> dict[str, Any]:
+    """About that share of a batch's transitions, evenly spaced; weights are as of the whole."""
+    every = max(1, round(1 / share))
+    if every == 1:
+        return batch
+    found = tree.map(lambda x: np.ascontiguousarray(x[:, ::every]) if x.ndim > 1 else x, batch)
+    weights = found["weights"]
+    return found | {"weights": weights / weights.sum(1, keepdims=True, dtype=weights.dtype)}

@@ -1,0 +1,165 @@
+"""Rollouts of a policy in many tasks at once.
+
+Tasks are dealt out to workers, threads with simulations of their own. In each step all simulations of a worker take an
+action together: the policy is one call, with the parameters of each task. Random numbers belong to (key, task, lane,
+time), so the workers' number changes no bit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from tinymaml import record, tree
+from tinymaml.maml import NonFiniteError
+from tinymaml.rl import lanes
+from tinymaml.rl.policies import Policy
+from tinymaml.rl.rollouts import Rollouts, joined
+from tinymaml.tensor import Array
+from tinymaml.tree import Tree
+
+
+class Sampler:
+    """Samples an environment with a policy, for a number of tasks that is always the same.
+
+    Args:
+        name: of the environment, for Gymnasium.
+        policy: whose actions are taken; with `told` the goal is appended to its observations.
+        tasks, rollouts: how many tasks, T, and lanes of each, R.
+        horizon: steps of an episode at most, H. A task's batch has R H transitions, or some more where episodes end
+            before their time: each lane goes on from episode to episode until it has H of them, and ends with a whole
+            one.
+        workers: threads.
+        dtype: of observations and actions.
+
+    Raises:
+        ValueError: counts < 1, and as `lanes.make`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        policy: Policy,
+        tasks: int,
+        rollouts: int,
+        horizon: int,
+        workers: int = 1,
+        told: bool = False,
+        dtype: Any = np.float32,
+        **options: Any,
+    ) -> None:
+        for what, value in (("tasks", tasks), ("rollouts", rollouts), ("horizon", horizon), ("workers", workers)):
+            if value < 1:
+                raise ValueError(f"{what} must be at least 1, got {value}")
+        bounds = np.linspace(0, tasks, min(workers, tasks) + 1).round().astype(int)
+        self.tasks, self.horizon = tasks, horizon
+        self._parts = [slice(int(a), int(b)) for a, b in zip(bounds, bounds[1:], strict=False)]
+        self._workers = [
+            _Worker(name, policy, part.stop - part.start, rollouts, horizon, told, np.dtype(dtype), options)
+            for part in self._parts
+        ]
+
+    def __call__(self, params: Tree, goals: Array, key: Sequence[int]) -> Rollouts:
+        """Rollouts of the tasks with these goals [T, g].
+
+        Args:
+            params: leaves [1, ...] or [T, ...].
+            key: whole numbers that name these random numbers.
+
+        Raises:
+            NonFiniteError: the policy's actions are not finite.
+        """
+        if len(goals) != self.tasks:
+            raise ValueError(f"goals: expected {self.tasks}, one a task, got {len(goals)}")
+
+        def work(i: int) -> Rollouts:
+            part = self._parts[i]
+            own = tree.map(lambda x: x if len(x) == 1 else x[part], params)
+            return self._workers[i].sample(own, goals[part], key, range(part.start, part.stop))
+
+        if len(self._parts) == 1:
+            return work(0)
+        with ThreadPoolExecutor(len(self._parts)) as pool:
+            return joined(list(pool.map(work, range(len(self._parts)))))
+
+    def close(self) -> None:
+        """Frees the simulations."""
+        for worker in self._workers:
+            worker.env.close()
+
+
+class _Worker:
+    """Some of the tasks, in one thread."""
+
+    def __init__(
+        self,
+        name: str,
+        policy: Policy,
+        tasks: int,
+        rollouts: int,
+        horizon: int,
+        told: bool,
+        dtype: np.dtype[Any],
+        options: dict[str, Any],
+    ) -> None:
+        self.policy, self.tasks, self.rollouts, self.horizon = policy, tasks, rollouts, horizon
+        self.told, self.dtype = told, dtype
+        self.env = lanes.make(name, tasks * rollouts, horizon, **options)
+        self._programs: dict[bool, Any] = {}
+
+    def sample(self, params: Tree, goals: Array, key: Sequence[int], numbers: Sequence[int]) -> Rollouts:
+        """The tasks' numbers are part of the random numbers' key."""
+        shape = (self.tasks, self.rollouts)
+        count = math.prod(shape)
+        seeds = [np.random.SeedSequence([*key, t]).generate_state(self.rollouts) for t in numbers]
+        generators = [np.random.default_rng([*key, t, 1]) for t in numbers]
+        seen, _ = self.env.reset(
+            seed=[int(seed) for own in seeds for seed in own], options={"goal": np.repeat(goals, self.rollouts, 0)}
+        )
+        goal = np.repeat(goals[:, None], self.rollouts, 1).astype(self.dtype)
+        active, unstable = np.ones(count, bool), 0
+        kept: list[tuple[Array, ...]] = []
+        times, time, noise = np.zeros(count, np.int64), 0, None
+        while active.any():
+            if time % self.horizon == 0:
+                drawn = [self.policy.noise(g, (self.horizon, self.rollouts)) for g in generators]
+                noise = np.stack(drawn, 1).astype(self.dtype)
+            observations = np.asarray(seen, self.dtype).reshape(*shape, -1)
+            if self.told:
+                observations = np.concatenate([observations, goal], 2)
+            actions = self.policy.act(self._distribution(params, observations), noise[time % self.horizon])
+            if not np.isfinite(actions).all():
+                raise NonFiniteError("the policy's actions are not finite")
+            flat = actions.reshape(count, -1)
+            discrete = actions.dtype.kind == "i"
+            seen, rewards, terminated, truncated, info = self.env.step(flat[:, 0] if discrete else flat)
+            ends = terminated | truncated
+            kept.append((observations.reshape(count, -1), flat, rewards, ends, active.copy(), times.copy()))
+            unstable += int((np.asarray(info.get("unstable", False)) & active).sum())
+            time += 1
+            times = np.where(ends, 0, times + 1)
+            if time >= self.horizon:
+                active &= ~ends
+                lanes.rest(self.env, active)
+        arrays = [np.stack(series, 1) for series in zip(*kept, strict=True)]
+        resting = ~arrays[4]
+        if resting.any():
+            for x in arrays:
+                x[resting] = 0
+        return Rollouts(*[x.reshape(*shape, *x.shape[1:]) for x in arrays], unstable)
+
+    def _distribution(self, params: Tree, observations: Array) -> dict[str, Array]:
+        """The policy at the observations, recorded when it is first asked: for shared parameters, and for a task's."""
+        shared = len(tree.leaves(params)[0]) == 1
+        program = self._programs.get(shared)
+        if program is None:
+
+            def apply(params: Tree, observations: Any) -> Tree:
+                return tree.map(lambda x: x.data, self.policy.apply(params, observations))
+
+            program = self._programs[shared] = record(apply, params, observations, threads=1)
+        return program(params, observations)
