@@ -8,7 +8,7 @@ BENCH := $(VENV)/.bench
 UV := $(VENV)/uv/bin/uv
 
 # What the lock covers: all that `make train`, `make test` and `make check` need.
-LOCKED := fast train data dev
+LOCKED := fast train data rl dev
 
 # Tests run in a process for each core, those of a file in one.
 SIDE_BY_SIDE := -n auto --dist loadfile

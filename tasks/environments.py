@@ -4,7 +4,7 @@ or `gymnasium.make_vec(..., vectorization_mode="vector_entry_point")` for many i
 
 from __future__ import annotations
 
-from tinymaml.tasks import locomotion, navigation
+from tinymaml.tasks import navigation
 from tinymaml.tasks.extras import require
 from tinymaml.tasks.robots import HORIZON, TASKS
 
@@ -17,15 +17,15 @@ NAMES = ("tinymaml/Navigation-v0", *(f"tinymaml/{task}-v0" for task in TASKS))
 if NAMES[0] not in gymnasium.registry:
     gymnasium.register(
         NAMES[0],
-        entry_point=navigation.NavigationEnv,
-        vector_entry_point=navigation.NavigationVectorEnv,
+        entry_point="tinymaml.tasks.navigation:NavigationEnv",
+        vector_entry_point="tinymaml.tasks.navigation:NavigationVectorEnv",
         max_episode_steps=navigation.HORIZON,
     )
     for _name, _task in zip(NAMES[1:], TASKS, strict=True):
         gymnasium.register(
             _name,
-            entry_point=locomotion.LocomotionEnv,
-            vector_entry_point=locomotion.LocomotionVectorEnv,
+            entry_point="tinymaml.tasks.locomotion:LocomotionEnv",
+            vector_entry_point="tinymaml.tasks.locomotion:LocomotionVectorEnv",
             max_episode_steps=HORIZON,
             kwargs={"task": _task},
         )

@@ -53,6 +53,7 @@ class LockstepEnv(VectorEnv[Array, Array, Array]):
         self._steps = np.zeros(num_envs, np.int64)
         self._generators = [np.random.default_rng() for _ in range(num_envs)]
         self._begun = False
+        self._action_shape: tuple[int, ...] = actions.shape
 
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
@@ -100,7 +101,7 @@ class LockstepEnv(VectorEnv[Array, Array, Array]):
         """
         if not self._begun:
             raise gymnasium.error.ResetNeeded("reset the environment before its first step")
-        actions = checked_actions(actions, (self.num_envs, *self.single_action_space.shape))
+        actions = checked_actions(actions, (self.num_envs, *self._action_shape))
         active = self.active.copy()
         ids = None if active.all() else np.flatnonzero(active)
         observations, rewards, terminated, unstable = self._advance(actions, ids)

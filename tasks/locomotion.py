@@ -10,6 +10,7 @@ from tinymaml.tasks import robots
 from tinymaml.tasks.extras import require
 from tinymaml.tasks.goals import Array, next_goal
 from tinymaml.tasks.lockstep import LockstepEnv, checked_actions
+from tinymaml.tasks.quiet import QUIET
 from tinymaml.tasks.robots import FIELDS, HORIZON, TASKS
 
 require("gymnasium", "rl")
@@ -24,8 +25,8 @@ _IMAGE = (240, 360)  # height and width of pictures
 class LocomotionEnv(gymnasium.Env[Array, Array]):
     """A robot with a task. What it observes, and its rewards, depend on the flavour: see `tinymaml.tasks.robots`.
 
-    action: in units of the actuators' bounds, clipped to [-1, 1]. The episode terminates when the physics ceases to be
-    finite (info["unstable"]) and, for the Ant, when it has fallen or jumped; it is truncated after 200 steps when made
+    action: in units of the actuators' bounds, clipped to [-1, 1]. The episode terminates when the physics is out of
+    bounds (info["unstable"]) and, for the Ant, when it has fallen or jumped; it is truncated after 200 steps when made
     by its name, such as tinymaml/AntDirection-v0.
 
     Args:
@@ -51,9 +52,7 @@ class LocomotionEnv(gymnasium.Env[Array, Array]):
         """Goals [n, 1]."""
         return self.goals.sample(rng, n)
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Array, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Array, dict[str, Any]]:
         """Back to the start, with noise. options: {"goal": a number}; without it the goal stays, and is drawn at
         first."""
         super().reset(seed=seed)
@@ -67,17 +66,18 @@ class LocomotionEnv(gymnasium.Env[Array, Array]):
         """Raises ValueError for an action of another shape, or one that is not finite."""
         if self.goal is None:
             raise gymnasium.error.ResetNeeded("reset the environment before its first step")
-        action = checked_actions(action, self.action_space.shape)
+        action = checked_actions(action, (self.model.nu,))
         before = self.data.qpos[:1].copy()
         self.data.ctrl[:] = action
-        mujoco.mj_step(self.model, self.data, self.robot.frame_skip)
-        if self.robot.forces:
-            # Of all this, the next step must not see the solver's start.
-            start = self.data.qacc_warmstart.copy()
-            mujoco.mj_forward(self.model, self.data)
-            self.data.qacc_warmstart[:] = start
-        else:
-            mujoco.mj_step1(self.model, self.data)
+        with QUIET:
+            mujoco.mj_step(self.model, self.data, self.robot.frame_skip)
+            if self.robot.forces:
+                # Of all this, the next step must not see the solver's start.
+                start = self.data.qacc_warmstart.copy()
+                mujoco.mj_forward(self.model, self.data)
+                self.data.qacc_warmstart[:] = start
+            else:
+                mujoco.mj_step1(self.model, self.data)
         observations, rewards, over, unstable = outcome(
             self.task, self.robot, self._fields(), before, self._seconds, action[None], self.goal[None]
         )
@@ -145,7 +145,8 @@ class LocomotionVectorEnv(LockstepEnv):
     def _advance(self, actions: Array, ids: Array | None) -> tuple[Array, Array, Array, Array]:
         before = self._fields["qpos"][:, 0].copy()
         self._ctrl[:] = actions
-        self._batch.step(ids, nstep=self.robot.frame_skip, stage=self.robot.stage)
+        with QUIET:
+            self._batch.step(ids, nstep=self.robot.frame_skip, stage=self.robot.stage)
         return outcome(self.task, self.robot, self._fields, before, self._seconds, actions, self.goal)
 
     def _observe(self) -> Array:
@@ -161,16 +162,16 @@ def outcome(
     actions: Array,
     goal: Array,
 ) -> tuple[Array, Array, Array, Array]:
-    """Observations [n, o], rewards [n], whether the episode is over [n], and whether by physics that is not finite [n]:
-    then reward and observation are zeros.
+    """Observations [n, o], rewards [n], whether the episode is over [n], and whether by physics that is out of bounds
+    [n]: then reward and observation are zeros.
     """
     observations = robot.observe(fields)
     rewards = task.reward(robots.velocity(robot, before, fields, seconds), goal[:, 0]) + robot.costs(actions, fields)
     over = robot.fails(fields)
-    finite = np.isfinite(rewards) & np.isfinite(observations).all(1)
-    if not finite.all():
-        observations[~finite], rewards[~finite] = 0, 0
-    return observations, rewards, over | ~finite, ~finite
+    good = (np.abs(rewards) < robots.BOUND) & (np.abs(observations) < robots.BOUND).all(1)  # false for NaN
+    if not good.all():
+        observations[~good], rewards[~good] = 0, 0
+    return observations, rewards, over | ~good, ~good
 
 
 def _spaces(robot: robots.Robot, model: Any) -> tuple[gymnasium.spaces.Box, gymnasium.spaces.Box]:

@@ -52,9 +52,7 @@ class NavigationEnv(gymnasium.Env[Array, Array]):
         """Goals [n, 2]."""
         return self.goals.sample(rng, n)
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Array, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Array, dict[str, Any]]:
         """Back to the origin. options: {"goal": [2]}; without it the goal stays, and is drawn at first."""
         super().reset(seed=seed)
         self.goal = next_goal(self.goals, self.goal, options, self.np_random)

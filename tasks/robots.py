@@ -22,6 +22,7 @@ import mujoco  # noqa: E402
 FLAVOURS = ("rllab", "gym")
 FIELDS = ("qpos", "qvel", "subtree_com", "sensordata", "cfrc_ext", "xmat")  # of MjData, that the functions see
 HORIZON = 200
+BOUND = float(mujoco.mjMAXVAL)  # of what is observed and gained: beyond it MuJoCo takes its physics for unstable
 
 TORSO = 1  # its body
 VELOCITY = slice(0, 3)  # of the whole robot's centre of mass, in the data of the sensors

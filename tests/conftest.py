@@ -21,6 +21,9 @@ from tinymaml.primitive import Primitive
 
 ROOT = Path(__file__).parents[1]
 
+if sys.platform == "linux" and "DISPLAY" not in os.environ:
+    os.environ.setdefault("MUJOCO_GL", "egl")  # read when MuJoCo is imported: it draws without a screen
+
 
 def run(*command: str | Path, cwd: Path) -> str:
     """What the command prints, in an environment without the PYTHON… settings of this one. It has to succeed."""

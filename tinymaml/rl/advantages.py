@@ -56,7 +56,9 @@ def advantages(rollouts: Rollouts, discount: float, gae: float) -> Array:
     for t in range(len(valid)):
         chosen = valid[t]
         values = np.zeros(chosen.shape)
-        values[chosen] = fitted(features(rollouts.observations[t][chosen], rollouts.times[t][chosen]), returns[t][chosen])
+        values[chosen] = fitted(
+            features(rollouts.observations[t][chosen], rollouts.times[t][chosen]), returns[t][chosen]
+        )
         following = np.zeros_like(values)
         following[:, :-1] = np.where(ends[t][:, :-1], 0.0, values[:, 1:])
         found[t] = discounted(rewards[t] + discount * following - values, ends[t], discount * gae)

@@ -1,11 +1,12 @@
 """Environments to sample from, as a `gymnasium.vector.VectorEnv` with a goal for each of its lanes.
 
-The package's own run in lockstep. Any other environment of Gymnasium's runs one by one, through `gymnasium.make_vec`: an
-`sample_tasks(rng, n) -> [n, g]` and the option "goal" of its `reset` make tasks of it; one without has one task.
+The package's own run in lockstep. Any other environment of Gymnasium's runs one by one, through `gymnasium.make_vec`:
+a method `sample_tasks(rng, n) -> [n, g]` and the option "goal" of its `reset` make tasks of it; one without is a task.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -64,9 +65,11 @@ def make_single(name: str, **options: Any) -> gymnasium.Env[Any, Any]:
 def sizes(env: VectorEnv[Any, Any, Any]) -> tuple[int, int, bool]:
     """How many numbers an observation has, how many an action (or how many actions there are), and whether actions are
     numbered."""
-    actions = env.single_action_space
-    discrete = isinstance(actions, Discrete)
-    return int(np.prod(env.single_observation_space.shape)), int(actions.n if discrete else actions.shape[0]), discrete
+    seen, acted = env.single_observation_space, env.single_action_space
+    observations = math.prod(seen.shape or ())
+    if isinstance(acted, Discrete):
+        return observations, int(acted.n), True
+    return observations, math.prod(acted.shape or ()), False
 
 
 class _Task(gymnasium.Wrapper[Any, Any, Any, Any]):
@@ -80,11 +83,12 @@ class _Task(gymnasium.Wrapper[Any, Any, Any, Any]):
         return self.env.reset(seed=seed, options=options)
 
 
-def _unit_actions(env: gymnasium.Env[Any, Any]) -> gymnasium.Env[Any, Any]:
-    """Actions in units of their bounds, clipped to them."""
+def _unit_actions(env: gymnasium.Env[Any, Any]) -> gymnasium.Wrapper[Any, Any, Any, Any]:
+    """Actions in units of their bounds, clipped to them; those that are numbered stay."""
     if isinstance(env.action_space, Discrete):
-        return env
-    return gymnasium.wrappers.ClipAction(gymnasium.wrappers.RescaleAction(env, np.float32(-1.0), np.float32(1.0)))
+        return gymnasium.Wrapper(env)
+    one: Any = np.ones(env.action_space.shape or (), env.action_space.dtype)
+    return gymnasium.wrappers.ClipAction(gymnasium.wrappers.RescaleAction(env, -one, one))
 
 
 class _OneByOne(gymnasium.vector.VectorWrapper):
@@ -104,11 +108,12 @@ class _OneByOne(gymnasium.vector.VectorWrapper):
             **options,
         )
         super().__init__(env)
+        self._lanes: Any = env
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         goals = np.asarray((options or {}).get("goal", np.zeros((self.num_envs, 0))))
         if goals.shape[1]:
-            self.env.set_attr("goal", list(goals))
+            self._lanes.set_attr("goal", list(goals))
         return self.env.reset(seed=seed)
 
 

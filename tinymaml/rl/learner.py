@@ -40,7 +40,7 @@ class Learner:
         return _arrays(Adaptation(self.inner, params, [support], alpha, len(support["weights"])).phi)
 
     def sampled_with(self, params: Tree, batch: Batch) -> Batch:
-        """What a batch has to know of the policy it was sampled with: {"old": its distributions, "log_prob": [T, N]}."""
+        """What a batch tells of the policy it was sampled with: {"old": its distributions, "log_prob": [T, N]}."""
         old = self.policy.apply(params, batch["observations"])
         return {"old": _arrays(old), "log_prob": self.policy.log_prob(old, batch["actions"]).data}
 

@@ -28,8 +28,6 @@ from tinymaml.ops import (
 from tinymaml.tensor import Array, Tensor
 from tinymaml.tree import Tree
 
-LOWEST_LOG_STD = math.log(1e-6)
-
 Distribution = dict[str, Tensor]
 
 
@@ -60,6 +58,7 @@ def gaussian(
     hidden: Sequence[int] = (100, 100),
     activation: str = "relu",
     log_std: float = 0.0,
+    min_std: float = 1e-6,
 ) -> Policy:
     """Independent normals: the mean is an MLP's output, the log of the standard deviations is a parameter [1, 1, a]
     that does not depend on the state, learned and adapted with the others (paper, appendix A.2).
@@ -67,7 +66,9 @@ def gaussian(
     Args:
         observations, actions: how many numbers they have.
         log_std: where its logarithm starts.
+        min_std: a floor of the standard deviations, > 0.
     """
+    lowest = math.log(min_std)
     network = nn.mlp([observations, *hidden, actions], activation, "xavier-uniform")
 
     def init(rng: np.random.Generator, dtype: Any = np.float32) -> Tree:
@@ -75,7 +76,7 @@ def gaussian(
 
     def apply(params: Tree, observations: Any) -> Distribution:
         mean = network.apply(params["network"], observations)
-        return {"mean": mean, "log_std": broadcast_to(maximum(params["log_std"], LOWEST_LOG_STD), mean.shape)}
+        return {"mean": mean, "log_std": broadcast_to(maximum(params["log_std"], lowest), mean.shape)}
 
     def log_prob(distribution: Distribution, actions: Any) -> Tensor:
         mean, log_std = distribution["mean"], distribution["log_std"]

@@ -33,7 +33,8 @@ class Rollouts(NamedTuple):
 
     def pooled(self) -> Rollouts:
         """All as of one task."""
-        return Rollouts(*[x.reshape(1, -1, *x.shape[2:]) for x in self[:-1]], self.unstable)
+        arrays = {name: getattr(self, name) for name in self._fields if name != "unstable"}
+        return self._replace(**{name: x.reshape(1, -1, *x.shape[2:]) for name, x in arrays.items()})
 
     def episodes(self) -> Array:
         """How many each task has [T]."""
@@ -52,8 +53,8 @@ def joined(parts: Sequence[Rollouts]) -> Rollouts:
         arrays = [getattr(part, name) for part in parts]
         return np.concatenate([_padded(a, longest) for a in arrays])
 
-    names = ("observations", "actions", "rewards", "ends", "valid", "times")
-    return Rollouts(*[whole(name) for name in names], sum(part.unstable for part in parts))
+    arrays = {name: whole(name) for name in Rollouts._fields if name != "unstable"}
+    return Rollouts(**arrays, unstable=sum(part.unstable for part in parts))
 
 
 def _padded(x: Array, length: int) -> Array:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -57,7 +58,7 @@ class Sampler:
                 raise ValueError(f"{what} must be at least 1, got {value}")
         bounds = np.linspace(0, tasks, min(workers, tasks) + 1).round().astype(int)
         self.tasks, self.horizon = tasks, horizon
-        self._parts = [slice(int(a), int(b)) for a, b in zip(bounds, bounds[1:], strict=False)]
+        self._parts = [slice(int(a), int(b)) for a, b in pairwise(bounds)]
         self._workers = [
             _Worker(name, policy, part.stop - part.start, rollouts, horizon, told, np.dtype(dtype), options)
             for part in self._parts
@@ -108,7 +109,7 @@ class _Worker:
     ) -> None:
         self.policy, self.tasks, self.rollouts, self.horizon = policy, tasks, rollouts, horizon
         self.told, self.dtype = told, dtype
-        self.env = lanes.make(name, tasks * rollouts, horizon, **options)
+        self.env: Any = lanes.make(name, tasks * rollouts, horizon, **options)
         self._programs: dict[bool, Any] = {}
 
     def sample(self, params: Tree, goals: Array, key: Sequence[int], numbers: Sequence[int]) -> Rollouts:
@@ -123,7 +124,8 @@ class _Worker:
         goal = np.repeat(goals[:, None], self.rollouts, 1).astype(self.dtype)
         active, unstable = np.ones(count, bool), 0
         kept: list[tuple[Array, ...]] = []
-        times, time, noise = np.zeros(count, np.int64), 0, None
+        times, time = np.zeros(count, np.int64), 0
+        noise: Any = None
         while active.any():
             if time % self.horizon == 0:
                 drawn = [self.policy.noise(g, (self.horizon, self.rollouts)) for g in generators]
@@ -150,7 +152,8 @@ class _Worker:
         if resting.any():
             for x in arrays:
                 x[resting] = 0
-        return Rollouts(*[x.reshape(*shape, *x.shape[1:]) for x in arrays], unstable)
+        shaped = {name: x.reshape(*shape, *x.shape[1:]) for name, x in zip(Rollouts._fields, arrays, strict=False)}
+        return Rollouts(**shaped, unstable=unstable)
 
     def _distribution(self, params: Tree, observations: Array) -> dict[str, Array]:
         """The policy at the observations, recorded when it is first asked: for shared parameters, and for a task's."""

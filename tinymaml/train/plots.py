@@ -66,8 +66,11 @@ def methods_in(found: results.Results, *names: str) -> list[str]:
 
 
 def _training(plt: Any, found: results.Results, run: Path) -> Any:
-    """The training loss of every method; where there is one, accuracy in training and validation beside it."""
+    """The training loss of every method; where there is one, accuracy in training and validation beside it. Of
+    reinforcement learning the returns."""
     lines = {method: metrics.read(run / method / "metrics.jsonl") for method in methods_in(found)}
+    if any("return_0" in line for own in lines.values() for line in own):
+        return _training_returns(plt, lines)
     panels = [name for name in ("loss", "accuracy") if any(_series(own, name)[0] for own in lines.values())]
     if not panels:
         return None
@@ -88,6 +91,26 @@ def _training(plt: Any, found: results.Results, run: Path) -> Any:
         row[0][1].set_ylabel("accuracy")
     handles = {label: h for h, label in zip(*row[0][-1].get_legend_handles_labels(), strict=True)}
     figure.legend(handles.values(), handles, loc="outside upper center", ncols=4, fontsize=8)
+    return figure
+
+
+def _training_returns(plt: Any, lines: dict[str, list[dict[str, Any]]]) -> Any:
+    """Before and after the inner steps of training: thin, every iteration; thick, the mean of twenty."""
+    figure, axes = plt.subplots(figsize=(4.6, 3.1), layout="constrained")
+    for method, own in lines.items():
+        steps = [k for k in range(10) if _series(own, f"return_{k}")[0]]
+        for k in steps:
+            iterations, values = _series(own, f"return_{k}")
+            line = "-" if k == steps[-1] else ":"
+            axes.plot(iterations, values, line, color=COLOURS[method], alpha=0.3, linewidth=0.7)
+            width = min(20, len(values))
+            smooth = [sum(values[i - width : i]) / width for i in range(width, len(values) + 1)]
+            name = f"{results.NAMES[method]}{f', after {k} steps' if len(steps) > 1 else ''}"
+            axes.plot(iterations[width - 1 :], smooth, line, color=COLOURS[method], linewidth=1.4, label=name)
+    axes.set_xlim(left=0)
+    axes.set_xlabel("iteration")
+    axes.set_ylabel("return in training")
+    figure.legend(loc="outside upper center", ncols=2, fontsize=8)
     return figure
 
 

@@ -51,15 +51,20 @@ class Workbench:
             self.policy = policies.categorical(observations, actions, settings.hidden, settings.activation)
         else:
             self.policy = policies.gaussian(
-                observations, actions, settings.hidden, settings.activation, settings.log_std
+                observations, actions, settings.hidden, settings.activation, settings.log_std, settings.min_std
             )
-        self.learner = Learner(
-            self.policy, settings.alpha, settings.ppo_clip if settings.outer == "ppo" else None
-        )
+        self.learner = Learner(self.policy, settings.alpha, settings.ppo_clip if settings.outer == "ppo" else None)
 
     def goals(self, rng: Any, n: int) -> Array:
         """n goals [n, g]."""
         return self._lanes.sample_goals(self.settings.environment, rng, n, **self.settings.options)
+
+    def single(self, render_mode: str) -> Any:
+        """One environment, whose episodes end after the horizon."""
+        own = self.settings
+        return self._lanes.make_single(
+            own.environment, render_mode=render_mode, max_episode_steps=own.horizon, **own.options
+        )
 
     def sampler(self, tasks: int, rollouts: int) -> Any:
         """See `tinymaml.rl.sampler.Sampler`."""
@@ -124,7 +129,9 @@ def stepper(settings: RLSettings, method: str) -> Step:
         return one_by_one(lambda state: ({**state, "iteration": state["iteration"] + 1}, {"loss": 0.0}))
     bench = Workbench(settings, method)
     meta = method == "maml"
-    sampler = bench.sampler(settings.meta_batch, settings.rollouts) if meta else bench.sampler(settings.pooled_rollouts, 1)
+    sampler = (
+        bench.sampler(settings.meta_batch, settings.rollouts) if meta else bench.sampler(settings.pooled_rollouts, 1)
+    )
     tasks = settings.meta_batch if meta else settings.pooled_rollouts
     clock = _Clock()
 
@@ -169,12 +176,17 @@ def _update(
     if settings.outer != "trpo":
         return _adam_steps(settings, bench, state, supports, query)
     loss, gradient = bench.gradient(params, supports, query)
+
+    def losses(x: Array) -> tuple[float, float]:
+        found, divergence = bench.losses(_like(params, x), supports, query)
+        return float(found), float(divergence)
+
     done = trpo.step(
         _vector(params),
         float(loss),
         _vector(gradient),
         _product(settings, bench, params, supports, query),
-        lambda x: tuple(map(float, bench.losses(_like(params, x), supports, query))),
+        losses,
         settings.max_kl,
         settings.cg_iterations,
         settings.damping,

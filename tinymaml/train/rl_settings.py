@@ -23,13 +23,14 @@ class RLSettings(Settings):
     validate_every: int = setting(25, "iterations between two validations on held-out goals, of all steps")
     meta_batch: int = setting(40, "tasks a meta-iteration")
     rollouts: int = setting(20, "episodes a task for each step; where episodes end early, as many transitions")
-    pooled_rollouts: int = setting(100, "episodes an iteration of the methods that do not adapt, each with its own goal")
+    pooled_rollouts: int = setting(100, "episodes an iteration where nothing is adapted, each with its own goal")
     horizon: int = setting(200, "steps of an episode at most")
     steps: int = setting(1, "inner steps in meta-training")
     alpha: float = setting(0.1, "step size of the inner steps")
     hidden: tuple[int, ...] = setting((100, 100), "units of each hidden layer")
     activation: str = setting("relu", "nonlinearity between layers", ("relu", "tanh", "sigmoid", "softplus"))
     log_std: float = setting(0.0, "logarithm of the standard deviations of actions at the start")
+    min_std: float = setting(1e-6, "floor of the standard deviations of actions")
     discount: float = setting(0.99, "of rewards")
     gae: float = setting(1.0, "lambda of the advantage estimates")
     outer: str = setting("trpo", "outer update: trpo, vpg (Adam on the meta-gradient), ppo (Adam, clipped)", OUTER)
@@ -71,7 +72,7 @@ class RLSettings(Settings):
             "eval_rollouts", "workers",
         )  # fmt: skip
         self._check_positive(
-            "alpha", "max_kl", "damping", "learning_rate", "ppo_clip", "curvature_share", "eval_decay"
+            "alpha", "min_std", "max_kl", "damping", "learning_rate", "ppo_clip", "curvature_share", "eval_decay"
         )
         for name in ("discount", "gae", "curvature_share"):
             if not 0 <= getattr(self, name) <= 1:

@@ -1,0 +1,136 @@
+"""Returns, the baseline and generalised advantages, against plain loops, on episodes of unequal length."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tinymaml.maml import NonFiniteError
+from tinymaml.rl import advantages as adv
+from tinymaml.rl.rollouts import Rollouts, batch_of, joined, thinned
+
+TASKS, LANES, LENGTH, HORIZON = 2, 3, 7, 5
+
+
+def rollouts(seed: int = 0, padded: bool = True) -> Rollouts:
+    """Lanes of whole episodes; with padding lanes end at different times, each with an episode."""
+    rng = np.random.default_rng(seed)
+    shape = (TASKS, LANES, LENGTH)
+    ends = rng.random(shape) < 0.3
+    ends[..., -1] = True
+    last = rng.integers(HORIZON - 1, LENGTH, shape[:2]) if padded else np.full(shape[:2], LENGTH - 1)
+    np.put_along_axis(ends, last[..., None], True, 2)
+    valid = np.arange(LENGTH) <= last[..., None]
+    times = np.zeros(shape, int)
+    for t in range(1, LENGTH):
+        times[..., t] = np.where(ends[..., t - 1], 0, times[..., t - 1] + 1)
+    observations, actions = rng.standard_normal((*shape, 2)), rng.standard_normal((*shape, 1))
+    return Rollouts(observations, actions, rng.standard_normal(shape), ends, valid, times, 0)
+
+
+def episodes(found: Rollouts, task: int) -> list[list[tuple[int, int]]]:
+    """The places (lane, time) of each episode's transitions."""
+    every: list[list[tuple[int, int]]] = []
+    for lane in range(LANES):
+        own: list[tuple[int, int]] = []
+        for t in range(LENGTH):
+            if found.valid[task, lane, t]:
+                own.append((lane, t))
+                if found.ends[task, lane, t]:
+                    every.append(own)
+                    own = []
+        assert not own
+    return every
+
+
+@pytest.mark.parametrize("padded", [True, False])
+@pytest.mark.parametrize(("discount", "gae"), [(0.99, 1.0), (0.9, 0.7)])
+def test_advantages_against_plain_loops(padded: bool, discount: float, gae: float) -> None:
+    given = rollouts(padded=padded)
+    found = adv.advantages(given, discount, gae)
+    for task in range(TASKS):
+        returns: dict[tuple[int, int], float] = {}
+        rows, targets, places = [], [], []
+        for episode in episodes(given, task):
+            total = 0.0
+            for place in reversed(episode):
+                total = float(given.rewards[task][place]) + discount * total
+                returns[place] = total
+            for t, place in enumerate(episode):
+                o = np.clip(given.observations[task][place], -10, 10)
+                rows.append([*o, *(o**2), t / 100, (t / 100) ** 2, (t / 100) ** 3, 1.0])
+                targets.append(returns[place])
+                places.append(place)
+        x, y = np.array(rows), np.array(targets)
+        values = dict(zip(places, x @ np.linalg.solve(x.T @ x + 1e-5 * np.eye(8), x.T @ y), strict=True))
+        expected = {}
+        for episode in episodes(given, task):
+            for t, place in enumerate(episode):
+                total = 0.0
+                for later in range(t, len(episode)):
+                    after = values[episode[later + 1]] if later + 1 < len(episode) else 0.0
+                    delta = given.rewards[task][episode[later]] + discount * after - values[episode[later]]
+                    total += (discount * gae) ** (later - t) * float(delta)
+                expected[place] = total
+        numbers = np.array(list(expected.values()))
+        for place, value in expected.items():
+            assert found[task][place] == pytest.approx((value - numbers.mean()) / numbers.std(), abs=1e-6)
+        assert (found[task][~given.valid[task]] == 0).all()
+
+
+def test_returns_of_unequal_episodes() -> None:
+    given = rollouts()
+    for task in range(TASKS):
+        own = episodes(given, task)
+        gains = [sum(given.rewards[task][place] for place in episode) for episode in own]
+        assert given.returns()[task] == pytest.approx(np.mean(gains))
+        assert given.episodes()[task] == len(own)
+        assert given.transitions()[task] == sum(map(len, own))
+
+
+def test_observations_are_clipped_in_the_features() -> None:
+    found = adv.features(np.array([[100.0, -0.5]]), np.array([50]))
+    assert found[0].tolist() == [10.0, -0.5, 100.0, 0.25, 0.5, 0.25, 0.125, 1.0]
+
+
+def test_a_baseline_that_cannot_be_fitted() -> None:
+    x = np.ones((4, 2))
+    assert adv.fitted(x, np.arange(4.0)) == pytest.approx(np.full(4, 1.5), abs=1e-4)  # singular but for the ridge
+    with pytest.raises(NonFiniteError, match="the baseline cannot be fitted"):
+        adv.fitted(x, np.array([np.nan, 0, 0, 0]))
+
+
+def test_batches_keep_what_is_valid() -> None:
+    given = rollouts()
+    weighed = np.where(given.valid, given.rewards, np.nan)  # what is not valid must not come through
+    found = batch_of(given, weighed, HORIZON, np.float64)
+    counts = given.transitions()
+    assert found["weights"].sum(1) == pytest.approx(1)
+    assert found["shares"] == pytest.approx(counts / counts.sum())
+    for task in range(TASKS):
+        chosen = given.valid[task]
+        for name, whole in (("observations", given.observations), ("actions", given.actions), ("advantages", weighed)):
+            assert np.array_equal(found[name][task, : counts[task]], whole[task][chosen])
+            assert (found[name][task, counts[task] :] == 0).all()
+        assert found["weights"][task, : counts[task]] == pytest.approx(1 / counts[task])
+        assert (found["weights"][task, counts[task] :] == 0).all()
+    assert found["weights"].shape[1] % -(-LANES * HORIZON // 4) == 0
+
+
+def test_a_share_of_a_batch() -> None:
+    found = batch_of(rollouts(padded=False), np.zeros((TASKS, LANES, LENGTH)), LENGTH, np.float64)
+    few = thinned(found, 1 / 3)
+    assert few["weights"].shape == (TASKS, 7)
+    assert few["weights"].sum(1) == pytest.approx(1)
+    assert np.array_equal(few["observations"], found["observations"][:, ::3])
+    assert thinned(found, 1.0) is found
+
+
+def test_groups_of_tasks_are_joined_and_pooled() -> None:
+    one, other = rollouts(0), rollouts(1)
+    short = other._replace(**{name: getattr(other, name)[:, :, :5] for name in other._fields if name != "unstable"})
+    both = joined([one, short])
+    assert np.array_equal(both.rewards[:2], one.rewards)
+    assert np.array_equal(both.rewards[2:, :, :5], short.rewards)
+    assert not both.valid[2:, :, 5:].any()
+    assert one.pooled().returns() == pytest.approx(np.average(one.returns(), weights=one.episodes()))
