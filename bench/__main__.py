@@ -26,7 +26,7 @@ def main() -> int:
 
 
 def _main() -> int:
-    from bench import frameworks, hvp, kernels, scaling
+    from bench import frameworks, hvp, kernels, sampler, scaling
     from bench.arguments import IMAGES, PARTS, parse
     from bench.machine import describe
     from bench.output import draw, write_json
@@ -43,6 +43,7 @@ def _main() -> int:
         "kernels": lambda: kernels.run(args.rounds or 10, [w for w in asked or ["W2b", "W4"] if w in IMAGES]),
         "scaling": lambda: scaling.run(args.rounds or 5, asked or ["W1", "W2a"]),
         "memory": lambda: scaling.run_memory(asked or ["W2a"]),
+        "sampler": lambda: sampler.run(args.rounds or 10),
     }
     rows = []
     for part in PARTS if args.part == "all" else [args.part]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from bench.implementations import NAMES
 from bench.workloads import WORKLOADS, Images
 
-PARTS = ("frameworks", "hvp", "kernels", "scaling", "memory")
+PARTS = ("frameworks", "hvp", "kernels", "scaling", "memory", "sampler")
 IMAGES = [name for name, w in WORKLOADS.items() if isinstance(w, Images)]
 
 

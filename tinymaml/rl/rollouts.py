@@ -98,6 +98,17 @@ def batch_of(rollouts: Rollouts, advantages: Array, horizon: int, dtype: Any = n
     }
 
 
+def alike(batches: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The batches with as many transitions as the longest has: the shorter ones with padding, which weighs nothing."""
+    longest = max(batch["weights"].shape[1] for batch in batches)
+
+    def padded(x: Array) -> Array:
+        missing = longest - x.shape[1] if x.ndim > 1 else 0
+        return np.pad(x, [(0, 0), (0, missing), *[(0, 0)] * (x.ndim - 2)]) if missing else x
+
+    return [tree.map(padded, batch) for batch in batches]
+
+
 def thinned(batch: dict[str, Any], share: float) -> dict[str, Any]:
     """About that share of a batch's transitions, evenly spaced; weights are as of the whole."""
     every = max(1, round(1 / share))

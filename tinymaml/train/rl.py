@@ -20,7 +20,7 @@ from tinymaml.rl import policies, trpo
 from tinymaml.rl.advantages import advantages
 from tinymaml.rl.learner import Learner
 from tinymaml.rl.objectives import Batch
-from tinymaml.rl.rollouts import Rollouts, batch_of, thinned
+from tinymaml.rl.rollouts import Rollouts, alike, batch_of, thinned
 from tinymaml.tensor import Array
 from tinymaml.train.loop import Figures, Step, Trained, one_by_one, provenance
 from tinymaml.train.replay import replayed
@@ -155,7 +155,7 @@ def stepper(settings: RLSettings, method: str) -> Step:
         rollouts = sample(phi, goals, number, len(supports))
         gained, unstable = float(rollouts.returns().mean()), unstable + rollouts.unstable
         with clock("adaptation"):
-            query = bench.batch(rollouts)
+            *supports, query = alike([*supports, bench.batch(rollouts)])
             query |= bench.sampled_with(phi, query)
         with clock("outer"):
             after, found = _update(settings, bench, state, supports, query)
