@@ -32,9 +32,8 @@ def run(rounds: int) -> list[Row]:
     import threadpoolctl
 
     print(f"\nSampling, {TASKS} tasks x {ROLLOUTS} episodes x {HORIZON} steps, MLP 100-100, {THREADS} threads")
-    print(
-        f"  {'transitions a second':20}{'physics alone':>16}{'sampler':>12}{'ratio':>22}{'SyncVectorEnv':>16}{'ratio':>8}"
-    )
+    names = ("physics alone", "sampler", "ratio", "SyncVectorEnv", "ratio")
+    print(f"  {'transitions a second':22}" + "".join(f"{name:>18}" for name in names))
     rows: list[Row] = []
     with threadpoolctl.threadpool_limits(1):
         for name, (task, flavour) in CASES.items():
@@ -51,11 +50,10 @@ def run(rounds: int) -> list[Row]:
                     found[key] = np.append(found[key], one())
             ratio = spread(found["sampler"] / found["physics"])
             medians = {key: float(np.median(values)) for key, values in found.items()}
-            shown = "{:.2f} ({:.2f}-{:.2f})".format(*ratio)
             beside = medians["sampler"] / medians["sync"]
-            print(
-                f"  {name:20}{medians['physics']:16.0f}{medians['sampler']:12.0f}{shown:>22}{medians['sync']:16.0f}{beside:8.1f}"
-            )
+            cells = [f"{medians[key]:.0f}" for key in turns]
+            cells[2:2] = ["{:.2f} ({:.2f}-{:.2f})".format(*ratio)]
+            print(f"  {name:22}" + "".join(f"{cell:>18}" for cell in [*cells, f"{beside:.1f}"]))
             rows.append({"part": "sampler", "case": name, **medians, "ratio": ratio[0], "over_sync": beside})
     return rows
 

@@ -7,7 +7,7 @@ import pytest
 
 from tinymaml.maml import NonFiniteError
 from tinymaml.rl import advantages as adv
-from tinymaml.rl.rollouts import Rollouts, batch_of, joined, thinned
+from tinymaml.rl.rollouts import Rollouts, alike, batch_of, joined, thinned
 
 TASKS, LANES, LENGTH, HORIZON = 2, 3, 7, 5
 
@@ -124,6 +124,17 @@ def test_a_share_of_a_batch() -> None:
     assert few["weights"].sum(1) == pytest.approx(1)
     assert np.array_equal(few["observations"], found["observations"][:, ::3])
     assert thinned(found, 1.0) is found
+
+
+def test_batches_are_made_alike() -> None:
+    one, other = (
+        {"weights": np.ones((2, n)), "old": {"mean": np.ones((2, n, 3))}, "shares": np.ones(2)} for n in (4, 6)
+    )
+    found, same = alike([one, other])
+    assert found["old"]["mean"].shape == (2, 6, 3)
+    assert found["weights"].sum() == 8
+    assert found["shares"] is one["shares"]
+    assert same["weights"] is other["weights"]
 
 
 def test_groups_of_tasks_are_joined_and_pooled() -> None:
