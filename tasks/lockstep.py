@@ -14,6 +14,8 @@ require("gymnasium", "rl")
 import gymnasium  # noqa: E402
 from gymnasium.vector import AutoresetMode, VectorEnv  # noqa: E402
 
+Rows = slice | Array  # of arrays of all simulations: all of them, or the indices of some
+
 
 class LockstepEnv(VectorEnv[Array, Array, Array]):
     """Simulations that take their steps together. What each of them does is, to the bit, what the ordinary environment
@@ -52,6 +54,7 @@ class LockstepEnv(VectorEnv[Array, Array, Array]):
         self.goal = np.zeros((num_envs, self.goals.size))
         self._steps = np.zeros(num_envs, np.int64)
         self._generators = [np.random.default_rng() for _ in range(num_envs)]
+        self._seen = np.zeros((num_envs, *observations.shape))
         self._begun = False
         self._action_shape: tuple[int, ...] = actions.shape
 
@@ -84,7 +87,8 @@ class LockstepEnv(VectorEnv[Array, Array, Array]):
         self.active[:] = True
         self._steps[:] = 0
         self._start(np.arange(self.num_envs), self._generators)
-        return self._observe(), {"goal": self.goal.copy()}
+        self._seen = self._observe(slice(None))
+        return self._seen.copy(), {"goal": self.goal.copy()}
 
     def step(self, actions: Array) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
         """Advance the active simulations.
@@ -102,21 +106,20 @@ class LockstepEnv(VectorEnv[Array, Array, Array]):
         if not self._begun:
             raise gymnasium.error.ResetNeeded("reset the environment before its first step")
         actions = checked_actions(actions, (self.num_envs, *self._action_shape))
-        active = self.active.copy()
-        ids = None if active.all() else np.flatnonzero(active)
-        observations, rewards, terminated, unstable = self._advance(actions, ids)
-        self._steps += active
-        terminated, unstable = terminated & active, unstable & active
-        truncated = (self._steps >= self.max_episode_steps) & active & ~terminated
+        rows: Rows = slice(None) if self.active.all() else np.flatnonzero(self.active)
+        rewards = np.zeros(self.num_envs)
+        terminated, truncated, unstable = np.zeros((3, self.num_envs), bool)
+        self._seen[rows], rewards[rows], terminated[rows], unstable[rows] = self._advance(actions[rows], rows)
+        self._steps[rows] += 1
+        truncated[rows] = (self._steps[rows] >= self.max_episode_steps) & ~terminated[rows]
         info: dict[str, Any] = {"unstable": unstable}
-        done = terminated | truncated
-        if done.any():
-            info |= {"final_obs": observations.copy(), "_final_obs": done}
-            over = np.flatnonzero(done)
+        over = np.flatnonzero(terminated | truncated)
+        if len(over):
+            info |= {"final_obs": self._seen.copy(), "_final_obs": terminated | truncated}
             self._steps[over] = 0
             self._start(over, [self._generators[i] for i in over])
-            observations[over] = self._observe()[over]
-        return observations, np.where(active, rewards, 0.0), terminated, truncated, info
+            self._seen[over] = self._observe(over)
+        return self._seen.copy(), rewards, terminated, truncated, info
 
     def _goals(self, goal: Any) -> Array:
         """One for each."""
@@ -130,13 +133,12 @@ class LockstepEnv(VectorEnv[Array, Array, Array]):
         """Begin new episodes in the simulations `ids`, with what their generators draw."""
         raise NotImplementedError
 
-    def _advance(self, actions: Array, ids: Array | None) -> tuple[Array, Array, Array, Array]:
-        """One step of the simulations `ids` (all if None): observations [n, o], an array of its own, rewards,
-        terminated, unstable, each [n]."""
+    def _advance(self, actions: Array, rows: Rows) -> tuple[Array, Array, Array, Array]:
+        """One step of those simulations with their actions: their observations, rewards, terminated, unstable."""
         raise NotImplementedError
 
-    def _observe(self) -> Array:
-        """[n, o], an array of its own."""
+    def _observe(self, rows: Rows) -> Array:
+        """The observations of those simulations."""
         raise NotImplementedError
 
 

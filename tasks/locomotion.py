@@ -9,7 +9,7 @@ import numpy as np
 from tinymaml.tasks import robots
 from tinymaml.tasks.extras import require
 from tinymaml.tasks.goals import Array, next_goal
-from tinymaml.tasks.lockstep import LockstepEnv, checked_actions
+from tinymaml.tasks.lockstep import LockstepEnv, Rows, checked_actions
 from tinymaml.tasks.quiet import QUIET
 from tinymaml.tasks.robots import FIELDS, HORIZON, TASKS
 
@@ -142,15 +142,19 @@ class LocomotionVectorEnv(LockstepEnv):
             self._fields["qpos"][i], self._fields["qvel"][i] = self.robot.start(own, self._model.qpos0, qvel0)
         self._batch.forward(ids)
 
-    def _advance(self, actions: Array, ids: Array | None) -> tuple[Array, Array, Array, Array]:
-        before = self._fields["qpos"][:, 0].copy()
-        self._ctrl[:] = actions
+    def _advance(self, actions: Array, rows: Rows) -> tuple[Array, Array, Array, Array]:
+        before = self._fields["qpos"][rows, 0].copy()
+        self._ctrl[rows] = actions
+        ids = None if isinstance(rows, slice) else rows
         with QUIET:
             self._batch.step(ids, nstep=self.robot.frame_skip, stage=self.robot.stage)
-        return outcome(self.task, self.robot, self._fields, before, self._seconds, actions, self.goal)
+        return outcome(self.task, self.robot, self._of(rows), before, self._seconds, actions, self.goal[rows])
 
-    def _observe(self) -> Array:
-        return self.robot.observe(self._fields)
+    def _observe(self, rows: Rows) -> Array:
+        return self.robot.observe(self._of(rows))
+
+    def _of(self, rows: Rows) -> robots.Fields:
+        return {name: field[rows] for name, field in self._fields.items()}
 
 
 def outcome(

@@ -8,7 +8,7 @@ import numpy as np
 
 from tinymaml.tasks.extras import require
 from tinymaml.tasks.goals import Array, next_goal, within
-from tinymaml.tasks.lockstep import LockstepEnv, checked_actions
+from tinymaml.tasks.lockstep import LockstepEnv, Rows, checked_actions
 
 require("gymnasium", "rl")
 
@@ -87,16 +87,13 @@ class NavigationVectorEnv(LockstepEnv):
     def _start(self, ids: Array, generators: list[np.random.Generator]) -> None:
         self._position[ids] = 0
 
-    def _advance(self, actions: Array, ids: Array | None) -> tuple[Array, Array, Array, Array]:
-        moved, rewards, done = _move(self._position, actions, self.goal, self.reward_name)
-        if ids is None:
-            self._position = moved
-        else:
-            self._position[ids] = moved[ids]
-        return self._observe(), rewards, done, np.zeros(self.num_envs, bool)
+    def _advance(self, actions: Array, rows: Rows) -> tuple[Array, Array, Array, Array]:
+        moved, rewards, done = _move(self._position[rows], actions, self.goal[rows], self.reward_name)
+        self._position[rows] = moved
+        return moved, rewards, done, np.zeros(len(moved), bool)
 
-    def _observe(self) -> Array:
-        return self._position.copy()
+    def _observe(self, rows: Rows) -> Array:
+        return self._position[rows].copy()
 
 
 def _spaces() -> tuple[gymnasium.spaces.Box, gymnasium.spaces.Box]:

@@ -110,10 +110,11 @@ class _Worker:
         self.policy, self.tasks, self.rollouts, self.horizon = policy, tasks, rollouts, horizon
         self.told, self.dtype = told, dtype
         self.env: Any = lanes.make(name, tasks * rollouts, horizon, **options)
-        self._programs: dict[bool, Any] = {}
+        self._programs: dict[bool, tuple[Tree, Any]] = {}
 
     def sample(self, params: Tree, goals: Array, key: Sequence[int], numbers: Sequence[int]) -> Rollouts:
         """The tasks' numbers are part of the random numbers' key."""
+        distribution = self._policy_with(params, goals.shape[1] if self.told else 0)
         shape = (self.tasks, self.rollouts)
         count = math.prod(shape)
         seeds = [np.random.SeedSequence([*key, t]).generate_state(self.rollouts) for t in numbers]
@@ -133,7 +134,7 @@ class _Worker:
             observations = np.asarray(seen, self.dtype).reshape(*shape, -1)
             if self.told:
                 observations = np.concatenate([observations, goal], 2)
-            actions = self.policy.act(self._distribution(params, observations), noise[time % self.horizon])
+            actions = self.policy.act(distribution(observations), noise[time % self.horizon])
             if not np.isfinite(actions).all():
                 raise NonFiniteError("the policy's actions are not finite")
             flat = actions.reshape(count, -1)
@@ -155,14 +156,20 @@ class _Worker:
         shaped = {name: x.reshape(*shape, *x.shape[1:]) for name, x in zip(Rollouts._fields, arrays, strict=False)}
         return Rollouts(**shaped, unstable=unstable)
 
-    def _distribution(self, params: Tree, observations: Array) -> dict[str, Array]:
-        """The policy at the observations, recorded when it is first asked: for shared parameters, and for a task's."""
-        shared = len(tree.leaves(params)[0]) == 1
-        program = self._programs.get(shared)
-        if program is None:
+    def _policy_with(self, params: Tree, goals: int) -> Any:
+        """A program observations [T, R, o] -> the distributions' arrays. There is one for shared parameters and one for
+        a task's each, over arrays of its own that the parameters are copied into: once, not in every step."""
+        key = len(tree.leaves(params)[0]) == 1
+        if key not in self._programs:
+            own = tree.map(np.array, params)
 
-            def apply(params: Tree, observations: Any) -> Tree:
-                return tree.map(lambda x: x.data, self.policy.apply(params, observations))
+            def apply(observations: Any) -> Tree:
+                return tree.map(lambda x: x.data, self.policy.apply(own, observations))
 
-            program = self._programs[shared] = record(apply, params, observations, threads=1)
-        return program(params, observations)
+            env = self.env.single_observation_space
+            size = math.prod(env.shape) + goals
+            example = np.zeros((self.tasks, self.rollouts, size), self.dtype)
+            self._programs[key] = own, record(apply, example, threads=1)
+        own, program = self._programs[key]
+        tree.map(np.copyto, own, params)
+        return program
