@@ -15,13 +15,15 @@ def positive_definite(size: int) -> np.ndarray:
 
 def test_conjugate_gradient_solves_a_known_system() -> None:
     matrix, b = positive_definite(8), np.arange(1.0, 9)
-    x = trpo.conjugate_gradient(lambda v: matrix @ v, b, iterations=20, tolerance=1e-20)
+    x, residual = trpo.conjugate_gradient(lambda v: matrix @ v, b, iterations=20, tolerance=1e-20)
     assert x == pytest.approx(np.linalg.solve(matrix, b))
+    x, residual = trpo.conjugate_gradient(lambda v: matrix @ v, b, iterations=3)
+    assert residual == pytest.approx(b - matrix @ x)
 
 
 def test_conjugate_gradient_ends_when_it_is_there() -> None:
     asked = []
-    x = trpo.conjugate_gradient(lambda v: (asked.append(1), 2 * v)[1], np.ones(5))
+    x, _ = trpo.conjugate_gradient(lambda v: (asked.append(1), 2 * v)[1], np.ones(5))
     assert x == pytest.approx(np.full(5, 0.5))
     assert len(asked) == 1
 

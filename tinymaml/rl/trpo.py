@@ -13,11 +13,16 @@ from tinymaml.tensor import Array
 Product = Callable[[Array], Array]
 
 
-def conjugate_gradient(product: Product, b: Array, iterations: int = 10, tolerance: float = 1e-10) -> Array:
-    """x with A x = b, for a symmetric positive definite A that is known by its products with vectors.
+def conjugate_gradient(
+    product: Product, b: Array, iterations: int = 10, tolerance: float = 1e-10
+) -> tuple[Array, Array]:
+    """x with A x = b, nearly, for a symmetric positive definite A that is known by its products with vectors.
 
     Args:
         tolerance: on the square of the residual's norm; the iterations end there, or after so many.
+
+    Returns:
+        x, and the residual b - A x.
     """
     x, residual, direction = np.zeros_like(b), b.copy(), b.copy()
     square = float(residual @ residual)
@@ -30,7 +35,7 @@ def conjugate_gradient(product: Product, b: Array, iterations: int = 10, toleran
         residual = residual - step * applied
         before, square = square, float(residual @ residual)
         direction = residual + square / before * direction
-    return x
+    return x, residual
 
 
 class Step(NamedTuple):
@@ -64,8 +69,8 @@ def step(
         product: the divergence's Hessian at params times a vector.
         losses: parameters -> (loss, divergence from `params`); what is not finite is not accepted.
     """
-    direction = conjugate_gradient(lambda v: product(v) + damping * v, gradient, iterations)
-    curvature = float(direction @ (product(direction) + damping * direction))
+    direction, residual = conjugate_gradient(lambda v: product(v) + damping * v, gradient, iterations)
+    curvature = float(direction @ (gradient - residual))  # along the direction, without another product
     scale = math.sqrt(2 * max_divergence / (curvature + 1e-8)) if curvature > -1e-8 else math.nan
     if not math.isfinite(scale):
         return Step(params, loss, 0.0, 0, False)
