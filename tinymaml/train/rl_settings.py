@@ -99,6 +99,8 @@ class NavigationSettings(RLSettings):
         "minus the distance to the goal (the authors' code), or minus its square (the paper's text)",
         ("distance", "squared-distance"),
     )
+    iterations: int = setting(150, "meta-iterations")
+    validate_every: int = setting(10, "iterations between two validations on held-out goals, of all steps")
     meta_batch: int = setting(20, "tasks a meta-iteration")
     horizon: int = setting(100, "steps of an episode at most")
     eval_rollouts: int = setting(40, "episodes a goal for each step in an evaluation")
