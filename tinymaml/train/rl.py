@@ -272,7 +272,7 @@ def validator(settings: RLSettings, method: str) -> Callable[[Tree], Figures] | 
     if method == "random":
         return None
     evaluation = _Evaluation(settings, method)
-    goals = evaluation.bench.goals(np.random.RandomState(VALIDATION_SEED % 2**32), settings.eval_goals)
+    goals = evaluation.bench.goals(np.random.RandomState(VALIDATION_SEED), settings.eval_goals)
 
     def validate(state: Tree) -> Figures:
         found = evaluation.returns(state["params"], goals, settings.alpha, (VALIDATION_SEED,))
@@ -337,7 +337,7 @@ def evaluate(settings: RLSettings, method: str, trained: Trained) -> dict[str, A
 
 def _search(settings: RLSettings, evaluation: _Evaluation, params: Tree) -> dict[float, float | None]:
     """The mean return after the steps for each first step size, on validation goals; None where it diverged."""
-    goals = evaluation.bench.goals(np.random.RandomState(VALIDATION_SEED % 2**32), settings.eval_goals)
+    goals = evaluation.bench.goals(np.random.RandomState(VALIDATION_SEED), settings.eval_goals)
     found: dict[float, float | None] = {}
     for alpha in settings.finetune_alphas:
         try:
