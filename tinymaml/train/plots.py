@@ -105,7 +105,9 @@ def _training_returns(plt: Any, lines: dict[str, list[dict[str, Any]]]) -> Any:
             axes.plot(iterations, values, line, color=COLOURS[method], alpha=0.3, linewidth=0.7)
             width = min(20, len(values))
             smooth = [sum(values[i - width : i]) / width for i in range(width, len(values) + 1)]
-            name = f"{results.NAMES[method]}{f', after {k} steps' if len(steps) > 1 else ''}"
+            name = results.NAMES[method]
+            if len(steps) > 1:
+                name += f", after {k} step{'s' * (k != 1)}"
             axes.plot(iterations[width - 1 :], smooth, line, color=COLOURS[method], linewidth=1.4, label=name)
     axes.set_xlim(left=0)
     axes.set_xlabel("iteration")
