@@ -9,8 +9,7 @@ import pytest
 
 from tests.results_cases import image_entry
 from tests.test_plots import check_picture
-from tinymaml.train import image_plots, image_table, plots, results
-from tinymaml.train.experiments import EXPERIMENTS
+from tinymaml.train import image_plots, image_settings, image_table, plots, results, rl_settings, rl_table
 
 NAME = "omniglot-5way-1shot"
 
@@ -64,7 +63,8 @@ def test_an_experiment_without_published_figures(tmp_path: Path) -> None:
 
 
 def test_every_published_figure_is_of_an_experiment() -> None:
-    assert set(image_table.PAPER) == set(EXPERIMENTS) - {"sinusoid", "glyphs-5way-1shot"}
+    assert set(image_table.PAPER) == set(image_settings.EXPERIMENTS) - {"glyphs-5way-1shot"}
+    assert set(rl_table.PAPER) == set(rl_settings.EXPERIMENTS)
 
 
 def test_the_results_are_of_one_experiment(path: Path) -> None:

@@ -36,16 +36,24 @@ def test_import_pulls_in_no_extra():
 
 
 def test_every_module_imports_without_the_extras(numpy_only, tmp_path):
-    """Except in kernels/, where a module may be for one extra alone; `tinymaml.kernels` itself does import."""
+    """Except in kernels/, where a module may be for one extra alone; `tinymaml.kernels` itself does import. And except
+    those that derive from classes of Gymnasium, or are made of MuJoCo: they name the extra."""
     code = """
 import importlib, pkgutil, tinymaml
 for module in pkgutil.walk_packages(tinymaml.__path__, "tinymaml."):
     if not module.name.startswith("tinymaml.kernels.") and not module.name.endswith("__main__"):
-        importlib.import_module(module.name)
-        print(module.name)
+        try:
+            importlib.import_module(module.name)
+            print(module.name)
+        except ImportError as error:
+            assert str(error).endswith("is not installed: pip install 'tinymaml[rl]'"), error
+            print("-", module.name, sep="")
 """
     imported = run(numpy_only(tmp_path), "-W", "error", "-c", code, cwd=ROOT).split()
     assert {"tinymaml.kernels", "tinymaml.tasks", "tinymaml.maml", "tinymaml.cli"} <= set(imported)
+    environments = {"environments", "locomotion", "lockstep", "navigation", "quiet", "robots"}
+    missing = {f"tinymaml.tasks.{name}" for name in environments} | {"tinymaml.rl.lanes", "tinymaml.rl.sampler"}
+    assert {name[1:] for name in imported if name.startswith("-")} == missing
 
 
 @pytest.mark.parametrize("name", ["kernels", "tasks", "kernels.cpu"])
