@@ -22,7 +22,8 @@ class LockstepEnv(VectorEnv[Array, Array, Array]):
     does that is seeded as it is, whatever the others do.
 
     An episode that ends begins anew in the same step (`AutoresetMode.SAME_STEP`): its last observation is in
-    info["final_obs"]. Simulations that `active` leaves out rest: they stay where they are, with reward 0.
+    info["final_obs"]. Simulations that `active` leaves out rest: they stay where they are, with reward 0. Those that
+    are `finishing` rest once their episode has ended.
 
     Args:
         goals: whose goals they have.
@@ -50,7 +51,7 @@ class LockstepEnv(VectorEnv[Array, Array, Array]):
         self.single_observation_space, self.single_action_space = observations, actions
         self.observation_space = gymnasium.vector.utils.batch_space(observations, num_envs)
         self.action_space = gymnasium.vector.utils.batch_space(actions, num_envs)
-        self.active = np.ones(num_envs, bool)
+        self.active, self.finishing = np.ones(num_envs, bool), np.zeros(num_envs, bool)
         self.goal = np.zeros((num_envs, self.goals.size))
         self._steps = np.zeros(num_envs, np.int64)
         self._generators = [np.random.default_rng() for _ in range(num_envs)]
@@ -84,7 +85,7 @@ class LockstepEnv(VectorEnv[Array, Array, Array]):
         elif not self._begun:
             self.goal = np.concatenate([self.goals.sample(g, 1) for g in self._generators])
         self._begun = True
-        self.active[:] = True
+        self.active[:], self.finishing[:] = True, False
         self._steps[:] = 0
         self._start(np.arange(self.num_envs), self._generators)
         self._seen = self._observe(slice(None))
@@ -117,6 +118,9 @@ class LockstepEnv(VectorEnv[Array, Array, Array]):
         if len(over):
             info |= {"final_obs": self._seen.copy(), "_final_obs": terminated | truncated}
             self._steps[over] = 0
+            self.active[over] = ~self.finishing[over]
+            over = over[self.active[over]]
+        if len(over):
             self._start(over, [self._generators[i] for i in over])
             self._seen[over] = self._observe(over)
         return self._seen.copy(), rewards, terminated, truncated, info

@@ -132,11 +132,11 @@ class LocomotionVectorEnv(LockstepEnv):
         # What was computed at the new state is the beginning of the next step, if that was not all of the physics.
         self._batch = Batch(model, num_envs, threads, persistent=not self.robot.forces)
         self._fields = {name: self._batch.bind(name) for name in FIELDS}
-        self._ctrl = self._batch.bind("ctrl")
+        self._ctrl, self._solver = self._batch.bind("ctrl"), self._batch.bind("qacc_warmstart")
         self._model = model
 
     def _start(self, ids: Array, generators: list[np.random.Generator]) -> None:
-        self._batch.reset(ids, stage=int(mujoco.mjtStage.mjSTAGE_NONE))
+        self._ctrl[ids], self._solver[ids] = 0, 0  # all that an episode leaves behind, but for the state
         qvel0 = np.zeros(self._model.nv)
         for i, own in zip(ids, generators, strict=True):
             self._fields["qpos"][i], self._fields["qvel"][i] = self.robot.start(own, self._model.qpos0, qvel0)

@@ -126,8 +126,8 @@ def _check_spaces(name: str, env: gymnasium.Env[Any, Any]) -> None:
         raise ValueError(f"{name}: actions must be a bounded Box [a], or Discrete from 0, got {acted}")
 
 
-def rest(env: VectorEnv[Any, Any, Any], active: Array) -> None:
-    """Only the active simulations need to go on; those of other environments than ours go on all the same."""
+def finish(env: VectorEnv[Any, Any, Any]) -> None:
+    """No new episodes are asked for; those of other environments than ours begin all the same."""
     own = env.unwrapped
     if isinstance(own, LockstepEnv):
-        own.active[:] = active
+        own.finishing[:] = True

@@ -128,6 +128,8 @@ class _Worker:
         times, time = np.zeros(count, np.int64), 0
         noise: Any = None
         while active.any():
+            if time == self.horizon - 1:
+                lanes.finish(self.env)
             if time % self.horizon == 0:
                 drawn = [self.policy.noise(g, (self.horizon, self.rollouts)) for g in generators]
                 noise = np.stack(drawn, 1).astype(self.dtype)
@@ -147,7 +149,6 @@ class _Worker:
             times = np.where(ends, 0, times + 1)
             if time >= self.horizon:
                 active &= ~ends
-                lanes.rest(self.env, active)
         arrays = [np.stack(series, 1) for series in zip(*kept, strict=True)]
         resting = ~arrays[4]
         if resting.any():
