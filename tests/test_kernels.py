@@ -87,7 +87,9 @@ def test_compiled_equals_reference(name, dtype, data):
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("ta", [False, True])
 @pytest.mark.parametrize("tb", [False, True])
-@pytest.mark.parametrize("sizes", [(3, 31, 40, 97), (2, 64, 256, 33), (1, 5, 300, 7), (25, 10, 40, 40), (2, 13, 1, 48)])
+@pytest.mark.parametrize(
+    "sizes", [(3, 31, 40, 97), (2, 64, 256, 33), (1, 5, 300, 7), (25, 10, 40, 40), (2, 13, 1, 48), (2, 9, 700, 50)]
+)
 def test_products_of_all_tile_sizes(sizes, ta, tb, dtype):
     tasks, n, k, o = sizes
     rng = np.random.default_rng(0)

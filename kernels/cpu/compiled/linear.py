@@ -1,4 +1,4 @@
-"""Small products of stacks of matrices: tiles in registers, only a transposed b is packed. Large ones are BLAS's."""
+"""Products of stacks of matrices: tiles in registers, k in blocks; only a transposed b is packed."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from tinymaml.kernels.cpu.compiled.vectors import BYTES, HEIGHTS, VECTORS, tile_
 Arrays = Sequence[Any]
 
 _VECTOR = 16  # multiplications that count as one operation
-_LARGE = 256  # from this length of k on, blocking for the cache pays, and BLAS does it,
-_NEAR = 1 << 15  # unless all of a b has no more bytes than this, and stays in the first cache
+_BLOCK = 256  # of k at a time: what a tile's columns of b are then, and rows of a, stays in the nearer caches
+_LARGE = 256  # where all three lengths are larger, packing pays, and BLAS does it
 
 
 @njit(cache=True, nogil=True)
@@ -44,28 +44,30 @@ def _stack(a: Any, b: Any, c: Any, out: Any, ta: bool, tb: bool, first: int, las
                 transpose(b[t if b_task else 0], packed)
             b_at = packed.ctypes.data
         c_at, out_at = c.ctypes.data + t * c_task, out.ctypes.data + t * n * o * size
-        for j in range(0, o, lanes * VECTORS):
-            columns = min(o - j, lanes * VECTORS)
-            vectors = (columns + lanes - 1) // lanes
-            tail = columns - (vectors - 1) * lanes
-            tall = tile_height(n, HEIGHTS[vectors - 1])
-            for i in range(0, n, tall):
-                tile(
-                    zero,
-                    min(tall, n - i),
-                    vectors,
-                    tail,
-                    k,
-                    a_at + i * a_row,
-                    a_row,
-                    a_k,
-                    b_at + j * size,
-                    o * size,
-                    c_at + i * c_row + j * size,
-                    c_row,
-                    out_at + (i * o + j) * size,
-                    o * size,
-                )
+        for kk in range(0, max(k, 1), _BLOCK):
+            for j in range(0, o, lanes * VECTORS):
+                columns = min(o - j, lanes * VECTORS)
+                vectors = (columns + lanes - 1) // lanes
+                tail = columns - (vectors - 1) * lanes
+                tall = tile_height(n, HEIGHTS[vectors - 1])
+                for i in range(0, n, tall):
+                    there = out_at + (i * o + j) * size
+                    tile(
+                        zero,
+                        min(tall, n - i),
+                        vectors,
+                        tail,
+                        min(k - kk, _BLOCK),
+                        a_at + i * a_row + kk * a_k,
+                        a_row,
+                        a_k,
+                        b_at + (kk * o + j) * size,
+                        o * size,
+                        there if kk else c_at + i * c_row + j * size,
+                        o * size if kk else c_row,
+                        there,
+                        o * size,
+                    )
 
 
 _stack_out = hand_out(_stack)
@@ -85,8 +87,8 @@ def linear(outs: Arrays, ins: Arrays, ta: bool, tb: bool) -> Launch | None:
     c = ins[2] if len(ins) == 3 else np.zeros((1, 1, out.shape[-1]), out.dtype)
     if not (out.ndim == a.ndim == b.ndim == c.ndim == 3 and c.shape[2] == out.shape[2]):
         return None
-    k, o = a.shape[1 if ta else 2], out.shape[2]
-    if k > _LARGE and k * o * out.itemsize > _NEAR:
+    k = a.shape[1 if ta else 2]
+    if min(*out.shape[1:], k) > _LARGE:
         return None
     if tb and 1 in b.shape[1:]:
         b, tb = b.reshape(b.shape[0], b.shape[2], b.shape[1]), False  # a vector's transpose has the same memory
