@@ -1,29 +1,35 @@
 """How fast rollouts are sampled, policy included, beside the physics alone and beside Gymnasium's own vectors.
 
-The physics alone is `mujoco.batch.Batch.rollout`, open loop: the same numbers of simulations, steps and threads, with
-actions drawn as the untrained policy draws them. Gymnasium's is SyncVectorEnv of the reference environments.
+The physics alone is `mujoco.batch.Batch.rollout`, open loop, on as many threads: the same episodes, with the starts and
+the actions that the sampler's have; that their velocities are the same to the bit is checked first. Gymnasium's is
+SyncVectorEnv of the reference environments.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bench.output import Row
 from bench.timing import spread
 
+if TYPE_CHECKING:
+    from tinymaml.rl.rollouts import Rollouts
+
 TASKS, ROLLOUTS, HORIZON = 40, 20, 200
 SYNC, SYNC_STEPS = 32, 100
 THREADS = 2
+KEY = (0,)  # of the sampler's random numbers
 
-CASES = {
-    "cheetah, rllab": ("HalfCheetahDirection", "rllab"),
-    "cheetah, gym": ("HalfCheetahDirection", "gym"),
-    "ant, rllab": ("AntDirection", "rllab"),
-    "ant, gym": ("AntDirection", "gym"),
+CASES = {  # task, flavour, and where the velocities begin among what is observed
+    "cheetah, rllab": ("HalfCheetahDirection", "rllab", 8),
+    "cheetah, gym": ("HalfCheetahDirection", "gym", 8),
+    "ant, rllab": ("AntDirection", "rllab", 15),
+    "ant, gym": ("AntDirection", "gym", 13),
 }
 
 
@@ -36,10 +42,11 @@ def run(rounds: int) -> list[Row]:
     print(f"  {'transitions a second':22}" + "".join(f"{name:>18}" for name in names))
     rows: list[Row] = []
     with threadpoolctl.threadpool_limits(1):
-        for name, (task, flavour) in CASES.items():
+        for name, (task, flavour, velocities) in CASES.items():
+            sample = _sampler(task, flavour)
             turns = {
-                "physics": _physics(task, flavour),
-                "sampler": _sampler(task, flavour),
+                "physics": _physics(task, flavour, velocities, sample()),
+                "sampler": _timed(lambda sample=sample: int(sample().transitions().sum())),
                 "sync": _sync(task, flavour),
             }
             for one in turns.values():
@@ -69,29 +76,52 @@ def _timed(work: Callable[[], int]) -> Callable[[], float]:
     return turn
 
 
-def _physics(task: str, flavour: str) -> Callable[[], float]:
-    import mujoco
+def _physics(task: str, flavour: str, velocities: int, rollouts: Rollouts) -> Callable[[], float]:
+    """The physics of these rollouts: an episode a simulation, side by side, each for as long as it has actions."""
+    from mujoco import mjtState
     from mujoco.batch import Batch
 
     from tinymaml.tasks import robots
+    from tinymaml.tasks.lockstep import generator
 
     robot = robots.robot(robots.TASKS[task].robot, flavour)
-    model = robot.model()
-    count = TASKS * ROLLOUTS
-    batch = Batch(model, count, THREADS)
+    model, skip = robot.model(), robot.frame_skip
+    episodes = []
+    for t, lane in np.ndindex(TASKS, ROLLOUTS):
+        own = generator(int(np.random.SeedSequence([*KEY, t]).generate_state(ROLLOUTS)[lane]))
+        ends = np.flatnonzero(rollouts.ends[t, lane] & rollouts.valid[t, lane]) + 1
+        for a, b in pairwise([0, *ends]):
+            actions = np.clip(rollouts.actions[t, lane, a:b].astype(np.float64), -1, 1).repeat(skip, 0)
+            start = robot.start(own, model.qpos0, np.zeros(model.nv))
+            episodes.append((actions, start, rollouts.observations[t, lane, a:b]))
+    episodes.sort(key=lambda episode: -len(episode[0]))
+    lengths = np.array([len(actions) for actions, _, _ in episodes])
+    controls = [
+        np.stack([actions[a:b] for actions, _, _ in episodes[: np.count_nonzero(lengths >= b)]])
+        for a, b in pairwise([0, *np.unique(lengths)])
+    ]
+    batch = Batch(model, len(episodes), THREADS)
     qpos, qvel = batch.bind("qpos"), batch.bind("qvel")
-    rng = np.random.default_rng(0)
-    actions = np.clip(rng.standard_normal((count, HORIZON, model.nu)), -1, 1).repeat(robot.frame_skip, 1)
-    control = int(mujoco.mjtState.mjSTATE_CTRL)
 
-    def work() -> int:
+    def work(*record: str) -> list[dict[str, Any]]:
         batch.reset()
-        for i in range(count):
-            qpos[i], qvel[i] = robot.start(rng, model.qpos0, np.zeros(model.nv))
-        batch.rollout(HORIZON * robot.frame_skip, actions, control_spec=control)
-        return count * HORIZON
+        for i, (_, start, _) in enumerate(episodes):
+            qpos[i], qvel[i] = start
+        control = int(mjtState.mjSTATE_CTRL)
+        return [batch.rollout(x.shape[1], x, control, record, np.arange(len(x))) for x in controls]
 
-    return _timed(work)
+    moved = [found["qvel"] for found in work("qvel")]
+    for i, (_, _, observations) in enumerate(episodes):
+        own = np.concatenate([x[i] for x in moved if i < len(x)])[skip - 1 : -1 : skip].astype(np.float32)
+        seen = observations[1:, velocities:][:, : model.nv]
+        if not np.array_equal(own, seen):
+            raise RuntimeError(f"episode {i} of {task}, {flavour}: the physics alone goes another way than the sampler")
+
+    def turn() -> int:
+        work()
+        return int(lengths.sum()) // skip
+
+    return _timed(turn)
 
 
 def _policy(task: str, flavour: str) -> tuple[str, Any, Any, Any]:
@@ -104,14 +134,14 @@ def _policy(task: str, flavour: str) -> tuple[str, Any, Any, Any]:
     return name, policy, policy.init(np.random.default_rng(0)), goals
 
 
-def _sampler(task: str, flavour: str) -> Callable[[], float]:
+def _sampler(task: str, flavour: str) -> Callable[[], Rollouts]:
     from tinymaml import tree
     from tinymaml.rl.sampler import Sampler
 
     name, policy, params, goals = _policy(task, flavour)
     sampler = Sampler(name, policy, TASKS, ROLLOUTS, HORIZON, THREADS, flavour=flavour)
     own = tree.map(lambda x: x.repeat(TASKS, 0), params)  # a policy for every task, as after adaptation
-    return _timed(lambda: int(sampler(own, goals, (0,)).transitions().sum()))
+    return lambda: sampler(own, goals, KEY)
 
 
 def _sync(task: str, flavour: str) -> Callable[[], float]:
