@@ -7,7 +7,7 @@ import pytest
 
 from tinymaml.maml import NonFiniteError
 from tinymaml.rl import advantages as adv
-from tinymaml.rl.rollouts import Rollouts, alike, batch_of, joined, thinned
+from tinymaml.rl.rollouts import Rollouts, alike, batch_of, thinned
 
 TASKS, LANES, LENGTH, HORIZON = 2, 3, 7, 5
 
@@ -137,11 +137,6 @@ def test_batches_are_made_alike() -> None:
     assert same["weights"] is other["weights"]
 
 
-def test_groups_of_tasks_are_joined_and_pooled() -> None:
-    one, other = rollouts(0), rollouts(1)
-    short = other._replace(**{name: getattr(other, name)[:, :, :5] for name in other._fields if name != "unstable"})
-    both = joined([one, short])
-    assert np.array_equal(both.rewards[:2], one.rewards)
-    assert np.array_equal(both.rewards[2:, :, :5], short.rewards)
-    assert not both.valid[2:, :, 5:].any()
+def test_tasks_are_pooled() -> None:
+    one = rollouts(0)
     assert one.pooled().returns() == pytest.approx(np.average(one.returns(), weights=one.episodes()))

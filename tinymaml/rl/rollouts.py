@@ -31,10 +31,17 @@ class Rollouts(NamedTuple):
         gained = np.where(self.valid, self.rewards, 0.0).sum((1, 2), dtype=np.float64)
         return gained / self.episodes()
 
+    def arrays(self) -> dict[str, Any]:
+        """All but the last field."""
+        return {name: getattr(self, name) for name in self._fields if name != "unstable"}
+
+    def part(self, tasks: slice = slice(None), steps: int | None = None) -> Rollouts:
+        """Of some tasks, and of the first steps: views."""
+        return self._replace(**{name: x[tasks, :, :steps] for name, x in self.arrays().items()})
+
     def pooled(self) -> Rollouts:
         """All as of one task."""
-        arrays = {name: getattr(self, name) for name in self._fields if name != "unstable"}
-        return self._replace(**{name: x.reshape(1, -1, *x.shape[2:]) for name, x in arrays.items()})
+        return self._replace(**{name: x.reshape(1, -1, *x.shape[2:]) for name, x in self.arrays().items()})
 
     def episodes(self) -> Array:
         """How many each task has [T]."""
@@ -45,21 +52,26 @@ class Rollouts(NamedTuple):
         return self.valid.sum((1, 2))
 
 
-def joined(parts: Sequence[Rollouts]) -> Rollouts:
-    """The rollouts of several groups of tasks as one; the shorter ones are padded."""
-    longest = max(part.valid.shape[2] for part in parts)
+def empty(
+    tasks: int, lanes: int, horizon: int, observations: int, actions: int, discrete: bool, dtype: Any
+) -> Rollouts:
+    """Zeros, with room for the longest lanes there can be: one that lacks a single step begins a last episode.
 
-    def whole(name: str) -> Array:
-        arrays = [getattr(part, name) for part in parts]
-        return np.concatenate([_padded(a, longest) for a in arrays])
-
-    arrays = {name: whole(name) for name in Rollouts._fields if name != "unstable"}
-    return Rollouts(**arrays, unstable=sum(part.unstable for part in parts))
-
-
-def _padded(x: Array, length: int) -> Array:
-    missing = length - x.shape[2]
-    return np.pad(x, [(0, 0), (0, 0), (0, missing), *[(0, 0)] * (x.ndim - 3)]) if missing else x
+    Args:
+        observations, actions: how many numbers they have.
+        discrete: actions are whole numbers, one each.
+        dtype: of observations and actions.
+    """
+    shape = (tasks, lanes, 2 * horizon - 1)
+    return Rollouts(
+        observations=np.zeros((*shape, observations), dtype),
+        actions=np.zeros((*shape, 1), np.int64) if discrete else np.zeros((*shape, actions), dtype),
+        rewards=np.zeros(shape),
+        ends=np.zeros(shape, bool),
+        valid=np.zeros(shape, bool),
+        times=np.zeros(shape, np.int64),
+        unstable=0,
+    )
 
 
 _PARTS = 4  # a batch with padding has a multiple of R H / 4 transitions a task, so that there are few shapes

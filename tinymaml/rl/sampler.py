@@ -19,7 +19,7 @@ from tinymaml import record, tree
 from tinymaml.maml import NonFiniteError
 from tinymaml.rl import lanes
 from tinymaml.rl.policies import Policy
-from tinymaml.rl.rollouts import Rollouts, joined
+from tinymaml.rl.rollouts import Rollouts, empty
 from tinymaml.tensor import Array
 from tinymaml.tree import Tree
 
@@ -57,10 +57,11 @@ class Sampler:
             if value < 1:
                 raise ValueError(f"{what} must be at least 1, got {value}")
         bounds = np.linspace(0, tasks, min(workers, tasks) + 1).round().astype(int)
-        self.tasks, self.horizon = tasks, horizon
+        self.tasks, self.rollouts, self.horizon = tasks, rollouts, horizon
+        self.told, self.dtype = told, np.dtype(dtype)
         self._parts = [slice(int(a), int(b)) for a, b in pairwise(bounds)]
         self._workers = [
-            _Worker(name, policy, part.stop - part.start, rollouts, horizon, told, np.dtype(dtype), options)
+            _Worker(name, policy, part.stop - part.start, rollouts, horizon, told, self.dtype, options)
             for part in self._parts
         ]
 
@@ -77,15 +78,18 @@ class Sampler:
         if len(goals) != self.tasks:
             raise ValueError(f"goals: expected {self.tasks}, one a task, got {len(goals)}")
 
-        def work(i: int) -> Rollouts:
+        observations, actions, discrete = lanes.sizes(self._workers[0].env)
+        observations += goals.shape[1] if self.told else 0
+        found = empty(self.tasks, self.rollouts, self.horizon, observations, actions, discrete, self.dtype)
+
+        def sample(i: int) -> int:
             part = self._parts[i]
             own = tree.map(lambda x: x if len(x) == 1 else x[part], params)
-            return self._workers[i].sample(own, goals[part], key, range(part.start, part.stop))
+            return self._workers[i].sample(own, goals[part], key, range(part.start, part.stop), found.part(part))
 
-        if len(self._parts) == 1:
-            return work(0)
         with ThreadPoolExecutor(len(self._parts)) as pool:
-            return joined(list(pool.map(work, range(len(self._parts)))))
+            unstable = sum(pool.map(sample, range(len(self._parts))))
+        return found.part(steps=int(found.valid.any((0, 1)).sum()))._replace(unstable=unstable)
 
     def close(self) -> None:
         """Frees the simulations."""
@@ -112,8 +116,9 @@ class _Worker:
         self.env: Any = lanes.make(name, tasks * rollouts, horizon, **options)
         self._programs: dict[bool, tuple[Tree, Any]] = {}
 
-    def sample(self, params: Tree, goals: Array, key: Sequence[int], numbers: Sequence[int]) -> Rollouts:
-        """The tasks' numbers are part of the random numbers' key."""
+    def sample(self, params: Tree, goals: Array, key: Sequence[int], numbers: Sequence[int], found: Rollouts) -> int:
+        """Into the arrays of `found`; returns how many episodes were unstable. The tasks' numbers are part of the
+        random numbers' key."""
         distribution = self._policy_with(params, goals.shape[1] if self.told else 0)
         shape = (self.tasks, self.rollouts)
         count = math.prod(shape)
@@ -124,7 +129,7 @@ class _Worker:
         )
         goal = np.repeat(goals[:, None], self.rollouts, 1).astype(self.dtype)
         active, unstable = np.ones(count, bool), 0
-        kept: list[tuple[Array, ...]] = []
+        series = [x.reshape(count, *x.shape[2:]) for x in found.arrays().values()]
         times, time = np.zeros(count, np.int64), 0
         noise: Any = None
         while active.any():
@@ -143,19 +148,16 @@ class _Worker:
             discrete = actions.dtype.kind == "i"
             seen, rewards, terminated, truncated, info = self.env.step(flat[:, 0] if discrete else flat)
             ends = terminated | truncated
-            kept.append((observations.reshape(count, -1), flat, rewards, ends, active.copy(), times.copy()))
+            rows = slice(None) if active.all() else active  # of those that rest zeros stay
+            step = (observations.reshape(count, -1), flat, rewards, ends, active, times)
+            for x, own in zip(series, step, strict=True):
+                x[rows, time] = own[rows]
             unstable += int((np.asarray(info.get("unstable", False)) & active).sum())
             time += 1
             times = np.where(ends, 0, times + 1)
             if time >= self.horizon:
                 active &= ~ends
-        arrays = [np.stack(series, 1) for series in zip(*kept, strict=True)]
-        resting = ~arrays[4]
-        if resting.any():
-            for x in arrays:
-                x[resting] = 0
-        shaped = {name: x.reshape(*shape, *x.shape[1:]) for name, x in zip(Rollouts._fields, arrays, strict=False)}
-        return Rollouts(**shaped, unstable=unstable)
+        return unstable
 
     def _policy_with(self, params: Tree, goals: int) -> Any:
         """A program observations [T, R, o] -> the distributions' arrays. There is one for shared parameters and one for
