@@ -95,7 +95,7 @@ def _training(plt: Any, found: results.Results, run: Path) -> Any:
 
 
 def _training_returns(plt: Any, lines: dict[str, list[dict[str, Any]]]) -> Any:
-    """Before and after the inner steps of training: thin, every iteration; thick, the mean of twenty."""
+    """Before and after the inner steps of training: thin, every line of the log; thick, the mean of 20 iterations."""
     figure, axes = plt.subplots(figsize=(4.6, 3.1), layout="constrained")
     for method, own in lines.items():
         steps = [k for k in range(10) if _series(own, f"return_{k}")[0]]
@@ -103,7 +103,7 @@ def _training_returns(plt: Any, lines: dict[str, list[dict[str, Any]]]) -> Any:
             iterations, values = _series(own, f"return_{k}")
             line = "-" if k == steps[-1] else ":"
             axes.plot(iterations, values, line, color=COLOURS[method], alpha=0.3, linewidth=0.7)
-            width = min(20, len(values))
+            width = max(1, 20 * len(values) // iterations[-1])
             smooth = [sum(values[i - width : i]) / width for i in range(width, len(values) + 1)]
             name = results.NAMES[method]
             if len(steps) > 1:
