@@ -35,6 +35,7 @@ class LockstepEnv(VectorEnv[Array, Array, Array]):
     """
 
     metadata: dict[str, Any] = {"autoreset_mode": AutoresetMode.SAME_STEP}  # noqa: RUF012  # as Gymnasium has it
+    together = 1000  # how many are fastest in lockstep: a step costs Python as much for few as for many
 
     def __init__(
         self,
@@ -108,15 +109,19 @@ class LockstepEnv(VectorEnv[Array, Array, Array]):
             raise gymnasium.error.ResetNeeded("reset the environment before its first step")
         actions = checked_actions(actions, (self.num_envs, *self._action_shape))
         rows: Rows = slice(None) if self.active.all() else np.flatnonzero(self.active)
-        rewards = np.zeros(self.num_envs)
-        terminated, truncated, unstable = np.zeros((3, self.num_envs), bool)
-        self._seen[rows], rewards[rows], terminated[rows], unstable[rows] = self._advance(actions[rows], rows)
+        seen, rewards, terminated, unstable = self._advance(actions[rows], rows)
+        if not isinstance(rows, slice):
+            nothing = np.zeros(self.num_envs)
+            rewards, terminated, unstable = (_among(nothing, rows, x) for x in (rewards, terminated, unstable))
+            seen = _among(self._seen, rows, seen)
+        self._seen = seen
         self._steps[rows] += 1
-        truncated[rows] = (self._steps[rows] >= self.max_episode_steps) & ~terminated[rows]
+        truncated = self.active & (self._steps >= self.max_episode_steps) & ~terminated
         info: dict[str, Any] = {"unstable": unstable}
-        over = np.flatnonzero(terminated | truncated)
+        ends = terminated | truncated
+        over = np.flatnonzero(ends)
         if len(over):
-            info |= {"final_obs": self._seen.copy(), "_final_obs": terminated | truncated}
+            info |= {"final_obs": self._seen.copy(), "_final_obs": ends}
             self._steps[over] = 0
             self.active[over] = ~self.finishing[over]
             over = over[self.active[over]]
@@ -144,6 +149,13 @@ class LockstepEnv(VectorEnv[Array, Array, Array]):
     def _observe(self, rows: Rows) -> Array:
         """The observations of those simulations."""
         raise NotImplementedError
+
+
+def _among(rest: Array, rows: Array, own: Array) -> Array:
+    """What those simulations have, and for the others what they have while they rest."""
+    found = rest.astype(own.dtype)
+    found[rows] = own
+    return found
 
 
 def generator(seed: int) -> np.random.Generator:

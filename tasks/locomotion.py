@@ -11,7 +11,7 @@ from tinymaml.tasks.extras import require
 from tinymaml.tasks.goals import Array, next_goal
 from tinymaml.tasks.lockstep import LockstepEnv, Rows, checked_actions
 from tinymaml.tasks.quiet import QUIET
-from tinymaml.tasks.robots import FIELDS, HORIZON, TASKS
+from tinymaml.tasks.robots import HORIZON, TASKS
 
 require("gymnasium", "rl")
 require("mujoco", "rl")
@@ -105,7 +105,7 @@ class LocomotionEnv(gymnasium.Env[Array, Array]):
             self._renderer = None
 
     def _fields(self) -> robots.Fields:
-        return {name: getattr(self.data, name)[None] for name in FIELDS}
+        return {name: getattr(self.data, name)[None] for name in self.robot.fields}
 
 
 class LocomotionVectorEnv(LockstepEnv):
@@ -129,9 +129,12 @@ class LocomotionVectorEnv(LockstepEnv):
         model = self.robot.model()
         super().__init__(self.task.goals, num_envs, max_episode_steps, *_spaces(self.robot, model))
         self._seconds = model.opt.timestep * self.robot.frame_skip
-        # What was computed at the new state is the beginning of the next step, if that was not all of the physics.
+        # What was computed at the new state is the beginning of the next step, if that was not all of the physics. Then
+        # a batch keeps its simulations' data, and of 400 robots that is more than a cache holds.
         self._batch = Batch(model, num_envs, threads, persistent=not self.robot.forces)
-        self._fields = {name: self._batch.bind(name) for name in FIELDS}
+        if not self.robot.forces:
+            self.together = 100
+        self._fields = {name: self._batch.bind(name) for name in self.robot.fields}
         self._ctrl, self._solver = self._batch.bind("ctrl"), self._batch.bind("qacc_warmstart")
         self._model = model
 
@@ -181,7 +184,7 @@ def outcome(
 def _spaces(robot: robots.Robot, model: Any) -> tuple[gymnasium.spaces.Box, gymnasium.spaces.Box]:
     """Of observations and actions."""
     data = mujoco.MjData(model)
-    size = robot.observe({name: getattr(data, name)[None] for name in FIELDS}).shape[1]
+    size = robot.observe({name: getattr(data, name)[None] for name in robot.fields}).shape[1]
     return (
         gymnasium.spaces.Box(-np.inf, np.inf, (size,), np.float64),
         gymnasium.spaces.Box(-1.0, 1.0, (model.nu,), np.float32),

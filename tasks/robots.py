@@ -20,7 +20,6 @@ require("mujoco", "rl")
 import mujoco  # noqa: E402
 
 FLAVOURS = ("rllab", "gym")
-FIELDS = ("qpos", "qvel", "subtree_com", "sensordata", "cfrc_ext", "xmat")  # of MjData, that the functions see
 HORIZON = 200
 BOUND = float(mujoco.mjMAXVAL)  # of what is observed and gained: beyond it MuJoCo takes its physics for unstable
 
@@ -52,6 +51,11 @@ class Robot(NamedTuple):
             model.geom_solref[:] = (0.02, 1)
             model.geom_solimp[:, :3] = (0.8, 0.8, 0.01)
         return model
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """What of MjData the functions see."""
+        return ("qpos", "qvel", "subtree_com", "sensordata", *(("cfrc_ext", "xmat") if self.forces else ()))
 
     @property
     def stage(self) -> int:

@@ -126,6 +126,12 @@ def _check_spaces(name: str, env: gymnasium.Env[Any, Any]) -> None:
         raise ValueError(f"{name}: actions must be a bounded Box [a], or Discrete from 0, got {acted}")
 
 
+def together(env: VectorEnv[Any, Any, Any]) -> int:
+    """How many simulations like those of `env` are fastest when they take their steps together."""
+    own = env.unwrapped
+    return own.together if isinstance(own, LockstepEnv) else LockstepEnv.together
+
+
 def finish(env: VectorEnv[Any, Any, Any]) -> None:
     """No new episodes are asked for; those of other environments than ours begin all the same."""
     own = env.unwrapped

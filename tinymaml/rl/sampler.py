@@ -1,8 +1,9 @@
 """Rollouts of a policy in many tasks at once.
 
-Tasks are dealt out to workers, threads with simulations of their own. In each step all simulations of a worker take an
-action together: the policy is one call, with the parameters of each task. Random numbers belong to (key, task, lane,
-time), so the workers' number changes no bit.
+Tasks are sampled in groups, of which each thread takes one after the other. In each step all simulations of a group
+take an action together: the policy is one call, with the parameters of each task. Where simulations keep data from step
+to step, groups are small enough for a core's cache. Random numbers belong to (key, task, lane, time), so neither groups
+nor threads change a bit.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from itertools import pairwise
 from typing import Any
 
@@ -56,12 +58,14 @@ class Sampler:
         for what, value in (("tasks", tasks), ("rollouts", rollouts), ("horizon", horizon), ("workers", workers)):
             if value < 1:
                 raise ValueError(f"{what} must be at least 1, got {value}")
-        bounds = np.linspace(0, tasks, min(workers, tasks) + 1).round().astype(int)
         self.tasks, self.rollouts, self.horizon = tasks, rollouts, horizon
-        self.told, self.dtype = told, np.dtype(dtype)
+        self.told, self.dtype, self._threads = told, np.dtype(dtype), min(workers, tasks)
+        with closing(lanes.make(name, 1, horizon, **options)) as env:
+            rounds = math.ceil(tasks * rollouts / (self._threads * lanes.together(env)))
+        bounds = np.linspace(0, tasks, min(rounds * self._threads, tasks) + 1).round().astype(int)
         self._parts = [slice(int(a), int(b)) for a, b in pairwise(bounds)]
-        self._workers = [
-            _Worker(name, policy, part.stop - part.start, rollouts, horizon, told, self.dtype, options)
+        self._groups = [
+            _Group(name, policy, part.stop - part.start, rollouts, horizon, told, self.dtype, options)
             for part in self._parts
         ]
 
@@ -78,27 +82,27 @@ class Sampler:
         if len(goals) != self.tasks:
             raise ValueError(f"goals: expected {self.tasks}, one a task, got {len(goals)}")
 
-        observations, actions, discrete = lanes.sizes(self._workers[0].env)
+        observations, actions, discrete = lanes.sizes(self._groups[0].env)
         observations += goals.shape[1] if self.told else 0
         found = empty(self.tasks, self.rollouts, self.horizon, observations, actions, discrete, self.dtype)
 
         def sample(i: int) -> int:
             part = self._parts[i]
             own = tree.map(lambda x: x if len(x) == 1 else x[part], params)
-            return self._workers[i].sample(own, goals[part], key, range(part.start, part.stop), found.part(part))
+            return self._groups[i].sample(own, goals[part], key, range(part.start, part.stop), found.part(part))
 
-        with ThreadPoolExecutor(len(self._parts)) as pool:
+        with ThreadPoolExecutor(self._threads) as pool:
             unstable = sum(pool.map(sample, range(len(self._parts))))
         return found.part(steps=int(found.valid.any((0, 1)).sum()))._replace(unstable=unstable)
 
     def close(self) -> None:
         """Frees the simulations."""
-        for worker in self._workers:
-            worker.env.close()
+        for group in self._groups:
+            group.env.close()
 
 
-class _Worker:
-    """Some of the tasks, in one thread."""
+class _Group:
+    """Some of the tasks, whose simulations take their steps together."""
 
     def __init__(
         self,
@@ -131,6 +135,7 @@ class _Worker:
         active, unstable = np.ones(count, bool), 0
         series = [x.reshape(count, *x.shape[2:]) for x in found.arrays().values()]
         times, time = np.zeros(count, np.int64), 0
+        rows: Any = slice(None)  # of those that go on; of the others zeros stay
         noise: Any = None
         while active.any():
             if time == self.horizon - 1:
@@ -148,7 +153,6 @@ class _Worker:
             discrete = actions.dtype.kind == "i"
             seen, rewards, terminated, truncated, info = self.env.step(flat[:, 0] if discrete else flat)
             ends = terminated | truncated
-            rows = slice(None) if active.all() else active  # of those that rest zeros stay
             step = (observations.reshape(count, -1), flat, rewards, ends, active, times)
             for x, own in zip(series, step, strict=True):
                 x[rows, time] = own[rows]
@@ -157,6 +161,7 @@ class _Worker:
             times = np.where(ends, 0, times + 1)
             if time >= self.horizon:
                 active &= ~ends
+                rows = active
         return unstable
 
     def _policy_with(self, params: Tree, goals: int) -> Any:
