@@ -71,12 +71,12 @@ class LocomotionEnv(gymnasium.Env[Array, Array]):
         self.data.ctrl[:] = action
         with QUIET:
             mujoco.mj_step(self.model, self.data, self.robot.frame_skip)
-            if self.robot.forces:
+            if self.robot.stage == robots.ACC:
                 # Of all this, the next step must not see the solver's start.
                 start = self.data.qacc_warmstart.copy()
                 mujoco.mj_forward(self.model, self.data)
                 self.data.qacc_warmstart[:] = start
-            else:
+            elif self.robot.stage == robots.VEL:
                 mujoco.mj_step1(self.model, self.data)
         observations, rewards, over, unstable = outcome(
             self.task, self.robot, self._fields(), before, self._seconds, action[None], self.goal[None]
@@ -105,7 +105,7 @@ class LocomotionEnv(gymnasium.Env[Array, Array]):
             self._renderer = None
 
     def _fields(self) -> robots.Fields:
-        return {name: getattr(self.data, name)[None] for name in self.robot.fields}
+        return {name: getattr(self.data, name)[None] for name in robots.FIELDS[self.robot.stage]}
 
 
 class LocomotionVectorEnv(LockstepEnv):
@@ -129,12 +129,13 @@ class LocomotionVectorEnv(LockstepEnv):
         model = self.robot.model()
         super().__init__(self.task.goals, num_envs, max_episode_steps, *_spaces(self.robot, model))
         self._seconds = model.opt.timestep * self.robot.frame_skip
-        # What was computed at the new state is the beginning of the next step, if that was not all of the physics. Then
-        # a batch keeps its simulations' data, and of 400 robots that is more than a cache holds.
-        self._batch = Batch(model, num_envs, threads, persistent=not self.robot.forces)
-        if not self.robot.forces:
+        # What was computed at the new state is the beginning of the next step, unless that was all of the physics. A
+        # batch must keep its simulations' data for it, which of many is more than a cache holds.
+        keep = self.robot.stage == robots.VEL
+        self._batch = Batch(model, num_envs, threads, persistent=keep)
+        if keep:
             self.together = 100
-        self._fields = {name: self._batch.bind(name) for name in self.robot.fields}
+        self._fields = {name: self._batch.bind(name) for name in robots.FIELDS[self.robot.stage]}
         self._ctrl, self._solver = self._batch.bind("ctrl"), self._batch.bind("qacc_warmstart")
         self._model = model
 
@@ -150,7 +151,7 @@ class LocomotionVectorEnv(LockstepEnv):
         self._ctrl[rows] = actions
         ids = None if isinstance(rows, slice) else rows
         with QUIET:
-            self._batch.step(ids, nstep=self.robot.frame_skip, stage=self.robot.stage)
+            self._batch.step(ids, nstep=self.robot.frame_skip, stage=int(self.robot.stage))
         return outcome(self.task, self.robot, self._of(rows), before, self._seconds, actions, self.goal[rows])
 
     def _observe(self, rows: Rows) -> Array:
@@ -184,7 +185,7 @@ def outcome(
 def _spaces(robot: robots.Robot, model: Any) -> tuple[gymnasium.spaces.Box, gymnasium.spaces.Box]:
     """Of observations and actions."""
     data = mujoco.MjData(model)
-    size = robot.observe({name: getattr(data, name)[None] for name in robot.fields}).shape[1]
+    size = robot.observe({name: getattr(data, name)[None] for name in robots.FIELDS[robot.stage]}).shape[1]
     return (
         gymnasium.spaces.Box(-np.inf, np.inf, (size,), np.float64),
         gymnasium.spaces.Box(-1.0, 1.0, (model.nu,), np.float32),

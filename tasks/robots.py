@@ -26,6 +26,11 @@ BOUND = float(mujoco.mjMAXVAL)  # of what is observed and gained: beyond it MuJo
 TORSO = 1  # its body
 VELOCITY = slice(0, 3)  # of the whole robot's centre of mass, in the data of the sensors
 
+NONE, VEL, ACC = mujoco.mjtStage.mjSTAGE_NONE, mujoco.mjtStage.mjSTAGE_VEL, mujoco.mjtStage.mjSTAGE_ACC
+_STATE = ("qpos", "qvel")
+_MOVING = (*_STATE, "subtree_com", "sensordata")
+FIELDS = {NONE: _STATE, VEL: _MOVING, ACC: (*_MOVING, "cfrc_ext", "xmat")}  # of MjData, by what is computed
+
 Fields = dict[str, Array]
 
 
@@ -35,7 +40,7 @@ class Robot(NamedTuple):
     file: str
     flavour: str
     frame_skip: int  # physics steps an action
-    forces: bool  # whether it sees the forces on its bodies: then all of the physics is computed at the new state
+    stage: Any  # mujoco.mjtStage: what is computed at the new state, as the functions see it
     start: Callable[[np.random.Generator, Array, Array], tuple[Array, Array]]  # (rng, qpos0, qvel0) -> qpos, qvel
     observe: Callable[[Fields], Array]  # [n, o]
     costs: Callable[[Array, Fields], Array]  # (actions [n, a], fields) -> [n], what is added to the task's reward
@@ -51,17 +56,6 @@ class Robot(NamedTuple):
             model.geom_solref[:] = (0.02, 1)
             model.geom_solimp[:, :3] = (0.8, 0.8, 0.01)
         return model
-
-    @property
-    def fields(self) -> tuple[str, ...]:
-        """What of MjData the functions see."""
-        return ("qpos", "qvel", "subtree_com", "sensordata", *(("cfrc_ext", "xmat") if self.forces else ()))
-
-    @property
-    def stage(self) -> int:
-        """What is computed at the new state after a step."""
-        stages = mujoco.mjtStage
-        return int(stages.mjSTAGE_ACC if self.forces else stages.mjSTAGE_VEL)
 
 
 def robot(name: str, flavour: str) -> Robot:
@@ -151,16 +145,16 @@ _CHEETAH, _ANT = "half_cheetah.xml", "ant.xml"
 
 _ROBOTS = {
     ("half_cheetah", "rllab"): Robot(
-        _CHEETAH, "rllab", 1, False, _rllab_start, _cheetah_rllab, lambda a, f: -0.05 * _squares(a), _never
+        _CHEETAH, "rllab", 1, VEL, _rllab_start, _cheetah_rllab, lambda a, f: -0.05 * _squares(a), _never
     ),
     ("half_cheetah", "gym"): Robot(
-        _CHEETAH, "gym", 5, False, _gym_start, _cheetah_gym, lambda a, f: -0.1 * _squares(a), _never
+        _CHEETAH, "gym", 5, NONE, _gym_start, _cheetah_gym, lambda a, f: -0.1 * _squares(a), _never
     ),
     ("ant", "rllab"): Robot(
         _ANT,
         "rllab",
         1,
-        True,
+        ACC,
         _rllab_ant_start,
         _ant_rllab,
         lambda a, f: 0.05 - 0.005 * _squares(a) - 0.0005 * _squares(_contact(f)),
@@ -170,7 +164,7 @@ _ROBOTS = {
         _ANT,
         "gym",
         5,
-        True,
+        ACC,
         _gym_start,
         _ant_gym,
         lambda a, f: 1.0 - 0.5 * _squares(a) - 0.0005 * _squares(_contact(f)),
