@@ -54,11 +54,18 @@ def same_bits(one: Rollouts, other: Rollouts, tasks: slice = slice(None)) -> Non
 
 @cases
 @pytest.mark.parametrize("per_task", [True, False])
-def test_the_same_bits_for_any_number_of_workers(name: str, horizon: int, per_task: bool) -> None:
+def test_the_same_bits_for_any_number_of_workers_and_groups(
+    name: str, horizon: int, per_task: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     case = Case(name, horizon, per_task)
     alone = case.make()(case.params, case.goals, (7, 2))
     for workers in (2, 3, 8):
         same_bits(alone, case.make(workers=workers)(case.params, case.goals, (7, 2)))
+    monkeypatch.setattr(lanes, "together", lambda env: 2 * ROLLOUTS)
+    for workers, groups in ((1, 3), (2, 4), (3, 3)):
+        sampler = case.make(workers=workers)
+        assert len(sampler._groups) == groups
+        same_bits(alone, sampler(case.params, case.goals, (7, 2)))
 
 
 @cases
