@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import json
 import os
+import shlex
 import sys
 import typing
 from collections.abc import Sequence
@@ -279,6 +280,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             actions[args.command](args, EXPERIMENTS[args.experiment])
     except (Interrupted, KeyboardInterrupt) as stop:
         print(f"tinymaml: {str(stop) or 'interrupted'}", file=sys.stderr)
+        if args.command == "train" and not args.json_progress:
+            print(f"  {shlex.join(['tinymaml', *(sys.argv[1:] if argv is None else argv)])}", file=sys.stderr)
         return INTERRUPTED
     except DeviceError as error:
         print(f"tinymaml: {error}", file=sys.stderr)
