@@ -38,7 +38,7 @@ def test_memory_is_not_more_than_what_is_alive_in_a_chain():
 
 def calls_of(step, *shapes):
     with tracing() as trace:
-        step(*[tm.tensor.constant(traced(shape, np.float32)) for shape in shapes])
+        step(*[tm.tensor.constant(trace.input(shape, np.float32)) for shape in shapes])
     return trace.calls
 
 
@@ -124,10 +124,10 @@ def test_dead_calls():
 
 def test_operands_that_move_with_the_tasks():
     x = np.ones((4, 3))
-    call = Call("linear.linear", [traced((4, 3, 1), np.float64)], [])
+    call = Call("linear.linear", [traced((4, 3, 1), np.float64, None)], [])
     assert arrange.moves(call, x, 4) is True
     assert arrange.moves(call, x[:1], 4) is False
     assert arrange.moves(call, np.broadcast_to(x[:1], (4, 3)), 4) is False
     assert arrange.moves(call, x[:2], 4) is None
-    elementwise = Call("elementwise.add", [traced((4, 4, 3), np.float64)], [])
+    elementwise = Call("elementwise.add", [traced((4, 4, 3), np.float64, None)], [])
     assert arrange.moves(elementwise, x, 4) is False, "its first axis meets the second of what comes out"

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from tinymaml.trace import Call, Root, Traced, offset
+from tinymaml.trace import Call, Root, Traced
 
 # Kernels whose first axis is one of entries that do not meet; sums are when they keep that axis.
 _APART = {"conv", "elementwise", "linear", "losses", "norm", "pool"}
@@ -72,7 +72,7 @@ def moves(call: Call, x: Any, tasks: int) -> bool | None:
         return True
     stride = x.root.nbytes // tasks
     extent = sum((n - 1) * s for n, s in zip(x.shape[1:], x.strides[1:], strict=True))
-    inside = min(x.strides) >= 0 and offset(x) + extent + x.itemsize <= stride
+    inside = min(x.strides) >= 0 and x.offset + extent + x.itemsize <= stride
     return True if x.strides[0] == stride and inside else None
 
 
@@ -94,7 +94,7 @@ def _keeps_tasks_apart(call: Call, tasks: int) -> bool:
 def start(x: Any) -> Any:
     """Where an operand begins."""
     if isinstance(x, Traced):
-        return x.root, offset(x)
+        return x.root, x.offset
     return x.__array_interface__["data"][0] if isinstance(x, np.ndarray) else x.data.ptr
 
 
@@ -123,7 +123,7 @@ def read(calls: Iterable[Call]) -> set[Root]:
 
 def is_whole(x: Any) -> bool:
     """Whether an operand is all of its root, in order."""
-    return isinstance(x, Traced) and x.shape == x.root.shape and x.flags.c_contiguous and offset(x) == 0
+    return isinstance(x, Traced) and x.shape == x.root.shape and x.flags.c_contiguous and x.offset == 0
 
 
 def fuse(region: Region, fusable: Callable[[Call], bool], needed: set[Root]) -> None:
@@ -193,8 +193,8 @@ def _as_one(number: int, group: list[Call], readers: dict[Root, set[int]], neede
 
 
 def operand_key(x: Any) -> Any:
-    """The same for operands that are the same look at the same memory."""
-    return start(x), x.shape, x.strides
+    """The same for operands that are the same look at the same memory; along an axis of length 1 any stride is."""
+    return start(x), x.shape, tuple([0 if n == 1 else s for n, s in zip(x.shape, x.strides, strict=True)])
 
 
 def place(intervals: Sequence[tuple[float, float, int]]) -> tuple[list[int], int]:

@@ -17,7 +17,7 @@ from tinymaml.arrange import Region
 from tinymaml.groups import group_of
 from tinymaml.kernels import cpu, formulas
 from tinymaml.layout import Layout, address
-from tinymaml.trace import Call, Traced, traced
+from tinymaml.trace import Call, Traced, placeholder, traced
 
 FUSED, LAUNCHED, PYTHON = "fused", "launched", "Python"  # what a call is run by
 
@@ -95,7 +95,7 @@ class Assembly:
                         key = arrange.operand_key(x)
                         if key not in copies:
                             copy = copies[key] = Call("elementwise.copy", [], [x])
-                            copy.outs = [traced(x.shape, x.dtype, copy)]
+                            copy.outs = [traced(x.shape, x.dtype, None, copy)]
                             self._how[copy] = _way(copy) or PYTHON
                             found.append(copy)
                         call.ins[i] = copies[key].outs[0]
@@ -114,26 +114,29 @@ class Assembly:
     def _bind(self) -> None:
         """Make the program: stretches in machine code, and calls from Python in between."""
         functions = _compiled([call for region in self.regions for call in region.calls if call.name == "fused"])
-        parts: list[tuple[bool, list[Any]]] = []
+        parts: list[tuple[Region | None, list[Any]]] = []
         for region in self.regions:
+            # One part a region apart: its shards may read all that the shards of another have made.
+            of = region if region.apart else None
             for call in region.calls:
                 if self.how(call) == PYTHON:
                     self._finish(parts)
                     outs, ins = ([self.layout.array(x) for x in some] for some in (call.outs, call.ins))
                     self.runs.append(partial(cpu.numpy_kernel(call.name), outs, ins, **call.static))
                     continue
-                if not parts or parts[-1][0] != region.apart:
-                    parts.append((region.apart, []))
+                if not parts or parts[-1][0] is not of:
+                    parts.append((of, []))
                 parts[-1][1].append(self._work(region, call, functions))
         self._finish(parts)
 
-    def _finish(self, parts: list[tuple[bool, list[Any]]]) -> None:
+    def _finish(self, parts: list[tuple[Region | None, list[Any]]]) -> None:
         """What was collected is a stretch in machine code."""
         if parts:
             from tinymaml.kernels.cpu.compiled.program import Memory, Program
 
             memory = Memory(self.layout.addresses, self.layout.scratch)
-            self.runs.append(Program(list(parts), memory, self.layout.shard, self.tasks, self.workers).run)
+            works = [(of is not None, own) for of, own in parts]
+            self.runs.append(Program(works, memory, self.layout.shard, self.tasks, self.workers).run)
             parts.clear()
 
     def _work(self, region: Region, call: Call, functions: dict[Call, int]) -> Any:
@@ -152,7 +155,8 @@ class Assembly:
             words = np.array([address(x) for x, _ in (*ins, *outs)], np.int64)
             kept = Kept(functions[call], words, list(range(len(words))))
             first = outs[0][0]
-            units, operations = first.shape[0] if first.ndim else 1, first.size * len(call.static["parts"])
+            units = first.shape[0] if region.apart else next((n for n in first.shape if n != 1), 1)  # see `group_of`
+            operations = first.size * len(call.static["parts"])
             return Work(kept, units, operations, [stride for _, stride in (*ins, *outs)], (outs, ins))
         with without_copies():
             launch = cpu.numba_launch(call.name)([y for y, _ in outs], [x for x, _ in ins], **static)  # type: ignore[misc]  # `_way` has found it
@@ -181,7 +185,7 @@ def _way(call: Call) -> str | None:
     launch_of = cpu.numba_launch(call.name)
     if launch_of is None:
         return PYTHON
-    outs, ins = ([np.asarray(x) for x in some] for some in (call.outs, call.ins))
+    outs, ins = ([placeholder(x) if isinstance(x, Traced) else x for x in some] for some in (call.outs, call.ins))
     try:
         with without_copies():
             return PYTHON if launch_of(outs, ins, **call.static) is None else LAUNCHED

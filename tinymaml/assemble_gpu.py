@@ -22,7 +22,7 @@ from tinymaml.kernels.gpu import support
 from tinymaml.kernels.gpu.launch import Plan
 from tinymaml.layout import Block
 from tinymaml.tensor import is_array
-from tinymaml.trace import Call, Root, Traced, offset
+from tinymaml.trace import Call, Root, Traced
 
 FUSED, LAUNCHED = "fused", "launched"
 
@@ -135,7 +135,7 @@ class GpuAssembly:
     def array(self, x: Any) -> Any:
         """An operand where it is."""
         if isinstance(x, Traced):
-            return gpu.cupy().ndarray(x.shape, x.dtype, self._memory[x.root] + offset(x), x.strides)
+            return gpu.cupy().ndarray(x.shape, x.dtype, self._memory[x.root] + x.offset, x.strides)
         return self._closed_over.array(x) if isinstance(x, np.ndarray) else x
 
     def write(self, inputs: Sequence[Any], leaves: Sequence[Any]) -> None:
@@ -193,7 +193,7 @@ class _ClosedOver:
     """The NumPy arrays that a step closed over, in one piece: what has changed since the last replay is sent again."""
 
     def __init__(self, operands: Sequence[Any]) -> None:
-        self._arrays = {id(x): x for x in operands if isinstance(x, np.ndarray) and not isinstance(x, Traced)}
+        self._arrays = {id(x): x for x in operands if isinstance(x, np.ndarray)}
         cores = [
             x[(*[slice(1) if stride == 0 else slice(None) for stride in x.strides], ...)] for x in self._arrays.values()
         ]

@@ -76,6 +76,7 @@ def kernel(name: str) -> Launch:
 
 
 def _launch_on_gpu(name: str, specs: Any, ins: Sequence[Any], static: dict[str, Any]) -> tuple[Any, ...]:
+    trace.check_values(ins)
     from tinymaml.kernels import gpu
 
     outs = tuple([gpu.cupy().empty(shape, dtype) for shape, dtype in specs])
@@ -89,6 +90,7 @@ def view(name: str) -> Launch:
     def look(array: Any, static: dict[str, Any]) -> Any:
         if isinstance(array, np.ndarray):
             return cpu.find(name)(array, **static)
+        trace.check_values([array])
         from tinymaml.kernels import gpu
 
         return gpu.planner(name)(array, **static)
@@ -104,7 +106,7 @@ def view(name: str) -> Launch:
 
 def on_gpu(array: Any) -> bool:
     """Whether an array is on a GPU."""
-    return not isinstance(array, np.ndarray | np.generic)
+    return not isinstance(array, np.ndarray | np.generic | trace.Traced)
 
 
 def number(value: float, like: Any) -> Any:

@@ -15,7 +15,7 @@ import numpy as np
 
 from tinymaml import arrange
 from tinymaml.arrange import ALIGN, Region
-from tinymaml.trace import Call, Root, Traced, offset
+from tinymaml.trace import Call, Root, Traced
 
 CACHE = 1 << 20  # bytes that the tasks of a shard may take, unless one alone needs more: half of a core's second cache
 
@@ -129,10 +129,10 @@ class Layout:
         if x.root.maker is None:
             if x.root not in self._inputs:
                 self._inputs[x.root] = _memory(x.root.nbytes)
-            return _view(self._inputs[x.root], offset(x), x, x.shape)
+            return _view(self._inputs[x.root], x.offset, x, x.shape)
         if x.root in self._of_finite:
-            return _view(self._finite[x.dtype], self._of_finite[x.root] + offset(x), x, x.shape)
-        return _view(self._arena, self._shared[x.root] + offset(x), x, x.shape)
+            return _view(self._finite[x.dtype], self._of_finite[x.root] + x.offset, x, x.shape)
+        return _view(self._arena, self._shared[x.root] + x.offset, x, x.shape)
 
     def of_shard(self, call: Call, x: Any) -> tuple[Any, int]:
         """An operand as the first shard has it, and the bytes by which it moves from task to task of the program.
@@ -140,7 +140,7 @@ class Layout:
         It is in the first worker's memory, or at the beginning of what there is for all tasks; only that moves.
         """
         if isinstance(x, Traced) and x.root in self._own:
-            start = self._own[x.root] * self.shard + offset(x)
+            start = self._own[x.root] * self.shard + x.offset
             return _view(self._scratch[0], start, x, (self.shard, *x.shape[1:])), 0
         whole = self.array(x)
         part = whole[: self.shard] if arrange.has_task_axis(call, x, self.tasks) else whole

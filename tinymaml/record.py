@@ -58,9 +58,9 @@ class Program:
         for i, leaf in enumerate(leaves):
             _check_array(leaf, tree.place("the arguments", examples, i))
         self._places = [tree.place("the arguments", examples, i) for i in range(len(leaves))]
-        inputs = [trace.traced(leaf.shape, leaf.dtype) for leaf in leaves]
         mark = now()
         with trace.tracing() as recorded:
+            inputs = [recorded.input(leaf.shape, leaf.dtype) for leaf in leaves]
             result = step(*tree.unflatten(self._structure, [constant(x) for x in inputs]))
         found, self._result = tree.flatten(result)
         if any(isinstance(x, Tensor) and x.node.root < mark for x in found):

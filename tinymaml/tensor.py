@@ -257,13 +257,13 @@ FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 def is_array(value: Any) -> bool:
     """Whether a value is an array of some device (NumPy's or CuPy's) and can be used as it is."""
-    return isinstance(value, np.ndarray) or hasattr(value, "__cuda_array_interface__")
+    return isinstance(value, np.ndarray | Traced) or hasattr(value, "__cuda_array_interface__")
 
 
 def adopt(array: Any) -> Array:
     """The array itself; one on a GPU that is not CuPy's as CuPy's, on the same memory."""
-    if isinstance(array, np.ndarray):
-        return array
+    if isinstance(array, np.ndarray | Traced):
+        return array  # type: ignore[return-value]  # what only has a shape so far passes for an array
     cupy = importlib.import_module("cupy")
     return array if isinstance(array, cupy.ndarray) else cupy.asarray(array)
 

@@ -1,7 +1,7 @@
 """What a step does, written down while it runs on arrays without values: a list of calls of kernels.
 
 While a trace is on, `tinymaml.device` appends its calls to it and runs nothing. The arrays that it hands out have a
-shape, a dtype and strides, so that views can be made of them, but no numbers: whoever asks for one is refused.
+shape, a dtype and strides, so that views can be made of them, but no memory: whatever else is done with one fails.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from math import prod
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
@@ -22,19 +23,24 @@ class RecordingError(TypeError):
     """What a step does cannot be recorded; the message says why, and what to do instead."""
 
 
+class NoValueError(RecordingError, AttributeError):
+    """The value of an array without values was asked for. As an AttributeError it is for whoever asks an object what it
+    can do: `hasattr`, and NumPy and other libraries that look for a protocol of theirs."""
+
+
 @dataclass(eq=False)
 class Root:
     """Memory that a program will have: of one of its inputs, or of one output of a call."""
 
     shape: tuple[int, ...]
     dtype: Any
-    base: int  # where the views of it would begin in memory, had it any
+    recording: object  # the trace that it is of, as nothing but an identity
     maker: Call | None = None  # None: an input
     below: int | None = None  # values are whole numbers in [0, below), whatever the kernel that makes them is given
 
     @property
     def nbytes(self) -> int:
-        return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
+        return prod(self.shape) * int(self.dtype.itemsize)
 
 
 @dataclass(eq=False)
@@ -48,61 +54,116 @@ class Call:
 
 
 def _refuse(what: str) -> NoReturn:
-    raise RecordingError(
+    raise NoValueError(
         f"{what} asks for the value of an array while a step is recorded, when there is none yet: decide outside of "
         "the step, or compute with tinymaml's functions (where, maximum, ...), which are recorded"
     )
 
 
-class Traced(np.ndarray[Any, np.dtype[Any]]):
-    """An array without values, or a view of one. See `Root`."""
+class Flags(NamedTuple):
+    """What `numpy.ndarray.flags` says, as far as kernels ask."""
 
+    c_contiguous: bool
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Traced:
+    """An array without values, or a view of one: how it lies in its root's memory once there is some.
+
+    It is no `numpy.ndarray` and has no buffer, so that nothing but this package can do anything with it: there is no
+    list of what is forbidden. The methods below only give a better reason than Python's own.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    strides: tuple[int, ...]  # bytes
+    offset: int  # bytes from the beginning of the root to the first number
     root: Root
 
-    def __array_finalize__(self, source: Any) -> None:
-        if isinstance(source, Traced):
-            self.root = source.root
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
 
-    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
+    @property
+    def size(self) -> int:
+        return prod(self.shape)
+
+    @property
+    def itemsize(self) -> int:
+        return self.dtype.itemsize
+
+    @property
+    def nbytes(self) -> int:
+        return self.size * self.itemsize
+
+    @property
+    def flags(self) -> Flags:
+        """Whether it is in C order; along an axis of length 1 any stride is."""
+        expected = self.itemsize
+        for n, stride in zip(reversed(self.shape), reversed(self.strides), strict=True):
+            if n != 1 and stride != expected and self.size:
+                return Flags(False)
+            expected *= n
+        return Flags(True)
+
+    def __repr__(self) -> str:
+        return f"Traced({self.shape}, dtype={self.dtype})"
+
+    def __getattr__(self, name: str) -> NoReturn:
+        _refuse(name)
+
+    def __array__(self, *args: Any, **options: Any) -> NoReturn:
+        _refuse("numpy.asarray")
+
+    def __array_ufunc__(self, ufunc: Any, *args: Any, **options: Any) -> NoReturn:
         _refuse(f"numpy.{ufunc.__name__}")
 
-    def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
+    def __array_function__(self, func: Any, *args: Any) -> NoReturn:
         _refuse(f"numpy.{func.__name__}")
 
 
 def _refusing(name: str) -> Callable[..., NoReturn]:
-    def method(self: Any, *args: Any, **options: Any) -> NoReturn:
+    def method(self: Any, *args: Any) -> NoReturn:
         _refuse(name)
 
     return method
 
 
+# What Python would otherwise answer of any object, from where it is in memory, or without looking at it at all.
+for _name in ("__bool__", "__eq__", "__ne__", "__hash__", "__reduce_ex__", "__copy__", "__deepcopy__"):
+    setattr(Traced, _name, _refusing(_name))
+# What users write on arrays: Python's own error would not say why not.
 for _name in (
-    "__bool__", "__complex__", "__contains__", "__float__", "__getitem__", "__index__", "__int__", "__iter__",
-    "__repr__", "__setitem__", "__str__", "argmax", "argmin", "astype", "choose", "copy", "dump", "dumps", "fill",
-    "flatten", "item", "nonzero", "put", "repeat", "searchsorted", "sort", "take", "tobytes", "tofile", "tolist",
+    "__add__", "__radd__", "__sub__", "__rsub__", "__mul__", "__rmul__", "__truediv__", "__rtruediv__", "__pow__",
+    "__rpow__", "__matmul__", "__rmatmul__", "__neg__", "__abs__", "__lt__", "__le__", "__gt__", "__ge__",
+    "__getitem__", "__setitem__", "__iter__", "__len__", "__contains__", "__float__", "__int__", "__index__",
+    "__complex__",
 ):  # fmt: skip
     setattr(Traced, _name, _refusing(_name))
 
-_block = np.empty(0, np.uint8)  # all traced arrays are views of it: they need addresses, not memory
 
-
-def traced(shape: tuple[int, ...], dtype: Any, maker: Call | None = None) -> Traced:
+def traced(shape: tuple[int, ...], dtype: Any, recording: object, maker: Call | None = None) -> Traced:
     """A new root, as an array."""
-    global _block
     dtype = np.dtype(dtype)
-    need = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-    if need > _block.nbytes:
-        _block = np.empty(need, np.uint8)  # never touched, so the system never gives it memory
-    block = _block
-    array = np.ndarray.__new__(Traced, shape, dtype, buffer=block)
-    array.root = Root(shape, dtype, block.ctypes.data, maker)
-    return array
+    strides, stride = [], dtype.itemsize
+    for n in reversed(shape):
+        strides.append(stride)
+        stride *= max(n, 1)
+    return Traced(tuple(shape), dtype, tuple(reversed(strides)), 0, Root(tuple(shape), dtype, recording, maker))
 
 
-def offset(array: Traced) -> int:
-    """Bytes from the beginning of its root to the array's first number."""
-    return array.ctypes.data - array.root.base
+_block = np.empty(0, np.uint8)  # what `placeholder` hands out: addresses, which are never read or written
+
+
+def placeholder(array: Traced) -> Any:
+    """A NumPy array that lies as a traced one will, in memory that is nobody's: to be looked at, not to be read.
+
+    It is for what only asks how an array lies: what makes a view of it, or says whether a kernel can take it.
+    """
+    global _block
+    if array.root.nbytes > _block.nbytes:
+        _block = np.empty(array.root.nbytes, np.uint8)  # never touched, so the system never gives it memory
+    return np.ndarray(array.shape, array.dtype, _block.data if _block.size else None, array.offset, array.strides)
 
 
 @dataclass
@@ -112,19 +173,27 @@ class Trace:
     calls: list[Call] = field(default_factory=list)
     before: list[tuple[Any, Check]] = field(default_factory=list)
     after: list[tuple[Any, Check]] = field(default_factory=list)
+    identity: object = field(default_factory=object)  # of its arrays, which keep it and not the trace alive
+
+    def input(self, shape: tuple[int, ...], dtype: Any) -> Traced:
+        """An argument of the step."""
+        return traced(shape, dtype, self.identity)
 
     def launch(self, name: str, specs: Sequence[Spec], ins: Sequence[Any], static: dict[str, Any]) -> tuple[Any, ...]:
         """Append a call of a kernel. Returns its outputs."""
+        for x in ins:
+            self.check_own(x)
         call = Call(name, [], list(ins), static)
-        call.outs = [traced(shape, dtype, call) for shape, dtype in specs]
+        call.outs = [traced(shape, dtype, self.identity, call) for shape, dtype in specs]
         self.calls.append(call)
         return tuple(call.outs)
 
     def view(self, look: Callable[[Any], Any], array: Any) -> Any:
         """Another look at an array; a copy, which is a call, where there is none."""
-        if not isinstance(array, np.ndarray):
+        self.check_own(array)
+        if not isinstance(array, np.ndarray | Traced):
             return self._view_on_gpu(look, array)
-        block = array.view(np.ndarray)
+        block = placeholder(array) if isinstance(array, Traced) else array
         found = look(block)
         if not np.may_share_memory(found, block) and found.size:
             if block.flags.c_contiguous:
@@ -133,9 +202,8 @@ class Trace:
             return self.view(look, whole)
         if not isinstance(array, Traced):
             return found
-        view = found.view(Traced)
-        view.root = array.root
-        return view
+        offset = array.offset + (found.ctypes.data - block.ctypes.data if found.size else 0)
+        return Traced(found.shape, found.dtype, found.strides, offset, array.root)
 
     def _view_on_gpu(self, look: Callable[[Any], Any], array: Any) -> Any:
         found = look(array)
@@ -143,6 +211,14 @@ class Trace:
             return found
         (whole,) = self.launch("elementwise.copy", [(array.shape, array.dtype)], [array], {})
         return self.view(look, whole)
+
+    def check_own(self, array: Any) -> None:
+        """Raises RecordingError for an array without values that is not of this trace."""
+        if isinstance(array, Traced) and array.root.recording is not self.identity:
+            raise RecordingError(
+                "an array of one recording is used in another: it has no values here. Give the step what it computes "
+                "with as arguments; do not keep tensors from call to call, in a list or a memo"
+            )
 
 
 _TRACE: ContextVar[Trace | None] = ContextVar("trace", default=None)
@@ -160,6 +236,15 @@ def tracing() -> Iterator[Trace]:
         yield trace
     finally:
         _TRACE.reset(token)
+
+
+def check_values(arrays: Sequence[Any]) -> None:
+    """Raises RecordingError for an array without values, where no step is recorded that it could be of."""
+    if any(isinstance(x, Traced) for x in arrays):
+        raise RecordingError(
+            "an array of a recording is used where no step is recorded, and has no values there: keep no tensors of a "
+            "step for later, return them; and compute in the thread that records, a program has threads of its own"
+        )
 
 
 def declare_below(array: Any, limit: int) -> None:
@@ -181,8 +266,11 @@ def when_known(array: Any, check: Check, needed: bool = False) -> None:
     """
     trace = current()
     if trace is None:
+        check_values([array])
         check(array if isinstance(array, np.ndarray) else array.get())
-    elif not isinstance(array, Traced):
+        return
+    trace.check_own(array)
+    if not isinstance(array, Traced):
         check(array if isinstance(array, np.ndarray) else array.get())
         trace.before.append((array, check))
     elif array.root.maker is None:

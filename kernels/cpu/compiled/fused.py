@@ -21,6 +21,7 @@ _I1, _I8, _I64 = ir.IntType(1), ir.IntType(8), ir.IntType(64)
 _REALS = {np.dtype(np.float32): ir.FloatType(), np.dtype(np.float64): ir.DoubleType()}
 _TYPES: dict[Any, Any] = {dtype: _REALS.get(dtype) or ir.IntType(8 * dtype.itemsize) for dtype in formulas.KINDS}
 _INSTRUCTIONS = ("fabs", "sqrt")
+_BYTES = 32  # of a vector: wider ones are no quicker at what memory bounds, and slow some processors down
 
 
 class _Writer:
@@ -28,6 +29,7 @@ class _Writer:
 
     def __init__(self, b: ir.IRBuilder) -> None:
         self.b = b
+        self.calls = False  # whether a function of libm is called, which takes one number at a time
 
     def number(self, value: float, like: ir.Value) -> ir.Value:
         return ir.Constant(like.type, value)
@@ -52,6 +54,7 @@ class _Writer:
         kind = xs[0].type
         single = isinstance(kind, ir.FloatType)
         full = f"llvm.{name}.f{32 if single else 64}" if name in _INSTRUCTIONS else name + "f" * single
+        self.calls = self.calls or name not in _INSTRUCTIONS
         known = self.b.module.globals.get(full)
         function = known or ir.Function(self.b.module, ir.FunctionType(kind, [kind] * len(xs)), full)
         return self.b.call(function, xs)
@@ -64,8 +67,17 @@ class _Writer:
 # Loops.
 
 
-def _counting(b: ir.IRBuilder, first: ir.Value, last: ir.Value, body: Callable[[ir.Value], None]) -> None:
-    """for i in range(first, last): body(i)"""
+def _counting(
+    b: ir.IRBuilder,
+    first: ir.Value,
+    last: ir.Value,
+    body: Callable[[ir.Value], None],
+    lanes: Callable[[], int] = lambda: 0,
+) -> None:
+    """for i in range(first, last): body(i)
+
+    `lanes`, asked when the body is written, says how many entries an innermost loop computes at a time.
+    """
     before, check = b.block, b.append_basic_block("check")
     inside, end = b.append_basic_block("body"), b.append_basic_block("end")
     b.branch(check)
@@ -76,14 +88,28 @@ def _counting(b: ir.IRBuilder, first: ir.Value, last: ir.Value, body: Callable[[
     body(i)
     i.add_incoming(first, before)
     i.add_incoming(b.add(i, ir.Constant(_I64, 1), flags=["nsw", "nuw"]), b.block)
-    b.branch(check)
+    again = b.branch(check)
+    if wide := lanes():
+        again.set_metadata("llvm.loop", _vectorised(b.module, wide))
     b.position_at_end(end)
+
+
+def _vectorised(module: ir.Module, lanes: int) -> Any:
+    """What tells LLVM how many entries of a loop to compute at a time.
+
+    It is not left to choose: its two models of what that costs abort the process where they disagree.
+    """
+    width = module.add_metadata(["llvm.loop.vectorize.width", ir.Constant(ir.IntType(32), lanes)])
+    loop = module.add_metadata([width, ir.Constant(_I64, len(module.metadata))])  # no other loop's
+    loop.operands = (loop, width)  # a loop is known by a node that begins with itself
+    return loop
 
 
 def _emit(module: ir.Module, name: str, group: Group) -> None:
     """i64 name(i64 arguments, i64 first, i64 last): entries first ... last - 1 along axis 0."""
     dtypes = group.dtypes
     outs = [dtypes[value] for value in group.results]
+    kinds = [*dtypes[: len(group.operands)], *outs]
     places = [operand.strides for operand in group.operands]
     places += [formulas.in_order(group.shape, dtype.itemsize) for dtype in outs]
     axes = formulas.collapsed(group.shape[1:], [own[1:] for own in places])
@@ -95,12 +121,27 @@ def _emit(module: ir.Module, name: str, group: Group) -> None:
         argument.add_attribute("noalias")
     b = ir.IRBuilder(inner.append_basic_block("entry"))
 
+    writer = _Writer(b)
+
     def over(axis: int, at: list[ir.Value]) -> None:
         if axis == len(axes):
             compute(at)
             return
         length, strides = axes[axis]
-        _counting(b, ir.Constant(_I64, 0), ir.Constant(_I64, length), lambda i: over(axis + 1, moved(at, i, strides)))
+
+        def entry(i: ir.Value) -> None:
+            over(axis + 1, moved(at, i, strides))
+
+        _counting(b, ir.Constant(_I64, 0), ir.Constant(_I64, length), entry, lambda: lanes(axis, length, strides))
+
+    def lanes(axis: int, length: int, strides: Sequence[int]) -> int:
+        """Of a loop over the numbers of an axis: 0 of one with loops inside, 1 where numbers are not neighbours, or go
+        through functions one by one."""
+        if axis < len(axes) - 1:
+            return 0
+        neighbours = all(s in (0, dtype.itemsize) for s, dtype in zip(strides, kinds, strict=True))
+        most = min(_BYTES // max(dtype.itemsize for dtype in kinds), length) if neighbours and not writer.calls else 1
+        return 1 << (max(most, 1).bit_length() - 1)
 
     def moved(at: Sequence[ir.Value], i: ir.Value, strides: Sequence[int]) -> list[ir.Value]:
         return [b.gep(x, [b.mul(i, ir.Constant(_I64, s))]) if s else x for x, s in zip(at, strides, strict=True)]
@@ -110,13 +151,19 @@ def _emit(module: ir.Module, name: str, group: Group) -> None:
             b.load(b.bitcast(x, _TYPES[dtype].as_pointer()), align=dtype.itemsize)
             for x, dtype in zip(at, dtypes[: len(group.operands)], strict=False)
         ]
-        values = formulas.write(_Writer(b), group, values)
+        values = formulas.write(writer, group, values)
         for x, value in zip(at[len(group.operands) :], group.results, strict=True):
             found = b.zext(values[value], _I8) if values[value].type == _I1 else values[value]
             b.store(found, b.bitcast(x, found.type.as_pointer()), align=dtypes[value].itemsize)
 
+    along = [own[0] for own in places]
     if all(length for length, _ in axes):
-        _counting(b, *inner.args[:2], lambda t: over(0, moved(inner.args[2:], t, [own[0] for own in places])))
+        _counting(
+            b,
+            *inner.args[:2],
+            lambda t: over(0, moved(inner.args[2:], t, along)),
+            lambda: lanes(-1, group.shape[0], along),
+        )
     b.ret_void()
 
     part = ir.Function(module, ir.FunctionType(_I64, [_I64] * 3), name)
