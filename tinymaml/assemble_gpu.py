@@ -97,7 +97,7 @@ class GpuAssembly:
 
     def _planned(self) -> Plan:
         """The launches of all calls; scratch memory is one call's after the other."""
-        runs = _planners(self._batches)
+        runs = _planners(self._batches, self.array)
         self.scratch = 0
         for run, batch in zip(runs, self._batches, strict=True):  # once to see how much scratch memory is needed
             used = 0
@@ -280,11 +280,11 @@ def _batches(calls: Sequence[Call]) -> list[list[Call]]:
 _MOST = 24  # fused calls in a launch: 16 operands each are as many arguments as all GPUs take
 
 
-def _planners(batches: Sequence[Sequence[Call]]) -> list[Callable[[Plan, Any, Any], None]]:
+def _planners(batches: Sequence[Sequence[Call]], array: Callable[[Any], Any]) -> list[Callable[[Plan, Any, Any], None]]:
     """For each batch what appends its launches to a plan."""
     from tinymaml.kernels.gpu.elementwise import fused_launches
 
-    bundles = [[group_of(call) for call in batch] for batch in batches if batch[0].name == "fused"]
+    bundles = [[group_of(call, array) for call in batch] for batch in batches if batch[0].name == "fused"]
     generated = iter(fused_launches(bundles))
 
     def planner(call: Call) -> Callable[[Plan, Any, Any], None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from tinymaml import arrange
@@ -9,14 +10,17 @@ from tinymaml.kernels.formulas import Group, Operand, Step, broadcast_strides
 from tinymaml.trace import Call
 
 
-def group_of(call: Call) -> Group:
-    """A fused call: its operands are the call's inputs, its results the call's outputs."""
+def group_of(call: Call, array: Callable[[Any], Any] = lambda x: x) -> Group:
+    """A fused call: its operands are the call's inputs, its results the call's outputs.
+
+    `array` gives an operand as it lies where the kernel runs, which for what a step closed over need not be as here.
+    """
     full = call.outs[0].shape or (1,)
     # Threads share out the first axis: of one large task it is the next one that they can.
     drop = next((i for i, n in enumerate(full) if n != 1), len(full) - 1)
     shape = full[drop:]
     number: dict[Any, int] = {arrange.operand_key(x): i for i, x in enumerate(call.ins)}
-    operands = [Operand(x.dtype, broadcast_strides(x, full)[drop:]) for x in call.ins]
+    operands = [Operand(x.dtype, broadcast_strides(array(x), full)[drop:]) for x in call.ins]
     steps = []
     for i, part in enumerate(call.static["parts"]):
         own = tuple([number[arrange.operand_key(x)] for x in part.ins])

@@ -37,4 +37,4 @@ def _stack(plan: Plan, x: Any, lead: tuple[int, ...]) -> tuple[Any, int]:
         return plan.in_order(x), 0
     if x.shape[:-2] != lead:
         x = plan.copied(cupy().broadcast_to(x, (*lead, *x.shape[-2:])))
-    return plan.by_task(x if x.ndim == 3 else plan.in_order(x).reshape((-1, *x.shape[-2:])))
+    return plan.by_task(x if x.ndim == 3 else plan.in_order(x).reshape((prod(x.shape[:-2]), *x.shape[-2:])))
