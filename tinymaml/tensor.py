@@ -146,7 +146,7 @@ class Tensor:
         return view
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
-        if not isinstance(self.data, np.ndarray):
+        if not isinstance(self.data, np.ndarray | Traced):
             raise TypeError("the tensor is on a GPU, from where nothing is copied unasked: use .numpy()")
         return np.array(self.numpy(), dtype=dtype) if copy else np.asarray(self.numpy(), dtype=dtype)
 

@@ -14,14 +14,15 @@ import numpy as np
 from llvmlite import ir
 
 from tinymaml.kernels import formulas
-from tinymaml.kernels.cpu.compiled import object_cache
+from tinymaml.kernels.cpu.compiled import functions, object_cache
+from tinymaml.kernels.cpu.compiled.vectors import BYTES
 from tinymaml.kernels.formulas import Group
 
 _I1, _I8, _I64 = ir.IntType(1), ir.IntType(8), ir.IntType(64)
 _REALS = {np.dtype(np.float32): ir.FloatType(), np.dtype(np.float64): ir.DoubleType()}
 _TYPES: dict[Any, Any] = {dtype: _REALS.get(dtype) or ir.IntType(8 * dtype.itemsize) for dtype in formulas.KINDS}
 _INSTRUCTIONS = ("fabs", "sqrt")
-_BYTES = 32  # of a vector: wider ones are no quicker at what memory bounds, and slow some processors down
+_NARROW = 32  # bytes of a vector where memory is the bound: wider ones are no quicker, and leave more numbers over
 
 
 class _Writer:
@@ -30,6 +31,7 @@ class _Writer:
     def __init__(self, b: ir.IRBuilder) -> None:
         self.b = b
         self.calls = False  # whether a function of libm is called, which takes one number at a time
+        self.bytes = min(_NARROW, BYTES)  # of a vector
 
     def number(self, value: float, like: ir.Value) -> ir.Value:
         return ir.Constant(like.type, value)
@@ -50,7 +52,10 @@ class _Writer:
         return x if x.type == _I1 else self.b.icmp_signed("!=", x, ir.Constant(x.type, 0))
 
     def call(self, name: str, *xs: ir.Value) -> ir.Value:
-        """A function of libm, or an instruction of that name."""
+        """A function of our own, an instruction, or else libm's."""
+        if name in functions.FUNCTIONS:
+            self.bytes = BYTES
+            return functions.call(self.b, name, *xs)
         kind = xs[0].type
         single = isinstance(kind, ir.FloatType)
         full = f"llvm.{name}.f{32 if single else 64}" if name in _INSTRUCTIONS else name + "f" * single
@@ -140,7 +145,11 @@ def _emit(module: ir.Module, name: str, group: Group) -> None:
         if axis < len(axes) - 1:
             return 0
         neighbours = all(s in (0, dtype.itemsize) for s, dtype in zip(strides, kinds, strict=True))
-        most = min(_BYTES // max(dtype.itemsize for dtype in kinds), length) if neighbours and not writer.calls else 1
+        most = (
+            min(writer.bytes // max(dtype.itemsize for dtype in kinds), length)
+            if neighbours and not writer.calls
+            else 1
+        )
         return 1 << (max(most, 1).bit_length() - 1)
 
     def moved(at: Sequence[ir.Value], i: ir.Value, strides: Sequence[int]) -> list[ir.Value]:
