@@ -125,6 +125,21 @@ def test_training_for_a_while_is_the_same():
     same((value, one), (expected, other))
 
 
+@pytest.mark.skipif(not cpu.numba_is_used(), reason="NumPy decides itself what its threads share; needs numba")
+def test_threads_share_one_large_task():
+    def step(x, y):
+        return tm.relu(x * y + x) * (x - y), tm.exp(x)
+
+    x, y = normal(1, 600, 500), normal(1, 600, 500, seed=1)
+    for shape in ((1, 600, 500), (1, 1, 600, 500), (600, 500)):
+        one, other = x.reshape(shape), y.reshape(shape)
+        expected = tm.record(step, one, other, threads=1)(one, other)
+        program = tm.record(step, one, other, threads=2)
+        same(program(one, other), expected)
+        parts = program._assembly.runs[0].__self__._parts
+        assert (parts[:, 6] == 2).all(), "every launch has two workers"
+
+
 # What is refused.
 
 
