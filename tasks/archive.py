@@ -19,7 +19,18 @@ from typing import BinaryIO, NamedTuple, Self
 from tinymaml.tasks.reading import DataError, open_file, read_file
 from tinymaml.tasks.writing import whole
 
-__all__ = ["DataError", "Files", "Limits", "Report", "ZipFiles", "counter", "download", "files", "refuse_pickle", "sha256"]
+__all__ = [
+    "DataError",
+    "Files",
+    "Limits",
+    "Report",
+    "ZipFiles",
+    "counter",
+    "download",
+    "files",
+    "refuse_pickle",
+    "sha256",
+]
 
 PICKLES = (".pkl", ".pickle", ".pt", ".pth")
 IGNORED = (".DS_Store", "Thumbs.db", "desktop.ini")  # what desktops leave in folders

@@ -39,7 +39,7 @@ class Reader:
             kinds: NumPy's letters of the kinds that its values may be of, some of "biufS".
 
         Raises:
-            KeyError: it is not there.
+            LookupError: it is not there.
             TypeError: it is something else, or of another kind.
             ValueError: its values are elsewhere, packed, or more than the file.
         """
@@ -60,23 +60,23 @@ class Reader:
 
 
 def member(group: Any, name: str) -> Any:
-    """What has a name in a group, by a hard link. Raises KeyError if there is none, TypeError if it is another link."""
+    """What has a name in a group, by a hard link. Raises LookupError if there is none, TypeError if it is another link."""
     h5py = require("h5py")
     if not isinstance(group, h5py.Group):
         raise TypeError(f"{name} is in something that is no group")
     links, key = group.id.links, name.encode()  # h5py's own `in` and `get` follow a link to see where it leads
     if not links.exists(key):
-        raise KeyError(f"there is no {name}")
+        raise LookupError(f"there is no {name}")
     if links.get_info(key).type != h5py.h5l.TYPE_HARD:
         raise TypeError(f"{name} is a link to elsewhere")
     return group[name]
 
 
 def text(holder: Any, name: str) -> str:
-    """An attribute that is a string. Raises KeyError: it is not there; TypeError: it is something else, or too long."""
+    """An attribute that is a string. Raises LookupError: it is not there; TypeError: it is something else, or too long."""
     h5py = require("h5py")
     if name not in holder.attrs:
-        raise KeyError(f"there is no {name}")
+        raise LookupError(f"there is no {name}")
     stored = holder.attrs.get_id(name)
     kind = stored.get_type()
     if stored.shape != () or kind.get_class() != h5py.h5t.STRING or not kind.is_variable_str():
@@ -91,7 +91,7 @@ def integer(holder: Any, name: str) -> int:
     """An attribute that is an integer. Raises as `text`."""
     h5py = require("h5py")
     if name not in holder.attrs:
-        raise KeyError(f"there is no {name}")
+        raise LookupError(f"there is no {name}")
     stored = holder.attrs.get_id(name)
     if stored.shape != () or stored.get_type().get_class() != h5py.h5t.INTEGER:
         raise TypeError(f"{name} is no integer")
