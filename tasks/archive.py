@@ -13,24 +13,14 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Callable
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, Self
+from typing import NamedTuple, Self
 
 from tinymaml.tasks.reading import DataError, open_file, read_file
 from tinymaml.tasks.writing import whole
 
-__all__ = [
-    "DataError",
-    "Files",
-    "Limits",
-    "Report",
-    "ZipFiles",
-    "counter",
-    "download",
-    "files",
-    "refuse_pickle",
-    "sha256",
-]
+__all__ = ["DataError", "Files", "Limits", "Report", "ZipFiles", "counter", "download", "files"]
 
 PICKLES = (".pkl", ".pickle", ".pt", ".pth")
 IGNORED = (".DS_Store", "Thumbs.db", "desktop.ini")  # what desktops leave in folders
@@ -213,7 +203,7 @@ def _members(path: Path, archive: zipfile.ZipFile, announced: int, limits: Limit
     return sizes
 
 
-def _announced(file: BinaryIO) -> int:
+def _announced(file: BufferedReader) -> int:
     """The number of members by an archive's last record, in 16 bits; `zipfile` passes over it."""
     file.seek(-min(file.seek(0, os.SEEK_END), 22 + 0xFFFF), os.SEEK_END)  # the record, and a comment after it
     tail = file.read()

@@ -60,7 +60,7 @@ class Reader:
 
 
 def member(group: Any, name: str) -> Any:
-    """What has a name in a group, by a hard link. Raises LookupError if there is none, TypeError if it is another link."""
+    """What has a name in a group, by a hard link. Raises LookupError: there is none; TypeError: it is another link."""
     h5py = require("h5py")
     if not isinstance(group, h5py.Group):
         raise TypeError(f"{name} is in something that is no group")
@@ -73,7 +73,7 @@ def member(group: Any, name: str) -> Any:
 
 
 def text(holder: Any, name: str) -> str:
-    """An attribute that is a string. Raises LookupError: it is not there; TypeError: it is something else, or too long."""
+    """An attribute that is text. Raises LookupError: it is not there; TypeError: it is something else, or too long."""
     h5py = require("h5py")
     if name not in holder.attrs:
         raise LookupError(f"there is no {name}")

@@ -1,12 +1,13 @@
-"""How files are opened and parsed, whoever made them: regular files only, JSON of a bounded depth, errors of one line."""
+"""How files are opened and parsed, whoever made them: regular ones only, JSON of a bounded depth, errors of one line."""
 
 from __future__ import annotations
 
 import json
 import os
 import stat
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 DEEPEST = 200  # of JSON: lists and objects in each other
 _LONGEST = 2000  # characters of a message
@@ -32,7 +33,7 @@ def one_line(message: str) -> str:
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in message)
 
 
-def open_file(path: Path) -> BinaryIO:
+def open_file(path: Path) -> BufferedReader:
     """A regular file, opened to be read; others are not even opened, as that may wait for ever.
 
     Raises:

@@ -15,7 +15,7 @@ def check(value: Any, hint: Any, where: str) -> None:
     """Raises ValueError, which names the place, if a value read from JSON is not of a type.
 
     Args:
-        hint: a TypedDict, list[...], dict[str, ...], a union, None, str, bool, int (0 <= value < 2**64), float
+        hint: a TypedDict, list[...], dict[str, ...], a union with None, str, bool, int (0 <= value < 2**64), float
             (finite), Any; Annotated[str, PATTERN] is text of that pattern; the lists of a TypedDict that are
             Annotated[list[...], NAME] with one name, or the values of a dict with it, are of one length, and not
             empty. Entries of which a TypedDict says nothing are passed over.
@@ -53,8 +53,10 @@ def check(value: Any, hint: Any, where: str) -> None:
         _check_kind(value, str, where)
         if not value.isprintable():
             raise ValueError(f"{where} is {value!r}")
+    elif hint is bool:
+        _check_kind(value, bool, where)
     else:
-        _check_kind(value, hint, where)
+        raise TypeError(f"{where}: {hint} is no type of JSON's")
 
 
 def is_number(value: Any) -> bool:
@@ -103,11 +105,4 @@ def _said(value: Any) -> str:
     return _NAMES[type(value)] if isinstance(value, list | dict) else repr(value)
 
 
-_NAMES = {
-    list: "a list",
-    dict: "an object",
-    int: "an integer",
-    bool: "true or false",
-    str: "text",
-    types.NoneType: "null",
-}
+_NAMES = {list: "a list", dict: "an object", int: "an integer", bool: "true or false", str: "text"}

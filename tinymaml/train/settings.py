@@ -78,7 +78,7 @@ class Settings:
         wrong type, or out of bounds."""
         hints = typing.get_type_hints(cls)
         given: dict[str, Any] = {}
-        for name in (field.name for field in dataclasses.fields(cls)):
+        for name in (own.name for own in dataclasses.fields(cls)):
             if name in values:
                 given[name] = tuple(values[name]) if isinstance(values[name], list) else values[name]
                 if not _is_of(given[name], hints[name]):
