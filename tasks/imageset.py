@@ -26,7 +26,7 @@ import numpy as np
 from tinymaml.tasks import hdf5
 from tinymaml.tasks.counter import SPLITS
 from tinymaml.tasks.extras import MissingExtra, require
-from tinymaml.tasks.reading import DataError, parse_json
+from tinymaml.tasks.reading import DataError, open_file, parse_json
 from tinymaml.tasks.seal import BLOCK, check, seal
 from tinymaml.tasks.writing import whole
 
@@ -198,7 +198,7 @@ def _opened(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
     # The checksum says that all is as it was written; the rest is for files made to deceive, for which HDF5 raises all
     # kinds.
     try:
-        with h5py.File(path, "r") as file:
+        with open_file(path) as opened, h5py.File(hdf5.Guarded(opened), "r") as file:
             yield file, _header(file)
     except (DataError, MissingExtra):
         raise

@@ -1,4 +1,4 @@
-"""How files are opened and parsed, whoever made them: regular ones only, JSON of a bounded depth, errors of one line."""
+"""How files are opened and parsed: regular ones only, JSON of a bounded depth, errors of one line."""
 
 from __future__ import annotations
 

@@ -96,7 +96,7 @@ def load(path: Path) -> Checkpoint:
     # The checksum says that the rest is as it was written; the guard is for files made to deceive, for which HDF5
     # raises all kinds.
     try:
-        with h5py.File(io.BytesIO(data), "r") as file:
+        with h5py.File(hdf5.Guarded(io.BytesIO(data)), "r") as file:
             arrays = _arrays(file, len(data))
             state = _decode(parse_json(hdf5.text(file, "structure")), arrays)
             if arrays:
@@ -104,7 +104,10 @@ def load(path: Path) -> Checkpoint:
             settings = parse_json(hdf5.text(file, "settings"))
             if not isinstance(settings, dict):
                 raise TypeError("its settings are not a dict")
-            return Checkpoint(hdf5.integer(file, "iteration"), settings, state)
+            iteration = hdf5.integer(file, "iteration")
+            if iteration < 0:
+                raise ValueError(f"its iteration is {iteration}")
+            return Checkpoint(iteration, settings, state)
     except Exception as error:
         raise CheckpointError(f"{path} is not a checkpoint of this program: {error}") from error
 
