@@ -83,8 +83,8 @@ def parse_json(text: str | bytes) -> Any:
 def check_depth(value: Any) -> None:
     """Raises ValueError if lists and dicts are nested so deeply that `parse_json` would refuse them."""
     level, depth = [value], 0
-    while level:
-        if depth > DEEPEST:
+    while inside := [each for each in level if isinstance(each, dict | list)]:
+        if depth == DEEPEST:
             raise ValueError(f"it is nested more than {DEEPEST} deep")
-        inside = [each.values() if isinstance(each, dict) else each for each in level if isinstance(each, dict | list)]
-        level, depth = [item for each in inside for item in each], depth + 1
+        level = [item for each in inside for item in (each.values() if isinstance(each, dict) else each)]
+        depth += 1

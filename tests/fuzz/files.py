@@ -1,6 +1,6 @@
 """Damaged and forged files of every kind that is read: each is read as it was, or refused in one line by its reader.
 
-`python -m tests.fuzz.files --seed 0 --count 100000 --seconds 600` runs many cases; `--case 17` one of them, in this process.
+`python -m tests.fuzz.files --seed 0 --count 100000 --seconds 600` runs many cases; `--case 17` one, in this process.
 Cases run in a process of their own, with a limit of its memory and an alarm for each case: if HDF5's or Pillow's C code
 crashes, never ends or takes gigabytes, that is found, and the next process goes on behind it.
 """
@@ -563,7 +563,7 @@ def run(seed: int, count: int, seconds: float) -> tuple[int, list[str]]:
             position.write_text(str(first))
             command = [sys.executable, "-m", "tests.fuzz.files", "--seed", str(seed), "--count", str(count)]
             command += ["--seconds", str(left), "--first", str(first), "--position", str(position)]
-            done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
             failures += done.stdout.splitlines()
             reached = int(position.read_text())
             if done.returncode == 0:

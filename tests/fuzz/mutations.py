@@ -23,9 +23,9 @@ _DEEP = {f"@deep {n}@": "[" * n + "]" * n for n in (50, 150, 300, 100_000)} | {
     "@more digits@": "9" * 5000,
 }
 ODD: tuple[Any, ...] = (
-    None, True, False, 0, 1, -1, 10**6, 2**53 + 1, 2**63, 2**64, 2**70, 1.5, -0.0, 1e308, -1e308, 5e-324, "", "x", "1", "²",
-    "-1", "0x1p99999", "\x1b[2J\n", "\ud800", "a" * 5000, [], {}, [[]], [None], [1, 2], {"": 0}, {"array": 0}, {"float": "nan"},
-    *_DEEP,
+    None, True, False, 0, 1, -1, 10**6, 2**53 + 1, 2**63, 2**64, 2**70, 1.5, -0.0, 1e308, -1e308, 5e-324, "", "x",
+    "1", "²", "-1", "0x1p99999", "\x1b[2J\n", "\ud800", "a" * 5000, [], {}, [[]], [None], [1, 2], {"": 0},
+    {"array": 0}, {"float": "nan"}, *_DEEP,
 )  # fmt: skip
 
 
@@ -161,9 +161,9 @@ def _odd_attribute(file: Any, name: str, rng: Rng) -> None:
     import h5py
 
     values: tuple[Any, ...] = (
-        1, -1, 2**63, 1.5, float("nan"), True, "", "x", "{}", "[]", "1", b"x", b"\xff\xfe", "ü", np.zeros(3), np.zeros((0,)),
-        np.array([b"a", b"bb"]), ["a", "b"], h5py.Empty("f4"), h5py.Empty(h5py.string_dtype()), np.void(b"abc"), file.ref,
-        "[" * 50_000, " " * 70_000 + "{}", np.zeros(7000), 1j,
+        1, -1, 2**63, 1.5, float("nan"), True, "", "x", "{}", "[]", "1", b"x", b"\xff\xfe", "ü", np.zeros(3),
+        np.zeros((0,)), np.array([b"a", b"bb"]), ["a", "b"], h5py.Empty("f4"), h5py.Empty(h5py.string_dtype()),
+        np.void(b"abc"), file.ref, "[" * 50_000, " " * 70_000 + "{}", np.zeros(7000), 1j,
     )  # fmt: skip
     if rng.random() < 0.1:
         del file.attrs[name]
