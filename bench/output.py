@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from tinymaml.tasks.writing import whole
 
 Row = dict[str, Any]
 
@@ -15,16 +16,8 @@ Row = dict[str, Any]
 def write_json(path: Path, machine: dict[str, Any], rows: Sequence[Row]) -> None:
     """Under a temporary name first, so that there is never half a file."""
     content = {"command": " ".join(["python -m bench", *sys.argv[1:]]), "machine": machine, "rows": rows}
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w") as file:
-            json.dump(content, file, indent=1, allow_nan=False)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
 def draw(path: Path, rows: Sequence[Row]) -> None:

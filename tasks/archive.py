@@ -6,24 +6,25 @@ other special files, duplicates, encrypted members, more or larger files than th
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import stat
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from io import BufferedReader
 from pathlib import Path
 from typing import NamedTuple, Self
+
+from tinymaml.tasks.reading import DataError, open_file, read_file
+from tinymaml.tasks.writing import whole
+
+__all__ = ["DataError", "Files", "Limits", "Report", "ZipFiles", "counter", "download", "files"]
 
 PICKLES = (".pkl", ".pickle", ".pt", ".pth")
 IGNORED = (".DS_Store", "Thumbs.db", "desktop.ini")  # what desktops leave in folders
 Report = Callable[[int, int], None]  # called with how much is done, and how much there is
-
-
-class DataError(ValueError):
-    """Files are not what they have to be; the message names the file and says what is wrong with it."""
 
 
 class Limits(NamedTuple):
@@ -42,6 +43,8 @@ class Files:
         self._limits = limits
         for name in self.names:
             refuse_pickle(name, self.where(name))
+            if name.encode(errors="replace").decode() != name:
+                raise DataError(f"{self.where(name)} has a name that is not UTF-8")
             if sizes[name] > limits.each:
                 raise DataError(f"{self.where(name)} has {sizes[name]:,} bytes, more than the {limits.each:,} allowed")
         if sum(sizes.values()) > limits.total:
@@ -54,11 +57,7 @@ class Files:
 
     def read(self, name: str) -> bytes:
         """A file's bytes. Raises DataError: it is damaged, or longer than it said."""
-        with Path(self.where(name)).open("rb") as file:
-            data = file.read(self._limits.each + 1)
-        if len(data) > self._limits.each:
-            raise DataError(f"{self.where(name)} has more than the {self._limits.each:,} bytes allowed")
-        return data
+        return read_file(self.path / name, self._limits.each)
 
     def __enter__(self) -> Self:
         return self
@@ -67,22 +66,27 @@ class Files:
         pass
 
 
+# What `zipfile` raises for damaged archives.
+_DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, OSError, EOFError, ValueError, RuntimeError)
+
+
 class ZipFiles(Files):
     """The files in a zip archive."""
 
     def __init__(self, path: Path, limits: Limits) -> None:
-        # The list of members is held in memory, and is part of the file: its size bounds both.
-        size, most = path.stat().st_size, limits.total + 1024 * limits.files
-        if size > most:
-            raise DataError(f"{path} has {size:,} bytes, more than the {most:,} allowed")
+        self._file = open_file(path)
         try:
-            self._archive = zipfile.ZipFile(path)
-        except (zipfile.BadZipFile, struct.error, OSError, ValueError, RuntimeError) as error:
-            raise DataError(f"{path} is not a whole zip archive: {error}") from error
-        try:
-            super().__init__(path, _members(path, self._archive, limits), limits)
+            # The list of members is held in memory, and is part of the file: its size bounds both.
+            size, most = os.fstat(self._file.fileno()).st_size, limits.total + 1024 * limits.files
+            if size > most:
+                raise DataError(f"{path} has {size:,} bytes, more than the {most:,} allowed")
+            try:
+                self._archive = zipfile.ZipFile(self._file)
+            except _DAMAGE as error:
+                raise DataError(f"{path} is not a whole zip archive: {error}") from error
+            super().__init__(path, _members(path, self._archive, _announced(self._file), limits), limits)
         except BaseException:
-            self._archive.close()
+            self._file.close()
             raise
 
     def where(self, name: str) -> str:
@@ -93,7 +97,7 @@ class ZipFiles(Files):
         try:
             with self._archive.open(member) as file:  # yields no more than the size that was checked
                 data = file.read()
-        except (zipfile.BadZipFile, zlib.error, struct.error, OSError, EOFError, ValueError, RuntimeError) as error:
+        except _DAMAGE as error:
             raise DataError(f"{self.where(name)} is damaged: {error}") from error
         if len(data) != member.file_size:
             raise DataError(f"{self.where(name)} has {len(data):,} bytes, {member.file_size:,} were announced")
@@ -101,6 +105,7 @@ class ZipFiles(Files):
 
     def __exit__(self, *exception: object) -> None:
         self._archive.close()
+        self._file.close()
 
 
 def files(path: Path, limits: Limits) -> Files:
@@ -169,13 +174,13 @@ def _below(top: Path, limits: Limits) -> dict[str, int]:
     return sizes
 
 
-def _members(path: Path, archive: zipfile.ZipFile, limits: Limits) -> dict[str, int]:
-    """Sizes of the files in an archive."""
+def _members(path: Path, archive: zipfile.ZipFile, announced: int, limits: Limits) -> dict[str, int]:
+    """Sizes of the files in an archive, in whose last record so many members are announced, in 16 bits."""
     members = archive.infolist()
     if len(members) > limits.files:
         raise DataError(f"{path} has {len(members):,} files and folders, more than the {limits.files:,} allowed")
-    if _announced(path) not in (min(len(members), 0xFFFF), len(members) & 0xFFFF):
-        raise DataError(f"{path} is damaged: it has {len(members):,} files and folders, {_announced(path):,} announced")
+    if announced not in (min(len(members), 0xFFFF), len(members) & 0xFFFF):
+        raise DataError(f"{path} is damaged: it has {len(members):,} files and folders, {announced:,} announced")
     sizes: dict[str, int] = {}
     for member in members:
         name = member.orig_filename  # `filename` was cut at a zero byte and has other separators
@@ -198,40 +203,17 @@ def _members(path: Path, archive: zipfile.ZipFile, limits: Limits) -> dict[str, 
     return sizes
 
 
-def _announced(path: Path) -> int:
+def _announced(file: BufferedReader) -> int:
     """The number of members by an archive's last record, in 16 bits; `zipfile` passes over it."""
-    with path.open("rb") as file:
-        file.seek(-min(path.stat().st_size, 22 + 0xFFFF), os.SEEK_END)  # the record, and a comment after it
-        tail = file.read()
+    file.seek(-min(file.seek(0, os.SEEK_END), 22 + 0xFFFF), os.SEEK_END)  # the record, and a comment after it
+    tail = file.read()
     place = tail.rfind(b"PK\5\6") + 10
     return int.from_bytes(tail[place : place + 2], "little")
 
 
-@contextlib.contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """A temporary name to write to; on leaving the file is synced and gets its name, after an error it is removed."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
-    if os.name != "nt":  # a folder cannot be opened on Windows
-        descriptor = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
 def sha256(path: Path) -> str:
     """A file's hash."""
-    with path.open("rb") as file:
+    with open_file(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

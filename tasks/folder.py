@@ -13,6 +13,7 @@ from tinymaml.tasks import imageset
 from tinymaml.tasks.archive import DataError, Files, Limits, Report, counter, files
 from tinymaml.tasks.extras import require
 from tinymaml.tasks.picture import decode
+from tinymaml.tasks.reading import one_line
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Convert = Callable[[Files, str], Array]
@@ -22,6 +23,8 @@ RESAMPLINGS = ("bilinear", "lanczos", "nearest")
 ENDINGS = (".jpg", ".jpeg", ".png")
 FORMATS = ("JPEG", "PNG")  # whatever the ending: ImageNet has PNG images that are called .JPEG
 _LIMITS = Limits(files=1_000_000, each=1 << 26, total=1 << 36)
+LONGEST_NAME = 100  # characters, as it is a file's name, too
+_IMAGE, _CLASS = 1 << 26, 1 << 31  # bytes of an image, and of a class's, which are in memory at a time
 
 
 def prepare(
@@ -49,14 +52,28 @@ def prepare(
     Raises:
         DataError: a file or folder is missing, empty, damaged or out of place, or a class is in two splits; nothing is
             written.
+        ValueError: the name, the size or the resampling is none, or the images would be too large.
         MissingExtra: h5py or Pillow is not installed.
     """
-    if re.fullmatch(r"\w[\w.-]*", name) is None:
-        raise ValueError(f"name must be of letters, digits, '_', '-' and '.', got {name!r}")
+    if re.fullmatch(r"\w[\w.-]*", name) is None or len(name) > LONGEST_NAME:
+        raise ValueError(
+            f"name must be of letters, digits, '_', '-' and '.', at most {LONGEST_NAME}, got {one_line(repr(name))}"
+        )
     if resample not in RESAMPLINGS or min(size) < 1:
         raise ValueError(f"resample must be one of {', '.join(RESAMPLINGS)}, size positive; got {resample}, {size}")
+    each = size[0] * size[1] * (1 if grey else 3)
+    if each > _IMAGE:
+        raise ValueError(
+            f"size: images of {size[0]} x {size[1]} would have {each:,} bytes each, more than the {_IMAGE:,} allowed"
+        )
     with files(source, _LIMITS) as found:
         splits = _by_split(found)
+        for label, names in (pair for classes in splits.values() for pair in classes.items()):
+            if len(names) * each > _CLASS:
+                raise ValueError(
+                    f"size: the {len(names):,} images of {one_line(label)} would have {len(names) * each:,} bytes at "
+                    f"{size[0]} x {size[1]}, more than the {_CLASS:,} allowed"
+                )
         recipe = {
             "source": "a folder of images",
             "size": list(size),

@@ -23,10 +23,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tinymaml.tasks.archive import DataError, whole
+from tinymaml.tasks import hdf5
 from tinymaml.tasks.counter import SPLITS
-from tinymaml.tasks.extras import require
+from tinymaml.tasks.extras import MissingExtra, require
+from tinymaml.tasks.reading import DataError, open_file, parse_json
 from tinymaml.tasks.seal import BLOCK, check, seal
+from tinymaml.tasks.writing import whole
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -93,7 +95,9 @@ def write(
     hashes: dict[str, str] = {}
     with whole(path) as temporary:
         # In the earliest format groups have no times, which would differ from file to file.
-        with h5py.File(temporary, "w", userblock_size=BLOCK, libver=("earliest", "v110"), track_order=False) as file:
+        # HDF5's own lock would meet the one that the file has already.
+        how = {"userblock_size": BLOCK, "libver": ("earliest", "v110"), "track_order": False, "locking": False}
+        with h5py.File(temporary, "w", **how) as file:
             for split, part in parts.items():
                 hashes[split] = _write_part(file.create_group(split), part, shape, binary)
             stored = [file[split]["images"] for split in parts]
@@ -172,7 +176,7 @@ def read(path: Path, split: str, lazy: bool = False) -> ImageSet:
     with _opened(path) as (file, header):
         if split not in header["splits"]:
             raise DataError(f"{path} has no split {split!r}: it has {', '.join(header['splits'])}")
-        return _read_part(path, file[split], header, split, lazy)
+        return _read_part(path, hdf5.member(file, split), header, split, lazy)
 
 
 def describe(path: Path) -> dict[str, Any]:
@@ -191,8 +195,30 @@ def _opened(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
     if not path.exists():
         raise FileNotFoundError(f"{path} is not there: {_again(path)}")
     check(path, _again(path))
-    with h5py.File(path, "r") as file:
-        yield file, json.loads(file.attrs["header"])
+    # The checksum says that all is as it was written; the rest is for files made to deceive, for which HDF5 raises all
+    # kinds.
+    try:
+        with open_file(path) as opened, h5py.File(hdf5.Guarded(opened), "r") as file:
+            yield file, _header(file)
+    except (DataError, MissingExtra):
+        raise
+    except Exception as error:
+        raise DataError(f"{path} is not a data set of this program: {error}; {_again(path)}") from error
+
+
+def _header(file: Any) -> dict[str, Any]:
+    """Raises ValueError or what `hdf5.text` does: it is not as `write` makes it."""
+    header = parse_json(hdf5.text(file, "header"))
+    kinds = {"name": str, "binary": bool, "shape": list, "recipe": dict, "splits": dict, "content": str}
+    if not isinstance(header, dict) or {key: type(value) for key, value in header.items()} != kinds:
+        raise ValueError(f"its header has not just {', '.join(kinds)}")
+    if len(header["shape"]) != 3 or any(type(side) is not int or side < 1 for side in header["shape"]):
+        raise ValueError(f"its images have the shape {header['shape']}")
+    if not header["splits"] or not set(header["splits"]) <= set(SPLITS):
+        raise ValueError(f"its splits are {', '.join(header['splits']) or 'none'}")
+    if header["content"] != _content(header["splits"]):
+        raise ValueError("its content does not fit its hash")
+    return header
 
 
 def _again(path: Path) -> str:
@@ -202,10 +228,22 @@ def _again(path: Path) -> str:
 
 
 def _read_part(path: Path, group: Any, header: dict[str, Any], split: str, lazy: bool) -> ImageSet:
-    first, digests = group["first"][()], group["sha256"][()]
-    classes = [name.decode() for name in group["classes"][()].tolist()]
-    stored = group["images"]
-    images = np.asarray(np.memmap(path, np.uint8, "r", stored.id.get_offset(), stored.shape)) if lazy else stored[()]
+    reader = hdf5.Reader(path.stat().st_size)
+    first, digests = reader.array(group, "first", "i"), reader.array(group, "sha256", "u")
+    names, shape = reader.array(group, "classes", "S"), tuple(header["shape"])
+    stored = reader.dataset(group, "images", "u")
+    kinds = [(first.dtype, first.shape), (digests.dtype, digests.shape), (stored.dtype, stored.shape[1:])]
+    if names.ndim != 1 or kinds != [(np.int64, (len(names) + 1,)), (np.uint8, (len(names), 32)), (np.uint8, shape)]:
+        raise ValueError(f"the data sets of {split} do not fit each other")
+    if not len(names) or first[0] != 0 or first[-1] != len(stored) or (np.diff(first) < 1).any():
+        raise ValueError(f"the classes of {split} have not all images between them")
+    classes = [name.decode() for name in names.tolist()]
+    if _split_hash(classes, first, digests, shape) != header["splits"][split]:
+        raise ValueError(f"the classes of {split} do not fit their hash")
+    if lazy:
+        images = np.asarray(np.memmap(path, np.uint8, "r", stored.id.get_offset(), stored.shape))
+    else:
+        images = reader.array(group, "images", "u")
     for c in {0, len(classes) // 2, len(classes) - 1} if lazy else range(len(classes)):
         if not np.array_equal(_digest(images[first[c] : first[c + 1]]), digests[c]):
             raise DataError(f"{path} is damaged: the images of {classes[c]} do not fit their hash; {_again(path)}")

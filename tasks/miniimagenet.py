@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from tinymaml.tasks import imageset, npz, splits
 from tinymaml.tasks.archive import DataError, Files, Limits, Report, counter, files
 from tinymaml.tasks.extras import require
 from tinymaml.tasks.folder import ENDINGS, batches, ending, resizer
+from tinymaml.tasks.reading import read_file
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -88,10 +90,9 @@ def listed_images(folder: Path, classes: dict[str, list[str]]) -> dict[str, list
     seen: set[str] = set()
     for split, expected in classes.items():
         path = _one(folder, [f"miniImagenet_ravi_{NAMES[split]}.csv", f"{NAMES[split]}.csv"])
-        if path.stat().st_size > _MOST_CSV:
-            raise DataError(f"{path} has more than the {_MOST_CSV:,} bytes allowed")
+        text = read_file(path, _MOST_CSV)
         try:
-            rows = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8"))))
+            rows = list(csv.reader(io.StringIO(text.decode(), newline="")))
         except (ValueError, csv.Error) as error:
             raise DataError(f"{path} is no CSV file: {error}") from error
         if not rows or rows[0] != ["filename", "label"] or any(len(row) != 2 for row in rows):
@@ -109,7 +110,7 @@ def listed_images(folder: Path, classes: dict[str, list[str]]) -> dict[str, list
 
 def _one(folder: Path, names: list[str]) -> Path:
     for name in names:
-        if (folder / name).is_file():
+        if os.path.lexists(folder / name):
             return folder / name
     raise DataError(f"{folder} has no {' or '.join(names)}")
 

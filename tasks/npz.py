@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import numpy as np
 from tinymaml.tasks.archive import DataError, Limits, ZipFiles
 
 Array = np.ndarray[Any, np.dtype[Any]]
+
+KINDS = "biufSU"  # booleans, numbers, and text
 
 
 def arrays(path: Path, names: list[str], limits: Limits) -> list[Array]:
@@ -31,20 +34,31 @@ def arrays(path: Path, names: list[str], limits: Limits) -> list[Array]:
 
 def _parse(data: bytes, where: str) -> Array:
     """The array of an .npy file: a head that says what the rest is."""
-    stream = io.BytesIO(data)
     try:
-        version, _ = np.lib.format.read_magic(stream)
-        if version not in (1, 2):
-            raise DataError(f"{where} has the format {version}; 1 and 2 are read")
-        head = np.lib.format.read_array_header_1_0 if version == 1 else np.lib.format.read_array_header_2_0
-        shape, fortran, dtype = head(stream)
-        if dtype.hasobject:
-            raise DataError(f"{where} holds pickled objects, and those are never read: unpickling runs code")
-        rest, needed = len(data) - stream.tell(), dtype.itemsize * math.prod(shape)
-        if rest != needed:
-            raise DataError(f"{where} has {rest:,} bytes for an array of {needed:,}")
-        return np.frombuffer(data, dtype, offset=stream.tell()).reshape(shape, order="F" if fortran else "C")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # a head that has to be mended first, or a type that is going away
+            return _array(data, where)
     except DataError:
         raise
-    except ValueError as error:
+    except Exception as error:  # the head is read by Python's own parser, which raises all kinds
         raise DataError(f"{where} is no array: {error}") from error
+
+
+def _array(data: bytes, where: str) -> Array:
+    stream = io.BytesIO(data)
+    version, _ = np.lib.format.read_magic(stream)
+    if version not in (1, 2):
+        raise DataError(f"{where} has the format {version}; 1 and 2 are read")
+    head = np.lib.format.read_array_header_1_0 if version == 1 else np.lib.format.read_array_header_2_0
+    shape, fortran, dtype = head(stream)
+    if dtype.hasobject:
+        raise DataError(f"{where} holds pickled objects, and those are never read: unpickling runs code")
+    if dtype.kind not in KINDS or dtype.subdtype is not None or min(shape, default=0) < 0:
+        raise DataError(f"{where} is an array of {dtype}{shape}; plain numbers and text are read")
+    rest, needed = len(data) - stream.tell(), dtype.itemsize * math.prod(shape)
+    if rest != needed:
+        raise DataError(f"{where} has {rest:,} bytes for an array of {needed:,}")
+    found = np.frombuffer(data, dtype, offset=stream.tell()).reshape(shape, order="F" if fortran else "C")
+    if dtype.kind == "U":
+        found.tolist()  # raises if there is something in it that is no letter
+    return found

@@ -11,9 +11,9 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from tinymaml.tasks.archive import DataError
+from tinymaml.tasks.reading import DataError, open_file, parse_json
 
 FORMAT = 1
 BLOCK = 4096
@@ -42,27 +42,56 @@ def check(path: Path, hint: str) -> None:
     Raises:
         DataError: it is of another kind or format, torn or changed; the message ends with the hint.
     """
-    with path.open("rb") as file:
+    with open_file(path) as file:
         block = file.read(BLOCK)
     if not block.startswith(_MAGIC):
         what = "is no data set: it begins otherwise" if block else "is empty"
         raise DataError(f"{path} {what}; {hint}")
     if len(block) < BLOCK or hashlib.sha256(block[:-32]).digest() != block[-32:]:
         raise DataError(f"{path} is damaged: its first {BLOCK} bytes do not fit their checksum; {hint}")
-    facts: dict[str, Any] = json.loads(block[len(_MAGIC) : -32].rstrip(b"\0"))
-    if facts["format"] != FORMAT:
-        raise DataError(f"{path} has the format {facts['format']}, this tinymaml reads {FORMAT}; {hint}")
+    try:
+        facts = _facts(parse_json(block[len(_MAGIC) : -32].rstrip(b"\0")))
+    except ValueError as error:
+        raise DataError(f"{path} is no data set of this program: {error}; {hint}") from error
+    if facts.format != FORMAT:
+        raise DataError(f"{path} has the format {facts.format}, this tinymaml reads {FORMAT}; {hint}")
     size = path.stat().st_size
-    if size != facts["size"]:
-        raise DataError(f"{path} is torn: it has {size:,} bytes, {facts['size']:,} were written; {hint}")
-    if _rest(path, size, facts["images"]) != facts["sha256"]:
+    if size != facts.size:
+        raise DataError(f"{path} is torn: it has {size:,} bytes, {facts.size:,} were written; {hint}")
+    if _rest(path, size, facts.images) != facts.sha256:
         raise DataError(f"{path} is damaged: what is not images does not fit its checksum; {hint}")
+
+
+class _Facts(NamedTuple):
+    """What the block says."""
+
+    format: int
+    size: int
+    images: list[list[int]]
+    sha256: str
+
+
+def _facts(found: Any) -> _Facts:
+    """Raises ValueError if the block's JSON is not what `seal` writes."""
+    kinds = {"format": int, "size": int, "images": list, "sha256": str}
+    if not isinstance(found, dict) or {name: type(value) for name, value in found.items()} != kinds:
+        raise ValueError(f"its first block has not just {', '.join(kinds)}")
+    facts, end = _Facts(**found), BLOCK
+    for place in facts.images:
+        if not isinstance(place, list) or [type(number) for number in place] != [int, int]:
+            raise ValueError("a stretch of images is not two numbers")
+        if place[0] < end or place[1] < 0:
+            raise ValueError("the stretches of images are not in order")
+        end = sum(place)
+    if end > facts.size:
+        raise ValueError("the stretches of images are longer than the file")
+    return facts
 
 
 def _rest(path: Path, size: int, images: Sequence[Sequence[int]]) -> str:
     """SHA-256 of everything behind the block that is not images."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with open_file(path) as file:
         place = BLOCK
         for offset, length in [*images, (size, 0)]:
             file.seek(place)

@@ -76,3 +76,21 @@ def image_entry(level: float, order: int = 2, best: bool = True, diverged: int =
         "diverged": diverged,
         "best": {"iteration": 41000, "accuracy": accuracy(0.01), "diverged": 0} if best else None,
     }
+
+
+def rl_entry(level: float) -> dict[str, Any]:
+    """An evaluation of reinforcement learning with made-up returns around `level`."""
+    returns = {"mean": [2 * level, level, level / 2], "half_width": [1.0, None, 0.5]}
+    return {
+        "protocol": {"goals": 40, "rollouts": 20, "steps": 2, "alpha": 0.1, "decay": 0.5},
+        "seed": 3,
+        "iterations": 150,
+        "seconds": 300.5,
+        "versions": {"python": "3.11.7"},
+        "machine": "x86_64, Linux",
+        "settings": {"reward": "distance"},
+        "step_size_search": {"0.1": level, "0.5": None},
+        "returns": returns,
+        "best": {"iteration": 140, "returns": returns},
+        "best_in_training": None,
+    }

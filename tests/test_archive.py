@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 
 from tests.image_cases import PICKLE, lay_out, pack
-from tinymaml.tasks.archive import DataError, Limits, download, files, whole
+from tinymaml.tasks.archive import DataError, Limits, download, files
+from tinymaml.tasks.writing import whole
 
 LIMITS = Limits(files=10, each=1000, total=2000)
 FILES = {"a/one.png": b"one" * 50, "a/two.png": b"two", "b.png": b""}

@@ -19,7 +19,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tinymaml import __version__
-from tinymaml.tasks.archive import whole
+from tinymaml.tasks import hdf5
+from tinymaml.tasks.reading import check_depth, one_line, open_file, parse_json
+from tinymaml.tasks.writing import whole
 from tinymaml.train.extras import require
 from tinymaml.tree import Tree
 
@@ -33,6 +35,9 @@ KINDS = "fiub"  # of arrays: floating, integer, unsigned, boolean
 
 class CheckpointError(Exception):
     """A checkpoint cannot be used; the message names the file and says what is wrong."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message))
 
 
 class Checkpoint(NamedTuple):
@@ -53,15 +58,20 @@ def save(path: Path, state: Tree, settings: dict[str, Any], iteration: int) -> N
 
     Raises:
         TypeError: something else is in the state.
+        ValueError: the state or the settings are nested too deeply, or too large, to be read again.
         MissingExtra: h5py is not installed.
         OSError: the disk is full, say; then the file that had this name is as it was, or the new one is whole there.
     """
     h5py = require("h5py", "train")
     buffer = io.BytesIO()
     arrays: list[Any] = []
+    try:
+        structure, plain = _json("the state", _encode(state, arrays)), _json("the settings", settings)
+    except RecursionError:
+        raise ValueError("a checkpoint cannot hold what contains itself, or is nested so deeply") from None
     with h5py.File(buffer, "w", userblock_size=BLOCK, libver=("earliest", "v110"), track_order=False) as file:
-        file.attrs["structure"] = json.dumps(_encode(state, arrays))
-        file.attrs["settings"] = json.dumps(settings)
+        file.attrs["structure"] = structure
+        file.attrs["settings"] = plain
         file.attrs["iteration"] = iteration
         file.attrs["format_version"] = FORMAT
         file.attrs["created_by"] = f"tinymaml {__version__}"
@@ -82,50 +92,74 @@ def load(path: Path) -> Checkpoint:
         MissingExtra: h5py is not installed.
     """
     h5py = require("h5py", "train")
-    content = _verified(path, path.read_bytes())
-    # The checksum says that the rest is as it was written; the guard is for files made to deceive.
+    data = _verified(path)
+    # The checksum says that the rest is as it was written; the guard is for files made to deceive, for which HDF5
+    # raises all kinds.
     try:
-        with h5py.File(io.BytesIO(bytes(BLOCK) + content), "r") as file:
-            count = len(file["arrays"]) if "arrays" in file else 0
-            arrays = [_array(file[f"arrays/{i:04}"], len(content)) for i in range(count)]
-            state = _decode(json.loads(file.attrs["structure"]), arrays)
-            settings = json.loads(file.attrs["settings"])
+        with h5py.File(hdf5.Guarded(io.BytesIO(data)), "r") as file:
+            arrays = _arrays(file, len(data))
+            state = _decode(parse_json(hdf5.text(file, "structure")), arrays)
+            if arrays:
+                raise ValueError(f"its structure has no place for {len(arrays)} of its arrays")
+            settings = parse_json(hdf5.text(file, "settings"))
             if not isinstance(settings, dict):
                 raise TypeError("its settings are not a dict")
-            return Checkpoint(int(file.attrs["iteration"]), settings, state)
-    except (OSError, LookupError, ValueError, TypeError, AttributeError, ArithmeticError, RuntimeError) as error:
+            iteration = hdf5.integer(file, "iteration")
+            if iteration < 0:
+                raise ValueError(f"its iteration is {iteration}")
+            return Checkpoint(iteration, settings, state)
+    except Exception as error:
         raise CheckpointError(f"{path} is not a checkpoint of this program: {error}") from error
 
 
-def _verified(path: Path, data: bytes) -> bytes:
-    if not data.startswith(MAGIC):
-        kind = "is empty" if not data else "is not a tinymaml checkpoint: it begins otherwise"
+def _verified(path: Path) -> bytes:
+    """A file's bytes, which fit the checksums in its first block."""
+    with open_file(path) as file:
+        block = file.read(BLOCK)
+        size = file.seek(0, io.SEEK_END)
+        _check_block(path, block, size)
+        file.seek(0)
+        data = file.read(size)
+    if hashlib.sha256(memoryview(data)[BLOCK:]).digest() != _HEADER.unpack_from(block)[3]:
+        raise CheckpointError(f"{path} is damaged: its content does not fit its checksum")
+    return data
+
+
+def _check_block(path: Path, block: bytes, size: int) -> None:
+    if not block.startswith(MAGIC):
+        kind = "is empty" if not block else "is not a tinymaml checkpoint: it begins otherwise"
         raise CheckpointError(f"{path} {kind}; expected a file that `tinymaml train` wrote")
-    header = data[: BLOCK - 32]
-    if len(data) < BLOCK or hashlib.sha256(header).digest() != data[BLOCK - 32 : BLOCK]:
+    if len(block) < BLOCK or hashlib.sha256(block[:-32]).digest() != block[-32:]:
         raise CheckpointError(f"{path} is damaged: its first {BLOCK} bytes do not fit their checksum")
-    _, version, length, digest = _HEADER.unpack(header[: _HEADER.size])
+    _, version, length, _ = _HEADER.unpack_from(block)
     if version > FORMAT:
         raise CheckpointError(
             f"{path} was made by a newer tinymaml (format {version}, this one reads {FORMAT}): upgrade"
         )
     if version < 1:
         raise CheckpointError(f"{path} has the format {version}, which never was; this tinymaml reads 1 to {FORMAT}")
-    content = data[BLOCK:]
-    if len(content) != length:
-        raise CheckpointError(f"{path} is torn: {len(content)} bytes of content, {length} were written")
-    if hashlib.sha256(content).digest() != digest:
-        raise CheckpointError(f"{path} is damaged: its content does not fit its checksum")
-    return content
+    if size - BLOCK != length:
+        raise CheckpointError(f"{path} is torn: {size - BLOCK} bytes of content, {length} were written")
 
 
-def _array(dataset: Any, most: int) -> Any:
-    """A data set's values, which lie in the file itself: at most that many bytes, and in no other file."""
-    if dataset.dtype.kind not in KINDS:
-        raise TypeError(f"an array of {dataset.dtype}")
-    if dataset.shape is None or dataset.nbytes > most or dataset.external or dataset.is_virtual:
-        raise ValueError(f"the values of {dataset.name} are not in the file")
-    return dataset[()] if dataset.shape else np.asarray(dataset[()])
+def _arrays(file: Any, size: int) -> dict[int, Any]:
+    """The arrays of a file of so many bytes, by their numbers."""
+    if not file.id.links.exists(b"arrays"):
+        return {}
+    group, reader = hdf5.member(file, "arrays"), hdf5.Reader(size)
+    return {i: reader.array(group, f"{i:04}", KINDS) for i in range(len(group))}
+
+
+def _json(what: str, value: Any) -> str:
+    """As JSON. Raises ValueError if `load` would refuse it."""
+    text = json.dumps(value)  # first: of what contains itself the depth has no end
+    check_depth(value)
+    if len(text) > hdf5.MOST_TEXT:
+        raise ValueError(
+            f"{what} of a checkpoint may have {hdf5.MOST_TEXT:,} bytes as JSON, got {len(text):,}: "
+            "hold numbers in arrays"
+        )
+    return text
 
 
 def _encode(value: Any, arrays: list[Any]) -> Any:
@@ -146,14 +180,16 @@ def _encode(value: Any, arrays: list[Any]) -> Any:
     raise TypeError(f"a checkpoint cannot hold a {type(value).__name__}: {value!r}")
 
 
-def _decode(value: Any, arrays: list[Any]) -> Tree:
+def _decode(value: Any, arrays: dict[int, Any]) -> Tree:
+    """What `_encode` was given; arrays that have their place are taken out."""
     if not isinstance(value, dict):
         return value
     ((kind, content),) = value.items()
     if kind in ("array", "scalar"):
-        if type(content) is not int or content < 0:
-            raise ValueError(f"there is no array {content}")
-        return arrays[content] if kind == "array" else arrays[content][()]
+        if type(content) is not int or content not in arrays:
+            raise ValueError(f"there is no array {content}, or it is used twice")
+        found = arrays.pop(content)
+        return found if kind == "array" else found.reshape(())[()]
     if kind == "float":
         return float.fromhex(content)
     if kind == "dict":

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
+import signal
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -97,13 +101,22 @@ def run(args: argparse.Namespace) -> None:
 
     Raises:
         DataError: a file is not what it has to be.
+        ValueError: an argument is out of bounds.
         OSError: a file cannot be read or written, or not be downloaded.
         MissingExtra: h5py or Pillow is not installed.
+        KeyboardInterrupt: SIGINT or SIGTERM came; nothing is left but what was there before.
     """
+    with _stopped_by_sigterm():
+        _run(args)
+
+
+def _run(args: argparse.Namespace) -> None:
     name = args.name if args.dataset == "folder" else args.dataset
     if args.dataset == "omniglot":
         name = "-".join([omniglot.SPLITS[args.split], *(["lanczos"] if args.resample == "lanczos" else [])])
     target = args.target or imageset.default_path(name)
+    if args.source and args.source.exists() and target.exists() and os.path.samefile(args.source, target):
+        raise ValueError(f"--out {target} is what --from names: it would be written over")
     progress = _Progress(name)
     if args.dataset == "omniglot":
         if args.download:
@@ -121,6 +134,23 @@ def run(args: argparse.Namespace) -> None:
         folder.prepare(args.source, target, name, size, grey=args.grey, resample=args.resample, report=progress)
     for line in _summary(target):
         print(line)
+
+
+@contextlib.contextmanager
+def _stopped_by_sigterm() -> Iterator[None]:
+    """SIGTERM does what SIGINT does, so that files that were begun are removed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 def _summary(path: Path) -> list[str]:

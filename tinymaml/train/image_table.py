@@ -38,7 +38,7 @@ def table(results: Results) -> str:
         beside = "{:.1f} ± {:.1f}".format(*published[method]) if method in published else "–"
         lines.append(f"{name:28}{beside:>14}" + "".join(f"{cell:>24}" for cell in cells))
     for kind, q in kinds[:1]:
-        here = [(name, own[kind][q]) for name, _, _, own in rows if q in own[kind]]
+        here = [(name, own[kind][q]) for name, _, _, own in rows if q in own.get(kind, {})]
         lines += ["", f"{f'{_column(kind, q)}, after':28}" + "".join(f"{name:>24}" for name, _ in here)]
         for k in range(max(len(found["mean"]) for _, found in here)):
             cells = [_cell(found, k) for _, found in here]

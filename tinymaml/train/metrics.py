@@ -9,7 +9,11 @@ import math
 from pathlib import Path
 from typing import Any
 
+from tinymaml.tasks.reading import open_file, parse_json
 from tinymaml.train.checkpoint import atomic_write
+from tinymaml.train.schema import is_number
+
+_LONGEST = 1 << 16  # bytes of a line
 
 
 class Metrics:
@@ -39,18 +43,30 @@ class Metrics:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """The lines that are whole; a torn last one is left out."""
-    if not path.exists():
+    """The lines that are whole: an iteration and numbers or nulls; others, such as a torn last one, are left out.
+
+    Raises OSError: it cannot be read, or is no file.
+    """
+    try:
+        file = open_file(path)
+    except FileNotFoundError:
         return []
     found = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            value = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(value, dict) and isinstance(value.get("iteration"), int):
-            found.append(value)
+    with file:
+        while line := file.readline(_LONGEST):
+            try:
+                value = parse_json(line)
+            except ValueError:
+                continue
+            if isinstance(value, dict) and _is_line(value):
+                found.append(value)
     return found
+
+
+def _is_line(values: dict[str, Any]) -> bool:
+    iteration = values.get("iteration")
+    numbers = all(value is None or is_number(value) for value in values.values())
+    return type(iteration) is int and iteration > 0 and numbers
 
 
 def tensorboard_writer() -> str | None:

@@ -52,11 +52,15 @@ def draw_all(run: Path, experiment: str, pictures: Mapping[str, Picture]) -> lis
     paths = []
     with plt.rc_context(STYLE):
         for name, draw in (*pictures.items(), ("training", lambda plt, found: _training(plt, found, run))):
-            figure = draw(plt, found)
-            if figure is not None:
-                paths.append(folder / f"{name}.png")
-                figure.savefig(paths[-1])
-                plt.close(figure)
+            try:
+                figure = draw(plt, found)
+                if figure is not None:
+                    paths.append(folder / f"{name}.png")
+                    figure.savefig(paths[-1])
+            except (ValueError, ArithmeticError) as error:  # figures that are numbers, but beyond what can be drawn
+                raise results.ResultsError(f"{run / 'results.json'} cannot be drawn, {name}: {error}") from error
+            finally:
+                plt.close("all")
     return paths
 
 

@@ -6,15 +6,21 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypedDict, cast
+from typing import Annotated, Any, TypedDict, cast
 
 import numpy as np
 
+from tinymaml.tasks.reading import DataError, one_line, parse_json, read_file
 from tinymaml.tensor import Array
+from tinymaml.train import schema
 from tinymaml.train.checkpoint import atomic_write
 from tinymaml.train.rl_settings import EXPERIMENTS as RL_EXPERIMENTS
 
 FORMAT = 1
+MOST = 1 << 24  # bytes of a results file
+
+Count = Annotated[str, "[0-9]{1,9}"]  # a number as the key of a JSON object
+OverSteps = Annotated[list[float | None], "inner steps"]
 
 NAMES = {
     "maml": "MAML",
@@ -28,19 +34,19 @@ NAMES = {
 class Figures(TypedDict):
     """What `summary` says of one number of support points; lists are over inner steps 0, 1, ...; None: not finite."""
 
-    mean: list[float | None]
-    half_width: list[float | None]
-    median: list[float | None]
+    mean: OverSteps
+    half_width: OverSteps
+    median: OverSteps
     diverged: int
-    mean_converged: list[float | None]
-    half_width_converged: list[float | None]
+    mean_converged: OverSteps
+    half_width_converged: OverSteps
 
 
 class Best(TypedDict):
     """The figures of the parameters that were best in validation."""
 
     iteration: int
-    shots: dict[str, Figures]
+    shots: dict[Count, Figures]
 
 
 class Sketch(TypedDict):
@@ -49,16 +55,15 @@ class Sketch(TypedDict):
     amplitude: float
     phase: float
     shots: int
-    support_x: list[float]
-    support_y: list[float]
-    x: list[float]
-    steps: dict[str, list[float | None]]
+    support_x: Annotated[list[float], "support points"]
+    support_y: Annotated[list[float], "support points"]
+    x: Annotated[list[float], "x"]
+    steps: Annotated[dict[Count, list[float | None]], "x"]
 
 
 class Provenance(TypedDict):
     """What every evaluation of a method says of itself."""
 
-    protocol: dict[str, Any]
     seed: int
     iterations: int
     seconds: float
@@ -67,11 +72,20 @@ class Provenance(TypedDict):
     settings: dict[str, Any]
 
 
-class SinusoidEntry(Provenance):
-    """Of sinusoids; keys of `shots` and `step_size_search` are numbers of support points, as text."""
+class SinusoidProtocol(TypedDict):
+    """What the table and the pictures say of the evaluation; there may be more."""
 
-    step_size_search: dict[str, dict[str, float | None]]
-    shots: dict[str, Figures]
+    tasks: int
+    query_points: int
+    alpha: dict[str, float] | str | float
+
+
+class SinusoidEntry(Provenance):
+    """Of sinusoids; keys of `shots` and `step_size_search` are numbers of support points."""
+
+    protocol: SinusoidProtocol
+    step_size_search: dict[Count, dict[str, float | None]]
+    shots: dict[Count, Figures]
     best: Best | None
     qualitative: list[Sketch]
 
@@ -79,11 +93,12 @@ class SinusoidEntry(Provenance):
 class Shares(TypedDict):
     """Mean accuracy over the tasks and its 95 % interval; lists are over inner steps 0, 1, ..."""
 
-    mean: list[float]
-    half_width: list[float | None]
+    mean: Annotated[list[float], "inner steps"]
+    half_width: OverSteps
 
 
-Accuracy = dict[str, dict[str, Shares]]  # by kind of batch norm's statistics, then by query images a class, as text
+Kind = Annotated[str, "transductive|inductive"]  # of batch norm's statistics
+Accuracy = dict[Kind, dict[Count, Shares]]  # the inner keys: query images a class
 
 
 class BestAccuracy(TypedDict):
@@ -94,9 +109,21 @@ class BestAccuracy(TypedDict):
     diverged: int
 
 
+class ImageProtocol(TypedDict):
+    """As `SinusoidProtocol`, of images."""
+
+    tasks: int
+    shots: int
+    test_steps: int
+    alpha: float
+    inner_loss: str
+    adapt_norm: bool
+
+
 class ImageEntry(Provenance):
     """Of images. `diverged` tasks left all bounds, and count as wrong from there on."""
 
+    protocol: ImageProtocol
     accuracy: Accuracy
     diverged: int
     best: BestAccuracy | None
@@ -105,8 +132,8 @@ class ImageEntry(Provenance):
 class Returns(TypedDict):
     """Mean return over the goals and its 95 % interval; lists are over inner steps 0, 1, ..."""
 
-    mean: list[float]
-    half_width: list[float | None]
+    mean: Annotated[list[float], "inner steps"]
+    half_width: OverSteps
 
 
 class BestReturns(TypedDict):
@@ -116,10 +143,21 @@ class BestReturns(TypedDict):
     returns: Returns
 
 
+class RLProtocol(TypedDict):
+    """As `SinusoidProtocol`, of reinforcement learning."""
+
+    goals: int
+    rollouts: int
+    steps: int
+    alpha: float | None
+    decay: float
+
+
 class RLEntry(Provenance):
     """Of reinforcement learning: the last parameters, those best on validation goals, and those whose return after
     adaptation was the highest in training."""
 
+    protocol: RLProtocol
     step_size_search: dict[str, float | None]
     returns: Returns
     best: BestReturns | None
@@ -136,6 +174,9 @@ class Results(TypedDict):
 
 class ResultsError(ValueError):
     """A results file cannot be used; the message names it and says what is wrong."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message))
 
 
 def summary(errors: list[Array], diverged: Array) -> Figures:
@@ -183,9 +224,13 @@ def _number(value: Any) -> float | None:
 def load(path: Path, experiment: str) -> Results:
     """Read an experiment's results file. Raises ResultsError if it is not one, is newer or of another experiment."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = parse_json(read_file(path, MOST))
     except FileNotFoundError:
         raise ResultsError(f"{path} is not there: `tinymaml evaluate` writes it") from None
+    except DataError as error:
+        raise ResultsError(str(error)) from error
+    except OSError as error:
+        raise ResultsError(f"{path} cannot be read: {error}") from error
     except ValueError as error:
         raise ResultsError(f"{path} is not JSON: {error}") from error
     if not isinstance(found, dict) or [type(found.get(k)) for k in ("methods", "format")] != [dict, int]:
@@ -194,11 +239,12 @@ def load(path: Path, experiment: str) -> Results:
         raise ResultsError(f"{path} was made by a newer tinymaml (format {found['format']}, this one reads {FORMAT})")
     if found.get("experiment") != experiment:
         raise ResultsError(f"{path} is of {found.get('experiment')}, not of {experiment}: take another --out")
-    needed = _entry_of(experiment).__required_keys__
-    for method, entry in found["methods"].items():
-        missing = needed - set(entry) if isinstance(entry, dict) else needed
-        if missing:
-            raise ResultsError(f"{path} is damaged: {method} has no {', '.join(sorted(missing))}")
+    try:
+        for method, entry in found["methods"].items():
+            schema.check(method, str, "a method's name")
+            schema.check(entry, _entry_of(experiment), method)
+    except ValueError as error:
+        raise ResultsError(f"{path} is damaged: {error}") from error
     return cast(Results, found)
 
 
@@ -209,11 +255,15 @@ def _entry_of(experiment: str) -> Any:
 
 
 def merge(path: Path, experiment: str, method: str, entry: Mapping[str, Any]) -> None:
-    """Put one method's entry into a results file; the others stay. Raises ResultsError as `load`."""
+    """Put one method's entry into a results file; the others stay. Raises ResultsError as `load`, or if the
+    file would become too large to be read again."""
     new: Results = {"format": FORMAT, "experiment": experiment, "methods": {}}
     found = load(path, experiment) if path.exists() else new
     found["methods"][method] = entry
-    atomic_write(path, (json.dumps(found, indent=1, allow_nan=False) + "\n").encode())
+    data = (json.dumps(found, indent=1, allow_nan=False) + "\n").encode()
+    if len(data) > MOST:
+        raise ResultsError(f"{path} would have {len(data):,} bytes with {method}, more than the {MOST:,} that are read")
+    atomic_write(path, data)
 
 
 def name_of(method: str) -> str:

@@ -53,7 +53,7 @@ PAPER: dict[str, dict[str, Published]] = {
 def table(results: Results) -> str:
     """Returns after every inner step, the authors' below."""
     rows = list(_rows(results))
-    steps = max(len(found["mean"]) for _, _, found in rows)
+    steps = max((len(found["mean"]) for _, _, found in rows), default=0)
     lines = ["", f"{results['experiment']}: mean return on new goals after inner steps", ""]
     lines.append(f"{'':36}" + "".join(f"{k:>20}" for k in range(steps)))
     published = _published(results)

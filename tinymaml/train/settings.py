@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import types
+import typing
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
@@ -72,12 +74,15 @@ class Settings:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
-        """From what `as_dict` gave, read back from JSON; other entries are passed over."""
-        names = [field.name for field in dataclasses.fields(cls)]
+        """From what `as_dict` gave, read back from JSON; other entries are passed over. Raises ValueError: one is of a
+        wrong type, or out of bounds."""
+        hints = typing.get_type_hints(cls)
         given: dict[str, Any] = {}
-        for name in names:
+        for name in (own.name for own in dataclasses.fields(cls)):
             if name in values:
                 given[name] = tuple(values[name]) if isinstance(values[name], list) else values[name]
+                if not _is_of(given[name], hints[name]):
+                    raise ValueError(f"{name} cannot be {values[name]!r}")
         return cls(**given)
 
     def as_dict(self) -> dict[str, Any]:
@@ -85,6 +90,15 @@ class Settings:
         return {
             name: list(value) if isinstance(value, tuple) else value for name, value in dataclasses.asdict(self).items()
         }
+
+
+def _is_of(value: Any, hint: Any) -> bool:
+    """Whether it is of the type of a field: a number, a boolean, text, a tuple of them, or None where that is one."""
+    if typing.get_origin(hint) is tuple:
+        return isinstance(value, tuple) and all(_is_of(item, typing.get_args(hint)[0]) for item in value)
+    if typing.get_origin(hint) is types.UnionType:
+        return any(_is_of(value, own) for own in typing.get_args(hint))
+    return type(value) in ((int, float) if hint is float else (hint,))
 
 
 @dataclass(frozen=True)
