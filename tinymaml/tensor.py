@@ -14,12 +14,16 @@ from __future__ import annotations
 
 import importlib
 import itertools
-from collections.abc import Callable
+import operator
+import sys
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
+from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
+from tinymaml import tree
 from tinymaml.trace import Traced
 
 if TYPE_CHECKING:
@@ -37,6 +41,7 @@ now: Callable[[], int] = _serials.__next__
 
 # The operators of Tensor are looked up here by name; tinymaml.ops fills it in.
 OPERATORS: dict[str, Callable[..., Any]] = {}
+_INSIDE = ("tinymaml.ops.", "tinymaml.primitive", "tinymaml.tensor")  # where they are made
 
 
 class Node:
@@ -68,22 +73,28 @@ class Tensor:
     that dtypes are never mixed: numbers and lists of them take the tensor's dtype, arrays must have it already (see
     `astype`).
 
+    A tensor with history, one that is a variable or depends on one, never becomes an array or a Python number on its
+    way through somebody else's function: its derivative would be lost without a word. NumPy's functions, float(t),
+    copies and the like raise TypeError; `.numpy()` and `.item()` are the ways out. Constants convert freely.
+
     Args:
         value: anything `numpy.asarray` takes, of dtype float32 or float64. The array is not copied: leave it alone
         afterwards.
 
     Raises:
-        TypeError: the value is not of a floating dtype.
+        TypeError: the value is not of a floating dtype, or it is a masked array or a matrix.
     """
 
     __slots__ = ("__weakref__", "data", "index", "node")
-    __array_ufunc__ = None  # so that `array * tensor` asks the tensor
     node: Node
     index: int
     data: Array  # the value itself, not a copy: to be read, not written
 
     def __init__(self, value: Any) -> None:
-        array = adopt(value) if is_array(value) else np.asarray(value)
+        array = as_array(value)
+        if array.dtype == np.object_:
+            kind = type(value).__name__
+            raise TypeError(f"a variable must be an array or a number of float32 or float64, got a {kind}")
         if array.dtype not in FLOATS:
             raise TypeError(
                 f"a variable must be float32 or float64, got {array.dtype}: derivatives are not defined for it; "
@@ -145,23 +156,63 @@ class Tensor:
         view.flags.writeable = False
         return view
 
+    def item(self) -> float | int | bool:
+        """The value of a tensor with one element as a Python number; the history is left behind."""
+        return self.data.item()
+
+    def _value(self, way: str, name: str = "") -> Array:
+        """The value of a constant. Raises TypeError if there is history, which `way` would lose; see `lost`."""
+        if self.node.root != CONSTANT:
+            raise TypeError(lost(way, name))
+        return self.data
+
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
-        if not isinstance(self.data, np.ndarray):
+        if not isinstance(self._value("making a NumPy array"), np.ndarray):
             raise TypeError("the tensor is on a GPU, from where nothing is copied unasked: use .numpy()")
         return np.array(self.numpy(), dtype=dtype) if copy else np.asarray(self.numpy(), dtype=dtype)
 
-    def item(self) -> float | int | bool:
-        """The value of a tensor with one element as a Python number."""
-        return self.data.item()
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
+        """`array * tensor` is the ufunc multiply: it asks the tensor. Other ufuncs take the values of constants."""
+        if method == "__call__" and not options and ufunc in _OPERATORS_OF:
+            return OPERATORS[_OPERATORS_OF[ufunc]](*inputs)
+        name = getattr(ufunc, "__name__", str(ufunc))
+        if "out" in options:
+            way = f"writing the result of numpy.{name} into an array"
+        else:
+            way = f"numpy.{name}" + (f".{method}" if method != "__call__" else "")
+        values, options = _values((inputs, options), way, name if method == "__call__" else "")
+        return getattr(ufunc, method)(*values, **options)
+
+    def __array_function__(self, function: Any, types: Any, args: Any, options: Any) -> Any:
+        """NumPy's functions take the values of constants."""
+        if function in _QUERIES:
+            return _QUERIES[function](*args, **options)
+        values, options = _values((args, options), f"{function.__module__}.{function.__name__}", function.__name__)
+        return function(*values, **options)
 
     def __float__(self) -> float:
-        return float(self.data)
+        return float(self._value("float()"))
 
     def __int__(self) -> int:
-        return int(self.data)
+        return int(self._value("int()"))
+
+    def __complex__(self) -> complex:
+        return complex(self._value("complex()"))
+
+    def __index__(self) -> int:
+        return operator.index(self._value("taking an integer"))
 
     def __bool__(self) -> bool:
-        return bool(self.data)
+        return bool(self._value("bool()"))
+
+    def __copy__(self) -> Tensor:
+        return constant(self._value("copy()"))
+
+    def __deepcopy__(self, memo: Any) -> Tensor:
+        return constant(self._value("deepcopy()").copy())
+
+    def __reduce_ex__(self, protocol: Any) -> NoReturn:
+        raise TypeError("a tensor is not pickled, as its history means nothing elsewhere: pickle .numpy(), its value")
 
     def __setitem__(self, index: Any, value: Any) -> NoReturn:
         raise TypeError("tensors are never changed in place; use where(), scatter_add() or concatenate() for a new one")
@@ -202,6 +253,11 @@ class Tensor:
     def __rmatmul__(self, other: Any) -> Tensor:
         return OPERATORS["matmul"](other, self)
 
+    def __mod__(self, other: Any) -> NoReturn:
+        raise TypeError(f"a tensor has no %, // and divmod(), which jump: {_WAYS_OUT}")
+
+    __rmod__ = __floordiv__ = __rfloordiv__ = __divmod__ = __rdivmod__ = __mod__
+
     def __neg__(self) -> Tensor:
         return OPERATORS["negative"](self)
 
@@ -220,11 +276,12 @@ class Tensor:
     def __le__(self, other: Any) -> Tensor:
         return OPERATORS["less_equal"](self, other)
 
-    def __eq__(self, other: Any) -> Tensor:  # type: ignore[override]  # elementwise, as NumPy's
-        return OPERATORS["equal"](self, other)
+    # Elementwise, as NumPy's; but with None what is meant is never an array of False.
+    def __eq__(self, other: Any) -> Tensor:  # type: ignore[override]
+        return OPERATORS["equal"](self, _not_none("==", other))
 
     def __ne__(self, other: Any) -> Tensor:  # type: ignore[override]
-        return OPERATORS["not_equal"](self, other)
+        return OPERATORS["not_equal"](self, _not_none("!=", other))
 
     __hash__ = None  # type: ignore[assignment]  # == is elementwise
 
@@ -241,12 +298,10 @@ class Tensor:
         return OPERATORS["max"](self, axis, keepdims)
 
     def reshape(self, *shape: Any) -> Tensor:
-        return OPERATORS["reshape"](self, shape[0] if len(shape) == 1 and not isinstance(shape[0], int) else shape)
+        return OPERATORS["reshape"](self, shape[0] if len(shape) == 1 else shape)
 
     def transpose(self, *axes: Any) -> Tensor:
-        return OPERATORS["transpose"](
-            self, axes[0] if len(axes) == 1 and not isinstance(axes[0], int) else axes or None
-        )
+        return OPERATORS["transpose"](self, axes[0] if len(axes) == 1 else axes or None)
 
     def astype(self, dtype: Any) -> Tensor:
         return OPERATORS["astype"](self, dtype)
@@ -254,16 +309,72 @@ class Tensor:
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
+# The ufuncs that stand for operators, which NumPy calls when an array is on their left.
+_OPERATORS_OF = {
+    getattr(np, name): name
+    for name in (
+        "add", "subtract", "multiply", "divide", "power", "matmul",
+        "greater", "greater_equal", "less", "less_equal", "equal", "not_equal",
+    )
+}  # fmt: skip
+# What does not ask for numbers.
+_QUERIES: dict[Any, Callable[..., Any]] = {
+    np.shape: lambda a: a.shape,
+    np.ndim: lambda a: a.ndim,
+    np.size: lambda a: a.size,
+}
+# tinymaml's name for what has another in NumPy.
+_OURS = {"absolute": "abs", "amax": "max", "dot": "matmul", "hstack": "concatenate"}
+_WAYS_OUT = ".numpy() and .item() give its value without history"
+
+
+def lost(way: str, name: str = "") -> str:
+    """The error for a tensor with history when `way` would lose it. `name` is that of NumPy's function, if it is one:
+    where tinymaml has it too, the error says so."""
+    ours = _OURS.get(name, name)
+    use = f"tinymaml.{ours}" if ours in OPERATORS else "tinymaml's functions"
+    return f"{way} would lose the derivative of a tensor that depends on a variable: use {use}; {_WAYS_OUT}"
+
+
+def _values(given: Any, way: str, name: str) -> Any:
+    """The arguments of a function with their constant tensors as arrays; raises TypeError for others."""
+
+    def one(x: Any) -> Any:
+        if not isinstance(x, Tensor):
+            return x
+        x._value(way, name)
+        return np.asarray(x)
+
+    return tree.map(one, given)
+
+
+def _not_none(sign: str, other: Any) -> Any:
+    if other is None:
+        raise TypeError(f"{sign} compares a tensor's numbers, so not with None: write `is None` or `is not None`")
+    return other
+
 
 def is_array(value: Any) -> bool:
     """Whether a value is an array of some device (NumPy's or CuPy's) and can be used as it is."""
     return isinstance(value, np.ndarray) or hasattr(value, "__cuda_array_interface__")
 
 
+_PLAIN = (np.ndarray, Traced, np.memmap)
+
+
 def adopt(array: Any) -> Array:
-    """The array itself; one on a GPU that is not CuPy's as CuPy's, on the same memory."""
-    if isinstance(array, np.ndarray):
+    """The array itself; one on a GPU that is not CuPy's as CuPy's, on the same memory.
+
+    Raises TypeError for a masked array, a matrix and other kinds of NumPy array with rules of their own, which would be
+    lost here.
+    """
+    if type(array) in _PLAIN:
         return array
+    if isinstance(array, np.ma.MaskedArray):
+        raise TypeError("a masked array's mask would be lost: give .filled(value) of it, or choose with where()")
+    if isinstance(array, np.ndarray):
+        name = f"{type(array).__module__}.{type(array).__name__}"
+        raise TypeError(f"a {name} has rules of its own, which would be lost: give numpy.array(x), a plain array")
     cupy = importlib.import_module("cupy")
     return array if isinstance(array, cupy.ndarray) else cupy.asarray(array)
 
@@ -278,7 +389,66 @@ def known(tensor: Tensor) -> Array | Tensor:
     return tensor if isinstance(tensor.data, Traced) else tensor.data
 
 
+def as_array(value: Any, dtype: Any = None) -> Array:
+    """An array as it is (`adopt`); anything else that `numpy.asarray` takes as an array of the dtype."""
+    if dtype is None and is_array(value):
+        return adopt(value)
+    if isinstance(value, list | tuple | np.ndarray):
+        for part in elements(value):
+            if isinstance(part, np.ndarray):
+                adopt(part)  # which raises for what NumPy would take apart without a word
+    return np.asarray(value, dtype)
+
+
+def elements(value: Any) -> Iterator[Any]:
+    """What a list or tuple, nested or not, consists of; all else is itself one element."""
+    if isinstance(value, list | tuple):
+        for part in value:
+            yield from elements(part)
+    else:
+        yield value
+
+
 def constant(value: Any, dtype: Any = None) -> Tensor:
     """A tensor that no derivative is taken by: data, a label, a Python number of the given dtype."""
-    array = adopt(value) if dtype is None and is_array(value) else np.asarray(value, dtype)
-    return Tensor.of(Node(None, (), {}, (array,), CONSTANT))
+    return Tensor.of(Node(None, (), {}, (as_array(value, dtype),), CONSTANT))
+
+
+def floating_in(value: Any) -> Any:
+    """The dtype of the first floating tensor in a list or tuple, nested or not; None if there is none."""
+    return next((x.dtype for x in elements(value) if isinstance(x, Tensor) and x.dtype in FLOATS), None)
+
+
+def joined(value: Any) -> Any:
+    """A list or tuple, nested or not, with floating tensors in it as one tensor, by `stack`, so that derivatives pass.
+    Anything else as it is."""
+    is_joined = isinstance(value, list | tuple) and floating_in(value) is not None
+    return OPERATORS["stack"](value) if is_joined else value
+
+
+def as_tensor(x: Any) -> Tensor:
+    """x itself if it is a tensor; a list with tensors in it stacked, with their derivatives; else a constant. Raises
+    TypeError for what is not numbers."""
+    x = joined(x)
+    if isinstance(x, Tensor):
+        return x
+    found = constant(x)
+    if found.dtype.kind not in "fiub":
+        name = public_name("as_tensor")
+        raise TypeError(f"{name}: expected a tensor, an array or a number, got {type(x).__name__}")
+    return found
+
+
+def public_name(inner: str) -> str:
+    """The function of tinymaml that the caller called, for an error inside of it; `inner` if it called that itself.
+
+    It is found on the stack, so that calls that succeed do nothing for it.
+    """
+    found = inner
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_globals.get("__name__", "").startswith(_INSIDE):
+        name = frame.f_code.co_name
+        if getattr(OPERATORS.get(name), "__code__", None) is frame.f_code:
+            found = name
+        frame = frame.f_back
+    return found

@@ -16,7 +16,7 @@ import numpy as np
 from tinymaml.device import kernel, view
 from tinymaml.ops.shape import broadcast_to, ones_like, sum_to
 from tinymaml.primitive import Primitive, Spec, Tangent, each
-from tinymaml.tensor import FLOATS, Array, Tensor, constant
+from tinymaml.tensor import FLOATS, Array, Tensor, as_tensor, constant, public_name
 
 Partial = Callable[..., Any]
 
@@ -38,9 +38,8 @@ def _specs(name: str, result: Any = None) -> Callable[..., Sequence[Spec]]:
                 try:
                     shape = broadcast_shapes(*shapes)
                 except ValueError:
-                    raise ValueError(
-                        f"{name}: shapes {', '.join(map(str, shapes))} do not broadcast together"
-                    ) from None
+                    text = ", ".join(map(str, shapes))
+                    raise ValueError(f"{public_name(name)}: shapes {text} do not broadcast together") from None
                 break
         return ((shape, result or arrays[-1].dtype),)
 
@@ -278,13 +277,3 @@ def astype(x: Any, dtype: Any) -> Tensor:
     if x.dtype == dtype:
         return x
     return _astype(x, dtype=dtype) if x.dtype in FLOATS else constant(x.data.astype(dtype))
-
-
-def as_tensor(x: Any) -> Tensor:
-    """x itself if it is a tensor, else a constant. Raises TypeError for what is not numbers."""
-    if isinstance(x, Tensor):
-        return x
-    found = constant(x)
-    if found.dtype.kind not in "fiub":
-        raise TypeError(f"expected a tensor, an array or a number, got {type(x).__name__}")
-    return found
