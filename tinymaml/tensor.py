@@ -385,8 +385,8 @@ def host(array: Any) -> Array:
 
 
 def known(tensor: Tensor) -> Array | Tensor:
-    """The value of a tensor; the tensor itself while a step is recorded, when there is none."""
-    return tensor if isinstance(tensor.data, Traced) else tensor.data
+    """The value of a tensor without its history; while a step is recorded, when there is none, as a constant."""
+    return constant(tensor.data) if isinstance(tensor.data, Traced) else tensor.data
 
 
 def as_array(value: Any, dtype: Any = None) -> Array:
