@@ -186,7 +186,7 @@ class Tensor:
     def __array_function__(self, function: Any, types: Any, args: Any, options: Any) -> Any:
         """NumPy's functions take the values of constants."""
         if function in _QUERIES:
-            return _QUERIES[function](*args, **options)
+            return function.__wrapped__(*args, **options)
         values, options = _values((args, options), f"{function.__module__}.{function.__name__}", function.__name__)
         return function(*values, **options)
 
@@ -317,12 +317,7 @@ _OPERATORS_OF = {
         "greater", "greater_equal", "less", "less_equal", "equal", "not_equal",
     )
 }  # fmt: skip
-# What does not ask for numbers.
-_QUERIES: dict[Any, Callable[..., Any]] = {
-    np.shape: lambda a: a.shape,
-    np.ndim: lambda a: a.ndim,
-    np.size: lambda a: a.size,
-}
+_QUERIES = (np.shape, np.ndim, np.size)  # they ask the tensor, and not for its numbers
 # tinymaml's name for what has another in NumPy.
 _OURS = {"absolute": "abs", "amax": "max", "dot": "matmul", "hstack": "concatenate"}
 _WAYS_OUT = ".numpy() and .item() give its value without history"
