@@ -11,7 +11,6 @@ import pickle  # noqa: TID251  # that it is refused
 import statistics
 import struct
 import types
-import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -19,7 +18,6 @@ import numpy as np
 import pytest
 
 import tinymaml as tm
-from tinymaml.transforms import MODES
 
 RNG = np.random.default_rng(0)
 # Where the functions are called, and other arrays of the same shapes.
@@ -46,14 +44,14 @@ PLACES: dict[str, Callable[[Any, Any], tuple[Any, ...]]] = {
 }
 # They write files, change settings, wait for somebody, or give memory as it was found.
 LEFT_OUT = {
-    *("numpy.save numpy.savetxt numpy.savez numpy.savez_compressed numpy.load numpy.loadtxt numpy.genfromtxt "
-      "numpy.fromfile numpy.memmap numpy.fromregex numpy.test numpy.linalg.test numpy.fft.test numpy.ma.test numpy.info "
-      "numpy.show_config numpy.show_runtime numpy.set_printoptions numpy.printoptions numpy.errstate numpy.seterr "
-      "numpy.seterrcall numpy.setbufsize numpy.empty numpy.empty_like numpy.ndarray numpy.recarray numpy.ma.empty "
-      "numpy.ma.empty_like numpy.ma.masked_all numpy.ma.masked_all_like numpy.chararray").split(),
-    *("builtins.breakpoint builtins.compile builtins.copyright builtins.credits builtins.eval builtins.exec "
-      "builtins.exit builtins.help builtins.input builtins.license builtins.open builtins.print "
-      "builtins.quit").split(),
+    "numpy.save", "numpy.savetxt", "numpy.savez", "numpy.savez_compressed", "numpy.load", "numpy.loadtxt",
+    "numpy.genfromtxt", "numpy.fromfile", "numpy.memmap", "numpy.fromregex", "numpy.test", "numpy.linalg.test",
+    "numpy.fft.test", "numpy.ma.test", "numpy.info", "numpy.show_config", "numpy.show_runtime",
+    "numpy.set_printoptions", "numpy.printoptions", "numpy.errstate", "numpy.seterr", "numpy.seterrcall",
+    "numpy.setbufsize", "numpy.empty", "numpy.empty_like", "numpy.ndarray", "numpy.recarray", "numpy.chararray",
+    "numpy.ma.empty", "numpy.ma.empty_like", "numpy.ma.masked_all", "numpy.ma.masked_all_like", "builtins.breakpoint",
+    "builtins.compile", "builtins.copyright", "builtins.credits", "builtins.eval", "builtins.exec", "builtins.exit",
+    "builtins.help", "builtins.input", "builtins.license", "builtins.open", "builtins.print", "builtins.quit",
     "numpy.bmat",  # gives None for all but NumPy's own matrices, lists and texts
     "numpy.ma.maximum_fill_value", "numpy.ma.minimum_fill_value",  # infinity, by the dtype
 }  # fmt: skip

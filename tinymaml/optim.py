@@ -15,9 +15,10 @@ import numpy as np
 
 from tinymaml import tree
 from tinymaml.device import alike, kernel, zeros
+from tinymaml.interop import lost
 from tinymaml.ops import add, astype, multiply
 from tinymaml.ops.elementwise import descend
-from tinymaml.tensor import CONSTANT, FLOATS, Array, Tensor, adopt, as_tensor, constant, is_array, lost
+from tinymaml.tensor import FLOATS, Array, Tensor, adopt, as_tensor, constant, is_array
 from tinymaml.tree import Tree
 
 Schedule = Callable[[int], float]
@@ -110,7 +111,7 @@ def _check_parameters(params: Tree) -> None:
 def _array(x: Any) -> Array:
     """The value. Raises TypeError for a tensor with history: no derivative passes an optimiser."""
     if isinstance(x, Tensor):
-        if x.node.root != CONSTANT:
+        if x.has_history:
             raise TypeError(lost("an optimiser's step"))
         return x.data
     return adopt(x) if is_array(x) else x

@@ -13,7 +13,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tinymaml.tensor import CONSTANT, FLOATS, Array, Node, Tensor, constant, is_array, joined, public_name
+from tinymaml.operators import public_name
+from tinymaml.tensor import CONSTANT, FLOATS, Array, Node, Tensor, constant, is_array, joined
 
 Spec = tuple[tuple[int, ...], Any]  # shape and dtype of one output
 Tangent = Tensor | None

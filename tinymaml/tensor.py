@@ -14,16 +14,15 @@ from __future__ import annotations
 
 import importlib
 import itertools
-import operator
-import sys
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
-from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from tinymaml import tree
+from tinymaml.interop import Interop, not_none
+from tinymaml.operators import OPERATORS as OPERATORS
+from tinymaml.operators import public_name
 from tinymaml.trace import Traced
 
 if TYPE_CHECKING:
@@ -38,10 +37,6 @@ _sweep = SWEEP.get
 _new = object.__new__
 _serials = itertools.count()
 now: Callable[[], int] = _serials.__next__
-
-# The operators of Tensor are looked up here by name; tinymaml.ops fills it in.
-OPERATORS: dict[str, Callable[..., Any]] = {}
-_INSIDE = ("tinymaml.ops.", "tinymaml.primitive", "tinymaml.tensor")  # where they are made
 
 
 class Node:
@@ -66,7 +61,7 @@ class Node:
         self.order = _sweep()
 
 
-class Tensor:
+class Tensor(Interop):
     """An array whose history is recorded. `Tensor(array)` is a new variable: a leaf one may differentiate by.
 
     Tensors are never changed in place. Arithmetic, comparisons, indexing and the methods below follow NumPy, except
@@ -133,6 +128,10 @@ class Tensor:
     def T(self) -> Tensor:
         return OPERATORS["transpose"](self)
 
+    @property
+    def has_history(self) -> bool:
+        return self.node.root != CONSTANT
+
     def __len__(self) -> int:
         if not self.shape:
             raise TypeError("a tensor without axes has no length")
@@ -160,59 +159,11 @@ class Tensor:
         """The value of a tensor with one element as a Python number; the history is left behind."""
         return self.data.item()
 
-    def _value(self, way: str, name: str = "") -> Array:
-        """The value of a constant. Raises TypeError if there is history, which `way` would lose; see `lost`."""
-        if self.node.root != CONSTANT:
-            raise TypeError(lost(way, name))
-        return self.data
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
-        if not isinstance(self._value("making a NumPy array"), np.ndarray):
-            raise TypeError("the tensor is on a GPU, from where nothing is copied unasked: use .numpy()")
-        return np.array(self.numpy(), dtype=dtype) if copy else np.asarray(self.numpy(), dtype=dtype)
-
-    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
-        """`array * tensor` is the ufunc multiply: it asks the tensor. Other ufuncs take the values of constants."""
-        if method == "__call__" and not options and ufunc in _OPERATORS_OF:
-            return OPERATORS[_OPERATORS_OF[ufunc]](*inputs)
-        name = getattr(ufunc, "__name__", str(ufunc))
-        if "out" in options:
-            way = f"writing the result of numpy.{name} into an array"
-        else:
-            way = f"numpy.{name}" + (f".{method}" if method != "__call__" else "")
-        values, options = _values((inputs, options), way, name if method == "__call__" else "")
-        return getattr(ufunc, method)(*values, **options)
-
-    def __array_function__(self, function: Any, types: Any, args: Any, options: Any) -> Any:
-        """NumPy's functions take the values of constants."""
-        if function in _QUERIES:
-            return function.__wrapped__(*args, **options)
-        values, options = _values((args, options), f"{function.__module__}.{function.__name__}", function.__name__)
-        return function(*values, **options)
-
-    def __float__(self) -> float:
-        return float(self._value("float()"))
-
-    def __int__(self) -> int:
-        return int(self._value("int()"))
-
-    def __complex__(self) -> complex:
-        return complex(self._value("complex()"))
-
-    def __index__(self) -> int:
-        return operator.index(self._value("taking an integer"))
-
-    def __bool__(self) -> bool:
-        return bool(self._value("bool()"))
-
     def __copy__(self) -> Tensor:
         return constant(self._value("copy()"))
 
     def __deepcopy__(self, memo: Any) -> Tensor:
         return constant(self._value("deepcopy()").copy())
-
-    def __reduce_ex__(self, protocol: Any) -> NoReturn:
-        raise TypeError("a tensor is not pickled, as its history means nothing elsewhere: pickle .numpy(), its value")
 
     def __setitem__(self, index: Any, value: Any) -> NoReturn:
         raise TypeError("tensors are never changed in place; use where(), scatter_add() or concatenate() for a new one")
@@ -253,11 +204,6 @@ class Tensor:
     def __rmatmul__(self, other: Any) -> Tensor:
         return OPERATORS["matmul"](other, self)
 
-    def __mod__(self, other: Any) -> NoReturn:
-        raise TypeError(f"a tensor has no %, // and divmod(), which jump: {_WAYS_OUT}")
-
-    __rmod__ = __floordiv__ = __rfloordiv__ = __divmod__ = __rdivmod__ = __mod__
-
     def __neg__(self) -> Tensor:
         return OPERATORS["negative"](self)
 
@@ -278,10 +224,10 @@ class Tensor:
 
     # Elementwise, as NumPy's; but with None what is meant is never an array of False.
     def __eq__(self, other: Any) -> Tensor:  # type: ignore[override]
-        return OPERATORS["equal"](self, _not_none("==", other))
+        return OPERATORS["equal"](self, not_none("==", other))
 
     def __ne__(self, other: Any) -> Tensor:  # type: ignore[override]
-        return OPERATORS["not_equal"](self, _not_none("!=", other))
+        return OPERATORS["not_equal"](self, not_none("!=", other))
 
     __hash__ = None  # type: ignore[assignment]  # == is elementwise
 
@@ -308,45 +254,6 @@ class Tensor:
 
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
-
-# The ufuncs that stand for operators, which NumPy calls when an array is on their left.
-_OPERATORS_OF = {
-    getattr(np, name): name
-    for name in (
-        "add", "subtract", "multiply", "divide", "power", "matmul",
-        "greater", "greater_equal", "less", "less_equal", "equal", "not_equal",
-    )
-}  # fmt: skip
-_QUERIES = (np.shape, np.ndim, np.size)  # they ask the tensor, and not for its numbers
-# tinymaml's name for what has another in NumPy.
-_OURS = {"absolute": "abs", "amax": "max", "dot": "matmul", "hstack": "concatenate"}
-_WAYS_OUT = ".numpy() and .item() give its value without history"
-
-
-def lost(way: str, name: str = "") -> str:
-    """The error for a tensor with history when `way` would lose it. `name` is that of NumPy's function, if it is one:
-    where tinymaml has it too, the error says so."""
-    ours = _OURS.get(name, name)
-    use = f"tinymaml.{ours}" if ours in OPERATORS else "tinymaml's functions"
-    return f"{way} would lose the derivative of a tensor that depends on a variable: use {use}; {_WAYS_OUT}"
-
-
-def _values(given: Any, way: str, name: str) -> Any:
-    """The arguments of a function with their constant tensors as arrays; raises TypeError for others."""
-
-    def one(x: Any) -> Any:
-        if not isinstance(x, Tensor):
-            return x
-        x._value(way, name)
-        return np.asarray(x)
-
-    return tree.map(one, given)
-
-
-def _not_none(sign: str, other: Any) -> Any:
-    if other is None:
-        raise TypeError(f"{sign} compares a tensor's numbers, so not with None: write `is None` or `is not None`")
-    return other
 
 
 def is_array(value: Any) -> bool:
@@ -431,19 +338,4 @@ def as_tensor(x: Any) -> Tensor:
     if found.dtype.kind not in "fiub":
         name = public_name("as_tensor")
         raise TypeError(f"{name}: expected a tensor, an array or a number, got {type(x).__name__}")
-    return found
-
-
-def public_name(inner: str) -> str:
-    """The function of tinymaml that the caller called, for an error inside of it; `inner` if it called that itself.
-
-    It is found on the stack, so that calls that succeed do nothing for it.
-    """
-    found = inner
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None and frame.f_globals.get("__name__", "").startswith(_INSIDE):
-        name = frame.f_code.co_name
-        if getattr(OPERATORS.get(name), "__code__", None) is frame.f_code:
-            found = name
-        frame = frame.f_back
     return found

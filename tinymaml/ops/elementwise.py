@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from tinymaml.device import kernel, view
+from tinymaml.operators import public_name
 from tinymaml.ops.shape import broadcast_to, ones_like, sum_to
 from tinymaml.primitive import Primitive, Spec, Tangent, each
-from tinymaml.tensor import FLOATS, Array, Tensor, as_tensor, constant, joined, public_name
+from tinymaml.tensor import FLOATS, Array, Tensor, as_tensor, constant, joined
 
 Partial = Callable[..., Any]
 

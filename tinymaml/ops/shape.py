@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from tinymaml.device import kernel, number, view
+from tinymaml.operators import public_name
 from tinymaml.primitive import Primitive, Spec, Tangent
 from tinymaml.tensor import (
     Array,
@@ -27,7 +28,6 @@ from tinymaml.tensor import (
     floating_in,
     is_array,
     joined,
-    public_name,
 )
 from tinymaml.trace import Traced
 
