@@ -59,6 +59,16 @@ def _call(name: str) -> Formula:
     return lambda w, *xs: w.call(name, *xs)
 
 
+def _first(sign: str) -> Formula:
+    """Whether the first is the larger (>=) or the smaller (<=) of two, or not a number."""
+
+    def formula(w: Writer, x: Any, y: Any) -> Any:
+        no_number = w.compare("!=", x, x, otherwise=True)
+        return w.select(no_number, no_number, w.compare(sign, x, y))
+
+    return formula
+
+
 def _sign(w: Writer, x: Any) -> Any:
     one, zero = w.number(1, x), w.number(0, x)
     below = w.select(w.compare("<", x, zero), w.number(-1, x), zero)
@@ -117,6 +127,8 @@ FORMULAS: dict[str, Formula] = {
     "less_equal": _compare("<="),
     "equal": _compare("=="),
     "not_equal": _compare("!=", otherwise=True),
+    "first_is_larger": _first(">="),
+    "first_is_smaller": _first("<="),
     "relu": _relu,
     "gate": _gate,
     "where": lambda w, condition, x, y: w.select(w.truth(condition), x, y),

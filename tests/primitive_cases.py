@@ -96,6 +96,8 @@ CONSTANT: dict[str, Callable[..., Any]] = {  # no derivative passes these
     "less_equal": np.less_equal,
     "equal": np.equal,
     "not_equal": np.not_equal,
+    "first_is_larger": lambda x, y: (x >= y) | np.isnan(x),
+    "first_is_smaller": lambda x, y: (x <= y) | np.isnan(x),
     "sign": np.sign,
     "stop_gradient": np.asarray,
 }

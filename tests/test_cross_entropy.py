@@ -154,5 +154,5 @@ def test_bad_input(logits, labels, error, message):
 
 
 def test_integer_logits_are_refused():
-    with pytest.raises(TypeError, match="cross_entropy: input 0 is int64, expected float32 or float64"):
+    with pytest.raises(TypeError, match="softmax_cross_entropy: an input is int64, expected float32 or float64"):
         tm.softmax_cross_entropy(np.zeros((2, 3, 5), int), np.zeros((2, 3), int))

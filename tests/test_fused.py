@@ -24,7 +24,9 @@ SPECIAL = [0.0, -0.0, 1.0, -1.0, 0.5, -2.5, 3.0, np.inf, -np.inf, np.nan, 1e-40,
 ONE = ["negative", "abs", "sqrt", "sign", "relu"]
 ROUGH = ["exp", "expm1", "log", "log1p", "sin", "cos", "tanh", "sigmoid", "softplus"]
 TWO = ["add", "subtract", "multiply", "divide", "gate"]
-COMPARED = ["greater", "greater_equal", "less", "less_equal", "equal", "not_equal"]
+COMPARED = [
+    "greater", "greater_equal", "less", "less_equal", "equal", "not_equal", "first_is_larger", "first_is_smaller",
+]  # fmt: skip
 
 
 def run(group, ins, first=0, last=None):

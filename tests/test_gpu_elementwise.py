@@ -14,7 +14,9 @@ from tinymaml.kernels.gpu.launch import Plan
 
 pytestmark = pytest.mark.usefixtures("gpu")
 
-COMPARED = ("greater", "greater_equal", "less", "less_equal", "equal", "not_equal")
+COMPARED = (
+    "greater", "greater_equal", "less", "less_equal", "equal", "not_equal", "first_is_larger", "first_is_smaller",
+)  # fmt: skip
 COUNT = {
     **dict.fromkeys(("add", "subtract", "multiply", "divide", "power", "gate", *COMPARED), 2),
     "where": 3,

@@ -68,7 +68,10 @@ NAMES = {name: FAMILIES[name] for name in REGISTRY if name in FAMILIES}
 
 
 # Those without derivatives, which test_gpu_elementwise.py compares.
-CONSTANT = {"equal", "greater", "greater_equal", "less", "less_equal", "not_equal", "sign", "stop_gradient"}
+CONSTANT = {
+    "equal", "first_is_larger", "first_is_smaller", "greater", "greater_equal", "less", "less_equal", "not_equal",
+    "sign", "stop_gradient",
+}  # fmt: skip
 
 
 def test_every_primitive_is_compared():

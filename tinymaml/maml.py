@@ -24,7 +24,7 @@ from tinymaml.ops import abs, add, clip, divide, greater, maximum, multiply, sqr
 from tinymaml.ops import max as largest_of
 from tinymaml.ops import sum as sum_over
 from tinymaml.problem import Loss, NonFiniteError, Problem
-from tinymaml.tensor import Tensor, now
+from tinymaml.tensor import Tensor, known, now
 from tinymaml.transforms import MODES, Record, enter, leave
 from tinymaml.tree import Tree
 
@@ -59,7 +59,7 @@ def adapt(loss: Loss, params: Tree, support: Tree, alpha: Tree, steps: int, *, a
         record = problem.record(phi, k)
         phi = problem.step(record, mark)
     problem.check_all_finite("the adapted", phi, per_task=True)
-    results = [leave(x, mark) for x in phi]
+    results = [x if x.node.root < mark else known(x) for x in phi]
     # A copy, where no step has moved the caller's own array.
     moved = [a is not None and steps > 0 for a in problem.alpha_of]
     own = [x if m or isinstance(x, Tensor) else x.copy() for x, m in zip(results, moved, strict=True)]
@@ -153,12 +153,12 @@ def meta_value_and_grad(
         grads += [problem.over_tasks(x, a.shape) for x, a in zip(alpha_grads, problem.alphas, strict=True)]
     problem.check_all_finite("the meta-gradient by", grads, per_task=False)
     grads = _clipped(grads, clip_element, clip_norm)
-    results = [leave(x, mark) for x in grads]
+    value, *results = leave([value, *grads], mark)
     count = len(problem.leaves)
     by_params = tree.unflatten(problem.structure, results[:count])
     if not learn_alpha:
-        return leave(value, mark), by_params
-    return leave(value, mark), (by_params, tree.unflatten(problem.alpha_structure, results[count:]))
+        return value, by_params
+    return value, (by_params, tree.unflatten(problem.alpha_structure, results[count:]))
 
 
 def _minus(x: Tensor | None, y: Tensor | None) -> Tensor | None:

@@ -15,9 +15,10 @@ import numpy as np
 
 from tinymaml import tree
 from tinymaml.device import alike, kernel, zeros
-from tinymaml.ops import add, as_tensor, astype, multiply
+from tinymaml.interop import lost
+from tinymaml.ops import add, astype, multiply
 from tinymaml.ops.elementwise import descend
-from tinymaml.tensor import FLOATS, Array, Tensor, constant, is_array
+from tinymaml.tensor import FLOATS, Array, Tensor, adopt, as_tensor, constant, is_array
 from tinymaml.tree import Tree
 
 Schedule = Callable[[int], float]
@@ -102,13 +103,18 @@ def _fraction(name: str, value: float) -> float:
 
 def _check_parameters(params: Tree) -> None:
     for i, x in enumerate(tree.leaves(params)):
-        if not is_array(x) or x.dtype not in FLOATS:
+        if not is_array(x) or adopt(x).dtype not in FLOATS:
             kind = x.dtype if is_array(x) else type(x).__name__
             raise TypeError(f"{tree.place('params', params, i)} must be an array of float32 or float64, got {kind}")
 
 
 def _array(x: Any) -> Array:
-    return x.data if isinstance(x, Tensor) else x
+    """The value. Raises TypeError for a tensor with history: no derivative passes an optimiser."""
+    if isinstance(x, Tensor):
+        if x.has_history:
+            raise TypeError(lost("an optimiser's step"))
+        return x.data
+    return adopt(x) if is_array(x) else x
 
 
 def _gradients(grads: Tree, params: Tree) -> tuple[list[Array], list[Array], tree.Structure]:

@@ -13,7 +13,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tinymaml.tensor import CONSTANT, FLOATS, Array, Node, Tensor, constant, is_array
+from tinymaml.operators import public_name
+from tinymaml.tensor import CONSTANT, FLOATS, Array, Node, Tensor, constant, is_array, joined
 
 Spec = tuple[tuple[int, ...], Any]  # shape and dtype of one output
 Tangent = Tensor | None
@@ -90,20 +91,21 @@ def lift(primitive: Primitive, inputs: Sequence[Any]) -> tuple[Tensor, ...]:
     tensors: list[Any] = []
     for position, value in enumerate(inputs):
         if type(value) is not Tensor:
-            if not is_array(value):
+            if is_array(value):
+                value = constant(value)
+            elif type(value := joined(value)) is not Tensor:
                 tensors.append(value)  # a number: it waits for the others' dtype
                 continue
-            value = constant(value)
         node = value.node
         if position not in primitive.integer_inputs:
             found = value.dtype
             if dtype is None:
                 if found not in FLOATS and primitive.jvp is not None:
-                    raise TypeError(f"{primitive.name}: input {position} is {found}, expected float32 or float64")
+                    raise TypeError(f"{_input(primitive, position)} is {found}, expected float32 or float64")
                 dtype = found
             elif found != dtype and primitive.jvp is not None:
                 raise TypeError(
-                    f"{primitive.name}: input {position} is {found} and another is {dtype}; "
+                    f"{_input(primitive, position)} is {found} and another is {dtype}; "
                     "dtypes are never mixed or changed silently: cast one with .astype()"
                 )
         if value.index and node.primitive is not None and value.index >= node.primitive.outputs:
@@ -123,10 +125,17 @@ def _number(primitive: Primitive, position: int, value: Any, dtype: Any) -> Tens
         result = None
     if result is None or result.dtype.kind not in "fiub":
         kind = type(value).__name__
-        raise TypeError(f"{primitive.name}: input {position} is a {kind}, expected a tensor, an array or a number")
+        raise TypeError(f"{_input(primitive, position)} is a {kind}, expected a tensor, an array or a number")
     if result.dtype not in FLOATS and primitive.jvp is not None:
-        raise TypeError(f"{primitive.name}: input {position} is {result.dtype}, expected float32 or float64")
+        raise TypeError(f"{_input(primitive, position)} is {result.dtype}, expected float32 or float64")
     return result
+
+
+def _input(primitive: Primitive, position: int) -> str:
+    """An input in an error: `sum: an input`, by the function that was called, whose inputs have other positions, or
+    `add: input 1`."""
+    name = public_name(primitive.name)
+    return f"{name}: input {position}" if name == primitive.name else f"{name}: an input"
 
 
 def _residual(primitive: Primitive, position: int, value: Tensor) -> Tensor:
@@ -135,9 +144,7 @@ def _residual(primitive: Primitive, position: int, value: Tensor) -> Tensor:
         return constant(value.data)
     if position not in primitive.residual_inputs:
         owner = value.node.primitive.name  # type: ignore[union-attr]  # residuals have a primitive
-        raise TypeError(
-            f"{primitive.name}: input {position} is a residual of {owner}, whose derivatives would be lost here"
-        )
+        raise TypeError(f"{_input(primitive, position)} is a residual of {owner}, whose derivatives would be lost here")
     return value
 
 

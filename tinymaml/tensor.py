@@ -14,12 +14,15 @@ from __future__ import annotations
 
 import importlib
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
+from tinymaml.interop import Interop, not_none
+from tinymaml.operators import OPERATORS as OPERATORS
+from tinymaml.operators import public_name
 from tinymaml.trace import Traced
 
 if TYPE_CHECKING:
@@ -34,9 +37,6 @@ _sweep = SWEEP.get
 _new = object.__new__
 _serials = itertools.count()
 now: Callable[[], int] = _serials.__next__
-
-# The operators of Tensor are looked up here by name; tinymaml.ops fills it in.
-OPERATORS: dict[str, Callable[..., Any]] = {}
 
 
 class Node:
@@ -61,29 +61,35 @@ class Node:
         self.order = _sweep()
 
 
-class Tensor:
+class Tensor(Interop):
     """An array whose history is recorded. `Tensor(array)` is a new variable: a leaf one may differentiate by.
 
     Tensors are never changed in place. Arithmetic, comparisons, indexing and the methods below follow NumPy, except
     that dtypes are never mixed: numbers and lists of them take the tensor's dtype, arrays must have it already (see
     `astype`).
 
+    A tensor with history, one that is a variable or depends on one, never becomes an array or a Python number on its
+    way through somebody else's function: its derivative would be lost without a word. NumPy's functions, float(t),
+    copies and the like raise TypeError; `.numpy()` and `.item()` are the ways out. Constants convert freely.
+
     Args:
         value: anything `numpy.asarray` takes, of dtype float32 or float64. The array is not copied: leave it alone
         afterwards.
 
     Raises:
-        TypeError: the value is not of a floating dtype.
+        TypeError: the value is not of a floating dtype, or it is a masked array or a matrix.
     """
 
     __slots__ = ("__weakref__", "data", "index", "node")
-    __array_ufunc__ = None  # so that `array * tensor` asks the tensor
     node: Node
     index: int
     data: Array  # the value itself, not a copy: to be read, not written
 
     def __init__(self, value: Any) -> None:
-        array = adopt(value) if is_array(value) else np.asarray(value)
+        array = as_array(value)
+        if array.dtype == np.object_:
+            kind = type(value).__name__
+            raise TypeError(f"a variable must be an array or a number of float32 or float64, got a {kind}")
         if array.dtype not in FLOATS:
             raise TypeError(
                 f"a variable must be float32 or float64, got {array.dtype}: derivatives are not defined for it; "
@@ -122,6 +128,10 @@ class Tensor:
     def T(self) -> Tensor:
         return OPERATORS["transpose"](self)
 
+    @property
+    def has_history(self) -> bool:
+        return self.node.root != CONSTANT
+
     def __len__(self) -> int:
         if not self.shape:
             raise TypeError("a tensor without axes has no length")
@@ -145,23 +155,15 @@ class Tensor:
         view.flags.writeable = False
         return view
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
-        if not isinstance(self.data, np.ndarray | Traced):
-            raise TypeError("the tensor is on a GPU, from where nothing is copied unasked: use .numpy()")
-        return np.array(self.numpy(), dtype=dtype) if copy else np.asarray(self.numpy(), dtype=dtype)
-
     def item(self) -> float | int | bool:
-        """The value of a tensor with one element as a Python number."""
+        """The value of a tensor with one element as a Python number; the history is left behind."""
         return self.data.item()
 
-    def __float__(self) -> float:
-        return float(self.data)
+    def __copy__(self) -> Tensor:
+        return constant(self._value("copy()"))
 
-    def __int__(self) -> int:
-        return int(self.data)
-
-    def __bool__(self) -> bool:
-        return bool(self.data)
+    def __deepcopy__(self, memo: Any) -> Tensor:
+        return constant(self._value("deepcopy()").copy())
 
     def __setitem__(self, index: Any, value: Any) -> NoReturn:
         raise TypeError("tensors are never changed in place; use where(), scatter_add() or concatenate() for a new one")
@@ -220,11 +222,12 @@ class Tensor:
     def __le__(self, other: Any) -> Tensor:
         return OPERATORS["less_equal"](self, other)
 
-    def __eq__(self, other: Any) -> Tensor:  # type: ignore[override]  # elementwise, as NumPy's
-        return OPERATORS["equal"](self, other)
+    # Elementwise, as NumPy's; but with None what is meant is never an array of False.
+    def __eq__(self, other: Any) -> Tensor:  # type: ignore[override]
+        return OPERATORS["equal"](self, not_none("==", other))
 
     def __ne__(self, other: Any) -> Tensor:  # type: ignore[override]
-        return OPERATORS["not_equal"](self, other)
+        return OPERATORS["not_equal"](self, not_none("!=", other))
 
     __hash__ = None  # type: ignore[assignment]  # == is elementwise
 
@@ -241,12 +244,10 @@ class Tensor:
         return OPERATORS["max"](self, axis, keepdims)
 
     def reshape(self, *shape: Any) -> Tensor:
-        return OPERATORS["reshape"](self, shape[0] if len(shape) == 1 and not isinstance(shape[0], int) else shape)
+        return OPERATORS["reshape"](self, shape[0] if len(shape) == 1 else shape)
 
     def transpose(self, *axes: Any) -> Tensor:
-        return OPERATORS["transpose"](
-            self, axes[0] if len(axes) == 1 and not isinstance(axes[0], int) else axes or None
-        )
+        return OPERATORS["transpose"](self, axes[0] if len(axes) == 1 else axes or None)
 
     def astype(self, dtype: Any) -> Tensor:
         return OPERATORS["astype"](self, dtype)
@@ -260,10 +261,22 @@ def is_array(value: Any) -> bool:
     return isinstance(value, np.ndarray | Traced) or hasattr(value, "__cuda_array_interface__")
 
 
+_PLAIN = (np.ndarray, Traced, np.memmap)
+
+
 def adopt(array: Any) -> Array:
-    """The array itself; one on a GPU that is not CuPy's as CuPy's, on the same memory."""
-    if isinstance(array, np.ndarray | Traced):
-        return array  # type: ignore[return-value]  # what only has a shape so far passes for an array
+    """The array itself; one on a GPU that is not CuPy's as CuPy's, on the same memory.
+
+    Raises TypeError for a masked array, a matrix and other kinds of NumPy array with rules of their own, which would be
+    lost here.
+    """
+    if type(array) in _PLAIN:
+        return array
+    if isinstance(array, np.ma.MaskedArray):
+        raise TypeError("a masked array's mask would be lost: give .filled(value) of it, or choose with where()")
+    if isinstance(array, np.ndarray):
+        name = f"{type(array).__module__}.{type(array).__name__}"
+        raise TypeError(f"a {name} has rules of its own, which would be lost: give numpy.array(x), a plain array")
     cupy = importlib.import_module("cupy")
     return array if isinstance(array, cupy.ndarray) else cupy.asarray(array)
 
@@ -274,11 +287,55 @@ def host(array: Any) -> Array:
 
 
 def known(tensor: Tensor) -> Array | Tensor:
-    """The value of a tensor; the tensor itself while a step is recorded, when there is none."""
-    return tensor if isinstance(tensor.data, Traced) else tensor.data
+    """The value of a tensor without its history; while a step is recorded, when there is none, as a constant."""
+    return constant(tensor.data) if isinstance(tensor.data, Traced) else tensor.data
+
+
+def as_array(value: Any, dtype: Any = None) -> Array:
+    """An array as it is (`adopt`); anything else that `numpy.asarray` takes as an array of the dtype."""
+    if dtype is None and is_array(value):
+        return adopt(value)
+    if isinstance(value, list | tuple | np.ndarray):
+        for part in elements(value):
+            if isinstance(part, np.ndarray):
+                adopt(part)  # which raises for what NumPy would take apart without a word
+    return np.asarray(value, dtype)
+
+
+def elements(value: Any) -> Iterator[Any]:
+    """What a list or tuple, nested or not, consists of; all else is itself one element."""
+    if isinstance(value, list | tuple):
+        for part in value:
+            yield from elements(part)
+    else:
+        yield value
 
 
 def constant(value: Any, dtype: Any = None) -> Tensor:
     """A tensor that no derivative is taken by: data, a label, a Python number of the given dtype."""
-    array = adopt(value) if dtype is None and is_array(value) else np.asarray(value, dtype)
-    return Tensor.of(Node(None, (), {}, (array,), CONSTANT))
+    return Tensor.of(Node(None, (), {}, (as_array(value, dtype),), CONSTANT))
+
+
+def floating_in(value: Any) -> Any:
+    """The dtype of the first floating tensor in a list or tuple, nested or not; None if there is none."""
+    return next((x.dtype for x in elements(value) if isinstance(x, Tensor) and x.dtype in FLOATS), None)
+
+
+def joined(value: Any) -> Any:
+    """A list or tuple, nested or not, with floating tensors in it as one tensor, by `stack`, so that derivatives pass.
+    Anything else as it is."""
+    is_joined = isinstance(value, list | tuple) and floating_in(value) is not None
+    return OPERATORS["stack"](value) if is_joined else value
+
+
+def as_tensor(x: Any) -> Tensor:
+    """x itself if it is a tensor; a list with tensors in it stacked, with their derivatives; else a constant. Raises
+    TypeError for what is not numbers."""
+    x = joined(x)
+    if isinstance(x, Tensor):
+        return x
+    found = constant(x)
+    if found.dtype.kind not in "fiub":
+        name = public_name("as_tensor")
+        raise TypeError(f"{name}: expected a tensor, an array or a number, got {type(x).__name__}")
+    return found

@@ -14,10 +14,11 @@ import numpy as np
 
 from tinymaml import tree
 from tinymaml.device import alike, zeros
-from tinymaml.ops import add, as_tensor, divide, multiply, ones_like, reshape, stack, subtract, zeros_like
+from tinymaml.ops import add, divide, multiply, ones_like, reshape, stack, subtract, zeros_like
 from tinymaml.ops.elementwise import identity
+from tinymaml.ops.shape import whole_numbers
 from tinymaml.sweeps import pull, push
-from tinymaml.tensor import CONSTANT, FLOATS, Array, Tensor, constant, host, is_array, known, now
+from tinymaml.tensor import CONSTANT, FLOATS, Array, Tensor, as_tensor, constant, host, is_array, known, now
 from tinymaml.tree import Tree
 
 MODES = ("forward-over-reverse", "reverse-over-reverse", "reverse-over-forward", "finite-difference")
@@ -30,24 +31,32 @@ def enter(value: Any) -> Tensor:
     return Tensor(value)
 
 
-def leave(result: Tensor, mark: int) -> Array | Tensor:
-    """The result as an array, or as the tensor it is if it depends on a variable older than `mark` or is recorded."""
-    return result if result.node.root < mark else known(result)
-
-
 def _mark(mark: int, given: Sequence[Tensor]) -> int:
     """The mark for what is made later of a record and of tensors: if they are younger variables it still depends on
     them."""
     return mark if all(x.node.root == CONSTANT for x in given) else CONSTANT
 
 
-def _leave_tree(results: Tree, mark: int) -> Tree:
-    def one(result: Any) -> Any:
-        if not isinstance(result, Tensor):
-            return result
-        value = leave(result, mark)
-        # A view of an input must not let the caller write to it.
-        return value if isinstance(value, Tensor) or value.base is None else value.copy()
+def leave(results: Tree, mark: int, since: int | None = None) -> Tree:
+    """The results as arrays; as the tensors they are where they depend on a variable older than `mark` or are recorded.
+
+    Each array is memory of its own, for the caller to write to: it is copied if it is one that was given, a view, a
+    result already, or of a record that lives on: made before `since`, which is `mark` if not given.
+    """
+    seen: set[int] = set()
+    since = mark if since is None else since
+
+    def one(result: Tensor) -> Array | Tensor:
+        node = result.node
+        value = result if node.root < mark else known(result)
+        if isinstance(value, Tensor):
+            return value
+        # Only a kernel makes memory: a leaf's is the caller's, a view's another tensor's.
+        is_made = node.primitive is not None and node.primitive.specs is not None and value.base is None
+        if not is_made or node.serial < since or id(value) in seen:
+            return value.copy()
+        seen.add(id(value))
+        return value
 
     return tree.map(one, results)
 
@@ -87,9 +96,8 @@ def _scalar(value: Any) -> Tensor:
     if value.dtype not in FLOATS:
         raise TypeError(f"the function to differentiate must return a floating number, got {value.dtype}")
     if value.shape != ():
-        raise ValueError(
-            f"the function to differentiate must return one number, got shape {value.shape}; take sum() or mean()"
-        )
+        hint = "take sum() or mean()" if value.size != 1 else "a number has shape (): take sum()"
+        raise ValueError(f"the function to differentiate must return one number, got shape {value.shape}; {hint}")
     return value
 
 
@@ -158,7 +166,8 @@ def value_and_grad(function: Callable[..., Any], argnums: int | Sequence[int] = 
 
     The result raises TypeError when asked for the gradient by an integer, ValueError if the value is not one number.
     """
-    positions = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+    positions = whole_numbers("grad", "argnums", argnums)
+    is_one = np.ndim(argnums) == 0
 
     def transformed(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
         if any(not 0 <= i < len(args) for i in positions):
@@ -171,7 +180,7 @@ def value_and_grad(function: Callable[..., Any], argnums: int | Sequence[int] = 
         value = _scalar(function(*filled, **kwargs))
         found = _or_zeros(pull([value], variables, [ones_like(value)]), variables)
         grads = tree.unflatten(structure, found)
-        return _leave_tree((value, grads[0] if isinstance(argnums, int) else grads), mark)
+        return leave((value, grads[0] if is_one else grads), mark)
 
     return transformed
 
@@ -190,11 +199,12 @@ def vjp(function: Callable[..., Any], *primals: Tree) -> tuple[Any, Callable[[Tr
     outputs = [as_tensor(y) for y in outputs]
 
     def pullback(cotangent: Tree) -> tuple[Tree, ...]:
+        since = now()
         gs = _like("the cotangent", cotangent, out_structure, outputs)
         found = _or_zeros(pull(outputs, variables, gs), variables)
-        return _leave_tree(tree.unflatten(structure, found), _mark(mark, gs))
+        return leave(tree.unflatten(structure, found), _mark(mark, gs), since)
 
-    return _leave_tree(tree.unflatten(out_structure, outputs), mark), pullback
+    return leave(tree.unflatten(out_structure, outputs), mark, since=now()), pullback
 
 
 def jvp(function: Callable[..., Any], primals: Sequence[Tree], tangents: Sequence[Tree]) -> tuple[Any, Any]:
@@ -207,7 +217,7 @@ def jvp(function: Callable[..., Any], primals: Sequence[Tree], tangents: Sequenc
     outputs, out_structure = tree.flatten(function(*tree.unflatten(structure, variables)))
     outputs = [as_tensor(y) for y in outputs]
     found = _or_zeros(push(outputs, variables, ts), outputs)
-    return _leave_tree((tree.unflatten(out_structure, outputs), tree.unflatten(out_structure, found)), mark)
+    return leave((tree.unflatten(out_structure, outputs), tree.unflatten(out_structure, found)), mark)
 
 
 def hvp(function: Callable[..., Any], params: Tree, v: Tree, *args: Any, mode: str = MODES[0]) -> Tree:
@@ -234,7 +244,7 @@ def hvp(function: Callable[..., Any], params: Tree, v: Tree, *args: Any, mode: s
         return _scalar(function(tree.unflatten(structure, xs), *args))
 
     found = _or_zeros(Record(scalar, variables).hessian_product(vs, mode), variables)
-    return _leave_tree(tree.unflatten(structure, found), mark)
+    return leave(tree.unflatten(structure, found), mark)
 
 
 def grad_and_hvp(function: Callable[..., Any], params: Tree, *args: Any) -> tuple[Any, Tree, Callable[[Tree], Tree]]:
@@ -244,12 +254,13 @@ def grad_and_hvp(function: Callable[..., Any], params: Tree, *args: Any) -> tupl
     record = Record(lambda xs: _scalar(function(tree.unflatten(structure, xs), *args)), variables)
 
     def product(v: Tree) -> Tree:
+        since = now()
         vs = _like("v", v, structure, variables)
         found = _or_zeros(record.hessian_product(vs), variables)
-        return _leave_tree(tree.unflatten(structure, found), _mark(mark, vs))
+        return leave(tree.unflatten(structure, found), _mark(mark, vs), since)
 
     grads = tree.unflatten(structure, _or_zeros(record.gradient, variables))
-    value, grads = _leave_tree((record.value, grads), mark)
+    value, grads = leave((record.value, grads), mark, since=now())
     return value, grads, product
 
 

@@ -2,10 +2,12 @@
 
 `flatten` takes such a tree apart into its leaves and a `Structure`; `unflatten` puts it together again.
 Everything that is not a container is a leaf. `None` is an empty container, so that an absent part has no leaves.
+A defaultdict keeps its factory and an OrderedDict its order; other kinds of dict must be made by `Kind(items)`.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -18,22 +20,43 @@ class Structure(NamedTuple):
     kind: type
     keys: tuple[Any, ...] = ()
     children: tuple[Structure, ...] = ()
+    factory: Any = None  # of a defaultdict
 
 
 LEAF = Structure(object)
 
 
 def _children(tree: Tree) -> tuple[tuple[Any, ...], list[Tree]] | None:
-    """Keys and children of a container, or None for a leaf. Dicts are taken in the order of their sorted keys."""
+    """Keys and children of a container, or None for a leaf. Dicts are taken in the order of their sorted keys,
+    OrderedDicts in their own."""
     if isinstance(tree, dict):
         try:
-            keys = tuple(sorted(tree))
+            keys = tuple(tree if isinstance(tree, OrderedDict) else sorted(tree))
         except TypeError:
             raise TypeError(f"a dict in a tree needs keys that can be sorted, got {list(tree)!r}") from None
-        return keys, [tree[key] for key in keys]
+        children = [tree[key] for key in keys]
+        if type(tree) not in _DICTS:
+            _check_made_of_items(type(tree), keys, children)
+        return keys, children
     if isinstance(tree, list | tuple):
         return tuple(getattr(tree, "_fields", range(len(tree)))), list(tree)
     return ((), []) if tree is None else None
+
+
+_DICTS = (dict, OrderedDict, defaultdict)
+
+
+def _check_made_of_items(kind: Any, keys: tuple[Any, ...], children: list[Tree]) -> None:
+    """Raise TypeError unless another kind of dict can be put together again: a Counter, for one, counts its items."""
+    try:
+        made = kind(zip(keys, children, strict=True))
+        is_same = made.keys() == set(keys) and all(
+            made[key] is child for key, child in zip(keys, children, strict=True)
+        )
+    except Exception:  # whatever its constructor makes of items
+        is_same = False
+    if not is_same:
+        raise TypeError(f"a {kind.__name__} in a tree is not made again by {kind.__name__}(items): give a dict instead")
 
 
 def flatten(tree: Tree) -> tuple[list[Any], Structure]:
@@ -49,7 +72,8 @@ def _collect(tree: Tree, leaves: list[Any]) -> Structure:
         leaves.append(tree)
         return LEAF
     keys, children = found
-    return Structure(type(tree), keys, tuple([_collect(child, leaves) for child in children]))
+    factory = tree.default_factory if type(tree) is defaultdict else None
+    return Structure(type(tree), keys, tuple([_collect(child, leaves) for child in children]), factory)
 
 
 def leaves(tree: Tree) -> list[Any]:
@@ -70,7 +94,7 @@ def unflatten(structure: Structure, leaves: Iterable[Any]) -> Tree:
 
 
 def _build(structure: Structure, leaves: Iterator[Any]) -> Tree:
-    kind, keys, children = structure
+    kind, keys, children, factory = structure
     if kind is object:
         return next(leaves)
     built = [next(leaves) if child is LEAF else _build(child, leaves) for child in children]
@@ -78,6 +102,8 @@ def _build(structure: Structure, leaves: Iterator[Any]) -> Tree:
         return dict(zip(keys, built, strict=True))
     if kind is type(None):
         return None
+    if kind is defaultdict:
+        return defaultdict(factory, zip(keys, built, strict=True))
     if issubclass(kind, dict):
         return kind(zip(keys, built, strict=True))
     make: Any = kind

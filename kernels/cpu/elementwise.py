@@ -55,6 +55,18 @@ equal = _from(np.equal)
 not_equal = _from(np.not_equal)
 
 
+def first_is_larger(outs: Arrays, ins: Arrays) -> None:
+    """Whether x >= y, or x is not a number."""
+    x, y = ins
+    np.logical_or(x >= y, x != x, out=outs[0])
+
+
+def first_is_smaller(outs: Arrays, ins: Arrays) -> None:
+    """Whether x <= y, or x is not a number."""
+    x, y = ins
+    np.logical_or(x <= y, x != x, out=outs[0])
+
+
 def descend(outs: Arrays, ins: Arrays) -> None:
     """x - rate g."""
     x, rate, g = ins

@@ -121,7 +121,9 @@ def _counted(block: str, count: Any, body: Sequence[str]) -> str:
 
 _Entry = tuple[str, tuple[Any, ...], dict[str, Any]]
 _WORDS = {size: np.dtype(f"u{size}") for size in (1, 2, 4, 8)}
-_COMPARED = ("greater", "greater_equal", "less", "less_equal", "equal", "not_equal")
+_COMPARED = (
+    "greater", "greater_equal", "less", "less_equal", "equal", "not_equal", "first_is_larger", "first_is_smaller",
+)  # fmt: skip
 _TWO = ("add", "subtract", "multiply", "divide", "power", "gate", *_COMPARED)
 _POWERS = {2: "square", -1: "reciprocal", 0.5: "root"}
 _OTHERS = ("where", "copy", "astype", "power_of")
@@ -208,6 +210,8 @@ less = _one_by_one("less")
 less_equal = _one_by_one("less_equal")
 equal = _one_by_one("equal")
 not_equal = _one_by_one("not_equal")
+first_is_larger = _one_by_one("first_is_larger")
+first_is_smaller = _one_by_one("first_is_smaller")
 descend = _one_by_one("descend")
 sigmoid = _one_by_one("sigmoid")
 softplus = _one_by_one("softplus")

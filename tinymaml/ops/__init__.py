@@ -4,7 +4,6 @@ from tinymaml.ops.conv import conv2d
 from tinymaml.ops.elementwise import (
     abs,
     add,
-    as_tensor,
     astype,
     clip,
     cos,
@@ -57,7 +56,7 @@ from tinymaml.ops.shape import (
     transpose,
     zeros_like,
 )
-from tinymaml.tensor import OPERATORS
+from tinymaml.tensor import OPERATORS, as_tensor
 
 __all__ = [
     "abs",

@@ -18,10 +18,9 @@ from numbers import Integral
 from typing import Any
 
 from tinymaml.device import kernel
-from tinymaml.ops.elementwise import as_tensor
 from tinymaml.ops.shape import broadcast_to, sum_to
 from tinymaml.primitive import Primitive, Spec, Tangent
-from tinymaml.tensor import Array, Tensor
+from tinymaml.tensor import Array, Tensor, as_tensor
 
 Pair = tuple[int, int]
 Padding = tuple[Pair, Pair]

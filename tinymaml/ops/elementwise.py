@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from tinymaml.device import kernel, view
+from tinymaml.operators import public_name
 from tinymaml.ops.shape import broadcast_to, ones_like, sum_to
 from tinymaml.primitive import Primitive, Spec, Tangent, each
-from tinymaml.tensor import FLOATS, Array, Tensor, constant
+from tinymaml.tensor import FLOATS, Array, Tensor, as_tensor, constant, joined
 
 Partial = Callable[..., Any]
 
@@ -38,9 +39,8 @@ def _specs(name: str, result: Any = None) -> Callable[..., Sequence[Spec]]:
                 try:
                     shape = broadcast_shapes(*shapes)
                 except ValueError:
-                    raise ValueError(
-                        f"{name}: shapes {', '.join(map(str, shapes))} do not broadcast together"
-                    ) from None
+                    text = ", ".join(map(str, shapes))
+                    raise ValueError(f"{public_name(name)}: shapes {text} do not broadcast together") from None
                 break
         return ((shape, result or arrays[-1].dtype),)
 
@@ -186,6 +186,9 @@ less: Primitive = _locally_constant("less")
 less_equal: Primitive = _locally_constant("less_equal")
 equal: Primitive = _locally_constant("equal")
 not_equal: Primitive = _locally_constant("not_equal")
+# Which of two is the larger, or the smaller: the first if they are equal, and what is not a number before what is.
+_first_is_larger: Primitive = _locally_constant("first_is_larger")
+_first_is_smaller: Primitive = _locally_constant("first_is_smaller")
 sign: Primitive = _locally_constant("sign", None)
 
 
@@ -230,17 +233,19 @@ relu: Primitive = Primitive(
 
 
 def maximum(a: Any, b: Any) -> Tensor:
-    """The larger, elementwise; where they are equal the derivative goes to the first."""
-    return where(greater_equal(a, b), a, b)
+    """The larger, elementwise, or what is not a number; where they are equal the derivative goes to the first."""
+    a, b = joined(a), joined(b)
+    return where(_first_is_larger(a, b), a, b)
 
 
 def minimum(a: Any, b: Any) -> Tensor:
-    """The smaller, elementwise; where they are equal the derivative goes to the first."""
-    return where(less_equal(a, b), a, b)
+    """The smaller, elementwise, or what is not a number; where they are equal the derivative goes to the first."""
+    a, b = joined(a), joined(b)
+    return where(_first_is_smaller(a, b), a, b)
 
 
 def clip(x: Any, low: float | None, high: float | None) -> Tensor:
-    """x between two bounds (None: no bound). On a bound the derivative is 1, beyond it 0."""
+    """x between two bounds (None: no bound); no number stays none. On a bound the derivative is 1, beyond it 0."""
     x = as_tensor(x)
     if low is not None and high is not None and low > high:
         raise ValueError(f"clip: the lower bound {low} is above the upper bound {high}")
@@ -278,13 +283,3 @@ def astype(x: Any, dtype: Any) -> Tensor:
     if x.dtype == dtype:
         return x
     return _astype(x, dtype=dtype) if x.dtype in FLOATS else constant(x.data.astype(dtype))
-
-
-def as_tensor(x: Any) -> Tensor:
-    """x itself if it is a tensor, else a constant. Raises TypeError for what is not numbers."""
-    if isinstance(x, Tensor):
-        return x
-    found = constant(x)
-    if found.dtype.kind not in "fiub":
-        raise TypeError(f"expected a tensor, an array or a number, got {type(x).__name__}")
-    return found

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from tinymaml.device import kernel
-from tinymaml.ops.elementwise import add_tangents, as_tensor, multiply, negative, stop_gradient, subtract
+from tinymaml.ops.elementwise import add_tangents, multiply, negative, stop_gradient, subtract
 from tinymaml.ops.reduce import max as largest
 from tinymaml.ops.reduce import softmax
 from tinymaml.ops.reduce import sum as sum_over
 from tinymaml.ops.shape import ones_like, reshape, sum_to
 from tinymaml.primitive import Primitive, Spec, Tangent
-from tinymaml.tensor import Array, Tensor
+from tinymaml.tensor import Array, Tensor, as_tensor
 from tinymaml.trace import is_below, when_known
 
 

@@ -17,10 +17,9 @@ import numpy as np
 
 from tinymaml.device import kernel
 from tinymaml.ops.conv import Padding, Pair, explicit_padding, output_size, pair
-from tinymaml.ops.elementwise import as_tensor
 from tinymaml.ops.reduce import mean
 from tinymaml.primitive import Primitive, Spec, Tangent
-from tinymaml.tensor import Array, Tensor
+from tinymaml.tensor import Array, Tensor, as_tensor
 
 
 def _pooled_shape(x: Array, window: Pair, stride: Pair, padding: Padding) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tinymaml.device import kernel
-from tinymaml.ops.elementwise import as_tensor, exp, multiply, subtract
+from tinymaml.ops.elementwise import exp, multiply, subtract
 from tinymaml.ops.shape import (
     normal_axes,
     reshape,
@@ -20,7 +20,7 @@ from tinymaml.ops.shape import (
     zeros_like,
 )
 from tinymaml.primitive import Primitive, Spec, Tangent, each
-from tinymaml.tensor import Array, Tensor
+from tinymaml.tensor import Array, Tensor, as_tensor
 
 Axis = int | Sequence[int] | None
 

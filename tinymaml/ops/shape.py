@@ -8,6 +8,7 @@ slices.
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Sequence
 from types import EllipsisType
 from typing import Any
@@ -15,8 +16,19 @@ from typing import Any
 import numpy as np
 
 from tinymaml.device import kernel, number, view
+from tinymaml.operators import public_name
 from tinymaml.primitive import Primitive, Spec, Tangent
-from tinymaml.tensor import Array, Tensor, constant, is_array
+from tinymaml.tensor import (
+    Array,
+    Tensor,
+    as_array,
+    as_tensor,
+    constant,
+    elements,
+    floating_in,
+    is_array,
+    joined,
+)
 from tinymaml.trace import Traced
 
 Shape = tuple[int, ...]
@@ -38,10 +50,6 @@ def _linear(name: str, run: Any, specs: Any, adjoint: Callable[..., Tangent], in
     return primitive
 
 
-def _tensor(x: Any) -> Tensor:
-    return x if isinstance(x, Tensor) else constant(x)
-
-
 # Views.
 
 _reshape: Primitive = _linear("reshape", view("shape.reshape"), None, lambda g, x, shape: _reshape(g, shape=x.shape))
@@ -61,8 +69,8 @@ _slice: Primitive = _linear(
 
 def reshape(x: Any, shape: int | Sequence[int]) -> Tensor:
     """The same numbers in another shape, in C order; one length may be -1."""
-    x = _tensor(x)
-    wanted = (shape,) if isinstance(shape, int) else tuple(shape)
+    x = as_tensor(x)
+    wanted = whole_numbers("reshape", "shape", shape)
     known = math.prod(n for n in wanted if n != -1)
     if wanted.count(-1) == 1 and known and x.size % known == 0:
         wanted = tuple(x.size // known if n == -1 else n for n in wanted)
@@ -71,10 +79,11 @@ def reshape(x: Any, shape: int | Sequence[int]) -> Tensor:
     return x if wanted == x.shape else _reshape(x, shape=wanted)
 
 
-def transpose(x: Any, axes: Sequence[int] | None = None) -> Tensor:
+def transpose(x: Any, axes: int | Sequence[int] | None = None) -> Tensor:
     """The axes in another order; without `axes` reversed."""
-    x = _tensor(x)
-    order = tuple(reversed(range(x.ndim))) if axes is None else tuple(normal_axis("transpose", a, x.ndim) for a in axes)
+    x = as_tensor(x)
+    given = range(x.ndim)[::-1] if axes is None else whole_numbers("transpose", "axes", axes)
+    order = tuple([normal_axis("transpose", a, x.ndim) for a in given])
     if sorted(order) != list(range(x.ndim)):
         raise ValueError(f"transpose: axes {axes} are not an order of the {x.ndim} axes")
     return _transpose(x, axes=order)
@@ -82,22 +91,22 @@ def transpose(x: Any, axes: Sequence[int] | None = None) -> Tensor:
 
 def swapaxes(x: Any, one: int, other: int) -> Tensor:
     """Two axes exchanged."""
-    x = _tensor(x)
+    x = as_tensor(x)
     order = list(range(x.ndim))
     one, other = normal_axis("swapaxes", one, x.ndim), normal_axis("swapaxes", other, x.ndim)
     order[one], order[other] = other, one
     return _transpose(x, axes=tuple(order))
 
 
-def broadcast_to(x: Any, shape: Sequence[int]) -> Tensor:
+def broadcast_to(x: Any, shape: int | Sequence[int]) -> Tensor:
     """x repeated along new axes and axes of length 1, as a view with stride 0."""
-    x = _tensor(x)
-    shape = tuple(shape)
+    x = as_tensor(x)
+    shape = whole_numbers("broadcast_to", "shape", shape)
     if x.shape == shape:
         return x
     lead = len(shape) - x.ndim
     if lead < 0 or any(n not in (1, m) for n, m in zip(x.shape, shape[lead:], strict=True)):
-        raise ValueError(f"broadcast_to: {x.shape} does not broadcast to {shape}")
+        raise ValueError(f"{public_name('broadcast_to')}: {x.shape} does not broadcast to {shape}")
     return _broadcast_to(x, shape=shape)
 
 
@@ -117,24 +126,26 @@ def sum_to(x: Tensor, shape: Shape) -> Tensor:
 
 def ones_like(x: Any) -> Tensor:
     """A constant of ones with the shape and dtype of x, without memory of its own."""
-    return broadcast_to(constant(number(1, _tensor(x).data)), x.shape)
+    x = as_tensor(x)
+    return broadcast_to(constant(number(1, x.data)), x.shape)
 
 
 def zeros_like(x: Any) -> Tensor:
     """A constant of zeros with the shape and dtype of x, without memory of its own."""
-    return broadcast_to(constant(number(0, _tensor(x).data)), x.shape)
+    x = as_tensor(x)
+    return broadcast_to(constant(number(0, x.data)), x.shape)
 
 
 def expand_dims(x: Any, axis: int) -> Tensor:
     """A new axis of length 1."""
-    x = _tensor(x)
+    x = as_tensor(x)
     axis = normal_axis("expand_dims", axis, x.ndim + 1)
     return reshape(x, (*x.shape[:axis], 1, *x.shape[axis:]))
 
 
 def squeeze(x: Any, axis: int | Sequence[int] | None = None) -> Tensor:
     """Without axes of length 1: all of them, or those named."""
-    x = _tensor(x)
+    x = as_tensor(x)
     drop = {i for i, n in enumerate(x.shape) if n == 1} if axis is None else set(normal_axes("squeeze", axis, x.ndim))
     if any(x.shape[i] != 1 for i in drop):
         raise ValueError(f"squeeze: axes {axis} of {x.shape} are not all of length 1")
@@ -195,7 +206,7 @@ def _parse(index: Any, shape: Shape) -> tuple[tuple[Any, ...], list[Array]]:
         elif part is None or isinstance(part, slice | EllipsisType):
             static.append(part)
         else:
-            array = part.data if isinstance(part, Tensor) else part if is_array(part) else np.asarray(part)
+            array = part.data if isinstance(part, Tensor) else as_array(part)
             if array.dtype == np.bool_ and array.ndim:
                 masks, part, found = True, array, array.nonzero()
             elif array.dtype.kind in "iu" or array.size == 0:
@@ -213,14 +224,14 @@ def _parse(index: Any, shape: Shape) -> tuple[tuple[Any, ...], list[Array]]:
 
 def getitem(x: Any, index: Any) -> Tensor:
     """x[index] as in NumPy: slices are views; integer and boolean arrays gather copies. Indices carry no derivative."""
-    x = _tensor(x)
+    x = as_tensor(x)
     static, arrays = _parse(index, x.shape)
     return _gather(x, *arrays, index=static) if arrays else _slice(x, index=static)
 
 
 def take(x: Any, indices: Any, axis: int) -> Tensor:
     """The entries at integer `indices` (any shape) along an axis, as `numpy.take`."""
-    x = _tensor(x)
+    x = as_tensor(x)
     axis = normal_axis("take", axis, x.ndim)
     return getitem(x, (*[slice(None)] * axis, _integers("take", indices)))
 
@@ -228,7 +239,7 @@ def take(x: Any, indices: Any, axis: int) -> Tensor:
 def take_along_axis(x: Any, indices: Any, axis: int) -> Tensor:
     """For every place of `indices` the entry of x there along an axis, as `numpy.take_along_axis`: the label's
     logit."""
-    x, found = _tensor(x), _integers("take_along_axis", indices)
+    x, found = as_tensor(x), _integers("take_along_axis", indices)
     axis = normal_axis("take_along_axis", axis, x.ndim)
     if found.ndim != x.ndim:
         raise ValueError(f"take_along_axis: indices of shape {found.shape} need as many axes as {x.shape}")
@@ -238,14 +249,14 @@ def take_along_axis(x: Any, indices: Any, axis: int) -> Tensor:
 
 def scatter_add(x: Any, index: Any, updates: Any) -> Tensor:
     """A new tensor: x with `updates` added at x[index]; where an index comes twice, both are added."""
-    x = _tensor(x)
+    x = as_tensor(x)
     static, arrays = _parse(index, x.shape)
     ((shape, _),) = _gather_specs(x.data, *arrays, index=static)
     return x + _scatter(broadcast_to(updates, shape), *arrays, index=static, shape=x.shape)
 
 
 def _integers(name: str, indices: Any) -> Array:
-    array = indices.data if isinstance(indices, Tensor) else indices if is_array(indices) else np.asarray(indices)
+    array = indices.data if isinstance(indices, Tensor) else as_array(indices)
     if array.dtype.kind not in "iu":
         raise TypeError(f"{name}: indices must be integers, got {array.dtype}")
     return array
@@ -260,7 +271,7 @@ def _concatenate_specs(*arrays: Array, axis: int) -> Sequence[Spec]:
         if array.ndim != len(first) or any(
             n != m for i, (n, m) in enumerate(zip(array.shape, first, strict=True)) if i != axis
         ):
-            raise ValueError(f"concatenate: {array.shape} and {first} differ in more than axis {axis}")
+            raise ValueError(f"{public_name('concatenate')}: {array.shape} and {first} differ in more than axis {axis}")
     return (((*first[:axis], sum(array.shape[axis] for array in arrays), *first[axis + 1 :]), arrays[0].dtype),)
 
 
@@ -284,43 +295,82 @@ _concatenate: Primitive = Primitive(
 )
 
 
-def concatenate(tensors: Sequence[Any], axis: int = 0) -> Tensor:
+def concatenate(tensors: Any, axis: int = 0) -> Tensor:
     """Tensors one behind the other along an axis they have."""
-    if not tensors:
+    parts = [joined(x) for x in tensors]
+    if not parts:
         raise ValueError("concatenate: at least one tensor is needed")
-    first = _tensor(tensors[0])
-    return _concatenate(*tensors, axis=normal_axis("concatenate", axis, first.ndim))
+    return _concatenate(*parts, axis=normal_axis("concatenate", axis, as_tensor(parts[0]).ndim))
 
 
-def stack(tensors: Sequence[Any], axis: int = 0) -> Tensor:
+def stack(tensors: Any, axis: int = 0) -> Tensor:
     """Tensors of one shape side by side along a new axis."""
-    return concatenate([expand_dims(x, axis) for x in tensors], axis)
+    tensors = list(tensors)
+    dtype = floating_in(tensors)
+    parts = [_with_numbers_of(dtype, x) for x in tensors]
+    if not parts:
+        raise ValueError("stack: at least one tensor is needed")
+    for x in parts:
+        if x.shape != parts[0].shape:
+            raise ValueError(f"stack: tensors of one shape are needed, got {parts[0].shape} and {x.shape}")
+    return _concatenate(*[expand_dims(x, axis) for x in parts], axis=normal_axis("stack", axis, parts[0].ndim + 1))
+
+
+def _with_numbers_of(dtype: Any, x: Any) -> Tensor:
+    """x as a tensor; if it is of numbers alone, they take the dtype, if there is one."""
+    numbers_alone = not any(isinstance(part, Tensor) or is_array(part) for part in elements(x))
+    return constant(x, dtype) if numbers_alone and dtype is not None else as_tensor(x)
 
 
 def pad(x: Any, widths: Sequence[tuple[int, int]]) -> Tensor:
     """Zeros around x: `widths` has (before, after) for every axis."""
-    x = _tensor(x)
-    if len(widths) != x.ndim or any(before < 0 or after < 0 for before, after in widths):
+    x = as_tensor(x)
+    pairs = [whole_numbers("pad", "widths", pair) for pair in widths]
+    if len(pairs) != x.ndim or any(len(pair) != 2 or min(pair) < 0 for pair in pairs):
         raise ValueError(f"pad: expected (before, after) >= 0 for each of {x.ndim} axes, got {widths}")
-    index = tuple(slice(before, before + n) for (before, _), n in zip(widths, x.shape, strict=True))
-    return _scatter(x, index=index, shape=tuple(b + n + a for (b, a), n in zip(widths, x.shape, strict=True)))
+    index = tuple(slice(before, before + n) for (before, _), n in zip(pairs, x.shape, strict=True))
+    return _scatter(x, index=index, shape=tuple(b + n + a for (b, a), n in zip(pairs, x.shape, strict=True)))
 
 
 # Axes.
 
 
-def normal_axis(name: str, axis: int, ndim: int) -> int:
-    """An axis counted from the front. Raises ValueError if there is no such axis."""
-    if not -ndim <= axis < ndim:
-        raise ValueError(f"{name}: axis {axis} is out of range for {ndim} axes")
-    return axis % ndim
+def whole_number(name: str, what: str, value: Any) -> int:
+    """An argument as an int: anything that can be an index, but for booleans. Raises TypeError for what cannot."""
+    if type(value) is int:
+        return value
+    if not isinstance(value, bool | np.bool_):
+        try:
+            return operator.index(value)
+        except TypeError:
+            pass
+    raise TypeError(f"{public_name(name)}: {what} must be of whole numbers, got {value!r}")
 
 
-def normal_axes(name: str, axis: int | Sequence[int] | None, ndim: int) -> Shape:
-    """Axes counted from the front, in order; None means all."""
+def whole_numbers(name: str, what: str, values: Any) -> Shape:
+    """One or several as ints; see `whole_number`."""
+    if type(values) is tuple and all([type(n) is int for n in values]):  # as it nearly always is
+        return values
+    try:
+        parts = tuple(values)
+    except TypeError:
+        parts = (values,)
+    return tuple([whole_number(name, what, n) for n in parts])
+
+
+def normal_axis(name: str, axis: Any, ndim: int) -> int:
+    """An axis counted from the front. Raises ValueError if there is no such axis, TypeError for no whole number."""
+    number = whole_number(name, "axis", axis)
+    if not -ndim <= number < ndim:
+        raise ValueError(f"{public_name(name)}: axis {axis} is out of range for {ndim} axes")
+    return number % ndim
+
+
+def normal_axes(name: str, axis: Any, ndim: int) -> Shape:
+    """Axes counted from the front, in order, of one or several; None means all."""
     if axis is None:
         return tuple(range(ndim))
-    axes = [normal_axis(name, a, ndim) for a in ((axis,) if isinstance(axis, int) else axis)]
+    axes = [normal_axis(name, a, ndim) for a in whole_numbers(name, "axis", axis)]
     if len(set(axes)) != len(axes):
-        raise ValueError(f"{name}: an axis is named twice in {axis}")
+        raise ValueError(f"{public_name(name)}: an axis is named twice in {axis}")
     return tuple(sorted(axes))
