@@ -18,12 +18,14 @@ from typing import Any, NamedTuple
 import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
 from tinymaml.kernels.cpu import threads
+from tinymaml.kernels.cpu.compiled.jit import njit
 from tinymaml.kernels.cpu.compiled.vectors import I32, loop
+from tinymaml.kernels.locks import Lock
 
 # Each hand has a line of the cache for its mail, of these 64-bit words; behind the last one lie the arguments.
 _LINE = 8
@@ -239,7 +241,7 @@ class _Crew:
         self._words = np.zeros(_LINE + hands * _LINE + _ROOM, np.int64)
         self._desk = -(-self._words.ctypes.data // (8 * _LINE)) * 8 * _LINE  # at the beginning of a line
         self._launches = 0
-        self._free = threading.Lock()
+        self._free = Lock()
         self._hands = [threading.Thread(target=self._work, args=(number,), name=f"tinymaml-{number}", daemon=True)
                        for number in range(hands)]  # fmt: skip
         for hand in self._hands:

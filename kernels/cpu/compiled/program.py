@@ -14,12 +14,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
 
 from tinymaml.kernels.cpu import threads
 from tinymaml.kernels.cpu.compiled import crew
 from tinymaml.kernels.cpu.compiled.crew import PART, Job, Kept, hand_out
+from tinymaml.kernels.cpu.compiled.jit import njit
 
 _SERIAL, _RANGES, _SHARDS = range(3)  # how the launches of a part are run
 
@@ -35,7 +36,7 @@ class Work(NamedTuple):
     units: int
     operations: int
     strides: Sequence[int]  # bytes by which its arrays move from task to task, in the order of `kept.places`
-    alive: Any  # what holds the memory of its arrays
+    alive: Any  # what holds the memory of its arrays, and its code
 
 
 @intrinsic
