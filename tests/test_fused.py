@@ -230,7 +230,6 @@ def found(number):
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     monkeypatch.setenv("TINYMAML_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(object_cache, "_unlisted", 0)
     return tmp_path / "cache"
 
 
@@ -302,6 +301,7 @@ def test_the_folder_holds_so_much_and_what_was_not_used_for_longest_goes(folder,
     (first,) = folder.iterdir()
     size = first.stat().st_size
     monkeypatch.setattr(object_cache, "limit", lambda: 16 * size)
+    monkeypatch.setattr(object_cache, "_unlisted", 0)
     (folder / "notes.o").write_bytes(b"x" * 99 * size)  # not ours: neither counted nor thrown away
     for number in range(1, 60):
         for file in folder.glob("*.o"):  # as if it had been long ago
