@@ -93,6 +93,16 @@ def _take(b: ir.IRBuilder, mail: ir.Value, number: ir.Value) -> ir.Value:
 
 
 @intrinsic
+def call(context: Any, function: Any, arguments: Any, first: Any, last: Any) -> Any:
+    """function(arguments, first, last), by its address; whether it failed."""
+
+    def codegen(cgctx: Any, b: Any, sig: Any, args: Any) -> Any:
+        return b.call(b.inttoptr(args[0], PART.as_pointer()), args[1:])
+
+    return types.intp(*[types.intp] * 4), codegen
+
+
+@intrinsic
 def _serve(context: Any, mail: Any, last: Any, looks: Any) -> Any:
     """Look for mail other than the last and do what it says; its number, which is the last one's if none came."""
 
