@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
+from tinymaml.kernels.locks import Lock
 from tinymaml.tasks.extras import require
 
 require("mujoco", "rl")
@@ -17,7 +17,7 @@ class _Quiet:
     end the episode and say so."""
 
     def __init__(self) -> None:
-        self._lock, self._inside = threading.Lock(), 0
+        self._lock, self._inside = Lock(), 0
         self._before: Any = None
 
     def __enter__(self) -> None:

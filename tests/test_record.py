@@ -203,9 +203,9 @@ def test_computed_labels():
         tm.record(step, normal(2, 3, 1, 4), normal(2, 3, 4))
 
 
-@pytest.mark.parametrize("threads", [0, -1, 1.5, True, "2"])
+@pytest.mark.parametrize("threads", [0, -1, 1.5, True, "2", 1025, 10**9])
 def test_bad_numbers_of_threads(threads):
-    with pytest.raises(ValueError, match="threads must be a whole number >= 1"):
+    with pytest.raises(ValueError, match="threads must be a whole number from 1 to 1024, or None"):
         tm.record(lambda x: x, np.ones(3), threads=threads)
 
 

@@ -139,7 +139,7 @@ class Assembly:
             self.runs.append(Program(works, memory, self.layout.shard, self.tasks, self.workers).run)
             parts.clear()
 
-    def _work(self, region: Region, call: Call, functions: dict[Call, int]) -> Any:
+    def _work(self, region: Region, call: Call, functions: dict[Call, Any]) -> Any:
         from tinymaml.kernels.cpu.compiled.arrays import without_copies
         from tinymaml.kernels.cpu.compiled.crew import Kept
         from tinymaml.kernels.cpu.compiled.program import Work
@@ -153,11 +153,11 @@ class Assembly:
             outs, ins = ([(self.layout.array(x), 0) for x in some] for some in (call.outs, call.ins))
         if call.name == "fused":
             words = np.array([address(x) for x, _ in (*ins, *outs)], np.int64)
-            kept = Kept(functions[call], words, list(range(len(words))))
+            kept = Kept(functions[call].address, words, list(range(len(words))))
             first = outs[0][0]
             units = first.shape[0] if region.apart else next((n for n in first.shape if n != 1), 1)  # see `group_of`
             operations = first.size * len(call.static["parts"])
-            return Work(kept, units, operations, [stride for _, stride in (*ins, *outs)], (outs, ins))
+            return Work(kept, units, operations, [stride for _, stride in (*ins, *outs)], (outs, ins, functions[call]))
         with without_copies():
             launch = cpu.numba_launch(call.name)([y for y, _ in outs], [x for x, _ in ins], **static)  # type: ignore[misc]  # `_way` has found it
         kept = Kept.of(launch)
@@ -193,8 +193,8 @@ def _way(call: Call) -> str | None:
         return None
 
 
-def _compiled(calls: Sequence[Call]) -> dict[Call, int]:
-    """The addresses of the functions of fused calls."""
+def _compiled(calls: Sequence[Call]) -> dict[Call, Any]:
+    """The functions of fused calls; they own their code."""
     if not calls:
         return {}
     from tinymaml.kernels.cpu.compiled import fused

@@ -40,6 +40,7 @@ def report() -> str:
         "Devices",
         f"  cpu      kernels in {'Numba where they are faster, else NumPy' if numba_is_used() else 'NumPy alone'}",
         f"  gpu      {_gpu()}",
+        *(["", "Machine code kept for the next process", *_caches()] if numba_is_used() else []),
         "",
         "Extras",
     ]
@@ -55,6 +56,22 @@ def report() -> str:
     if not numba_is_used():
         lines.append("Without Numba everything runs, slower: pip install 'tinymaml[fast]'")
     return "\n".join(lines)
+
+
+def _caches() -> list[str]:
+    """Where machine code is kept, a line for Numba's and one for ours."""
+    from tinymaml.kernels.cpu.compiled import folders, jit, object_cache
+
+    asked, folder = os.environ.get("TINYMAML_CACHE"), folders.folder()
+    kernels = jit.PLACE or "nowhere: every process compiles them anew, for a minute or so; set NUMBA_CACHE_DIR"
+    if folder is None:
+        what = f"TINYMAML_CACHE={asked} is not" if asked else "there is not"
+        programs = f"nowhere: {what} a folder of yours that you alone can write to; set TINYMAML_CACHE to one"
+    elif not object_cache.limit():
+        programs = "nowhere, as TINYMAML_CACHE_SIZE=0 asks"
+    else:
+        programs = f"{folder}, {object_cache.held() / 2**20:.1f} of {object_cache.limit() >> 20} MB used"
+    return [f"  kernels  {kernels}", f"  programs {programs}"]
 
 
 def _gpu() -> str:

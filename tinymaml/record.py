@@ -8,13 +8,14 @@ that fit into the cache, neighbouring elementwise kernels become one.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from tinymaml import trace, tree
+from tinymaml.kernels.cpu.threads import MOST
+from tinymaml.kernels.locks import Lock
 from tinymaml.tensor import Tensor, adopt, constant, host, is_array, now
 from tinymaml.trace import Traced
 from tinymaml.tree import Tree
@@ -51,9 +52,9 @@ class Program:
     """
 
     def __init__(self, step: Callable[..., Tree], examples: tuple[Tree, ...], threads: int | None, copy: bool) -> None:
-        if threads is not None and (not isinstance(threads, int) or isinstance(threads, bool) or threads < 1):
-            raise ValueError(f"threads must be a whole number >= 1 or None, got {threads!r}")
-        self._copy, self._lock = copy, threading.Lock()
+        if threads is not None and (type(threads) is not int or not 1 <= threads <= MOST):
+            raise ValueError(f"threads must be a whole number from 1 to {MOST}, or None, got {threads!r}")
+        self._copy, self._lock = copy, Lock()
         leaves, self._structure = tree.flatten(examples)
         for i, leaf in enumerate(leaves):
             _check_array(leaf, tree.place("the arguments", examples, i))

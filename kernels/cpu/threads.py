@@ -8,26 +8,33 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
+
+MOST = 1024  # threads: far more than any machine has use for, and few enough to be started
 LARGE = 200_000  # operations or numbers moved from which a second thread pays for its start
 
 
 @cache
 def count() -> int:
-    """How many threads kernels run on. Raises ValueError if TINYMAML_THREADS is not a whole number >= 1."""
+    """How many threads kernels run on. Raises ValueError if TINYMAML_THREADS is not a whole number from 1 to MOST."""
     asked = os.environ.get("TINYMAML_THREADS", "")
     if asked:
-        if not asked.isdecimal() or int(asked) < 1:
-            raise ValueError(f"TINYMAML_THREADS must be a whole number >= 1, got {asked!r}")
+        if not asked.isdecimal() or len(asked) > 9 or not 1 <= int(asked) <= MOST:
+            raise ValueError(f"TINYMAML_THREADS must be a whole number from 1 to {MOST}, got {asked!r}")
         return int(asked)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(found, MOST)
 
 
 @cache
 def _pool() -> ThreadPoolExecutor:
+    from concurrent.futures import ThreadPoolExecutor  # here, so that `import tinymaml` stays quick
+
     return ThreadPoolExecutor(count() - 1, "tinymaml")
 
 

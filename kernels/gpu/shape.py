@@ -75,9 +75,8 @@ def _look(plan: Plan, x: Any, index: tuple[Any, ...], arrays: Arrays) -> _Look:
     plain = (int, type(None), type(...), type(np.s_[:]))
     parts: list[Any] = [part if isinstance(part, plain) else next(rest) for part in index]
     taken = sum(part is not None and part is not ... for part in parts)
-    if ... not in parts:
-        parts.append(...)
-    at = parts.index(...)
+    # By identity: an array on a GPU is compared number by number.
+    at = next((i for i, part in enumerate(parts) if part is ...), len(parts))
     parts[at : at + 1] = [np.s_[:]] * (x.ndim - taken)
     advanced = bool(arrays)
     if advanced:  # an integer then is an index array of one number

@@ -1,7 +1,8 @@
 """A stand-in for CuPy on a machine without a GPU: the part of it that tinymaml uses, and no more.
 
 Memory is the CPU's, poisoned with NaN, and kernels are compiled by g++ (`cuda_on_cpu.h`). Arrays are as strict as
-CuPy's: NumPy's functions refuse them, and nothing is copied to the host unasked.
+CuPy's: NumPy's functions refuse them, nothing is copied to the host unasked, comparisons go number by number, and they
+have no hash.
 """
 
 from __future__ import annotations
@@ -134,6 +135,19 @@ class ndarray:  # as CuPy spells it
 
 for _name in ("__float__", "__int__", "__bool__"):
     setattr(ndarray, _name, lambda self, _name=_name: getattr(self.get(), _name)())
+
+
+def _compared(self: ndarray, other: Any, name: str) -> ndarray:
+    """Number by number; what is neither CuPy's nor a number is refused, `...` in a search for it, say."""
+    _not_captured(name)
+    if not isinstance(other, ndarray | np.generic | int | float):
+        raise TypeError(f"Unsupported type {type(other)}")
+    return asarray(getattr(self._array, name)(other._array if isinstance(other, ndarray) else other))
+
+
+for _name in ("__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__"):
+    setattr(ndarray, _name, lambda self, other, _name=_name: _compared(self, other, _name))
+ndarray.__hash__ = None  # type: ignore[assignment]  # as CuPy's arrays
 
 
 def _not_captured(what: str) -> None:

@@ -13,11 +13,11 @@ from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 
 from tinymaml.kernels.cpu.compiled.arrays import plain
 from tinymaml.kernels.cpu.compiled.conv_tile import pixel_tile, product_tile
 from tinymaml.kernels.cpu.compiled.crew import Job, Kernel, Launch, hand_out
+from tinymaml.kernels.cpu.compiled.jit import njit
 from tinymaml.kernels.cpu.compiled.tile import transpose
 from tinymaml.kernels.cpu.compiled.vectors import BYTES, HEIGHTS, VECTORS, expect_some, tile_height
 

@@ -18,12 +18,14 @@ from typing import Any, NamedTuple
 import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
 from tinymaml.kernels.cpu import threads
+from tinymaml.kernels.cpu.compiled.jit import njit
 from tinymaml.kernels.cpu.compiled.vectors import I32, loop
+from tinymaml.kernels.locks import Lock
 
 # Each hand has a line of the cache for its mail, of these 64-bit words; behind the last one lie the arguments.
 _LINE = 8
@@ -88,6 +90,16 @@ def _take(b: ir.IRBuilder, mail: ir.Value, number: ir.Value) -> ir.Value:
     new = b.icmp_signed("<", before, number)
     exchanged = b.cmpxchg(place, before, b.select(new, number, before), "acq_rel", "acquire")
     return b.and_(new, b.extract_value(exchanged, 1))
+
+
+@intrinsic
+def call(context: Any, function: Any, arguments: Any, first: Any, last: Any) -> Any:
+    """function(arguments, first, last), by its address; whether it failed."""
+
+    def codegen(cgctx: Any, b: Any, sig: Any, args: Any) -> Any:
+        return b.call(b.inttoptr(args[0], PART.as_pointer()), args[1:])
+
+    return types.intp(*[types.intp] * 4), codegen
 
 
 @intrinsic
@@ -239,7 +251,7 @@ class _Crew:
         self._words = np.zeros(_LINE + hands * _LINE + _ROOM, np.int64)
         self._desk = -(-self._words.ctypes.data // (8 * _LINE)) * 8 * _LINE  # at the beginning of a line
         self._launches = 0
-        self._free = threading.Lock()
+        self._free = Lock()
         self._hands = [threading.Thread(target=self._work, args=(number,), name=f"tinymaml-{number}", daemon=True)
                        for number in range(hands)]  # fmt: skip
         for hand in self._hands:

@@ -1,15 +1,26 @@
-"""Elementwise kernels that NumPy would need several passes for."""
+"""Elementwise kernels that NumPy would need several passes for, or computes in another way than a program does.
+
+exp and its like are not rounded as IEEE 754 says: two libraries give other last digits. So that a step gives the same
+bits whether it is recorded or not, both compute them by the same generated code (`fused`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
-from numba import njit
+import numpy as np
 
-from tinymaml.kernels.cpu.compiled.crew import Job, Kernel, Launch, hand_out
+from tinymaml.kernels import formulas
+from tinymaml.kernels.cpu.compiled import fused
+from tinymaml.kernels.cpu.compiled.crew import Job, Kernel, Launch, call, hand_out
+from tinymaml.kernels.cpu.compiled.jit import njit
+from tinymaml.kernels.formulas import Group, Operand, Step
 
 Arrays = Sequence[Any]
+
+_COSTLY = 8  # operations that a number of a generated function is worth
 
 
 @njit(cache=True, nogil=True)
@@ -72,3 +83,83 @@ def descend(outs: Arrays, ins: Arrays) -> Launch | None:
     tasks = len(out) if out.ndim else 1
     start, of = x.reshape(len(x) if x.ndim else 1, -1), g.reshape(tasks, -1)
     return Launch(tasks, out.size, _DESCEND, (out.reshape(tasks, -1), start, rate.reshape(1), of))
+
+
+# Generated functions, on flat arrays.
+
+
+@njit(cache=True, nogil=True)
+def _one(function: int, out: Any, x: Any, first: int, last: int) -> None:
+    addresses = np.empty(2, np.int64)
+    addresses[0], addresses[1] = x.ctypes.data, out.ctypes.data
+    call(function, addresses.ctypes.data, first, last)
+
+
+_one_out = hand_out(_one)
+
+
+@njit(cache=True, nogil=True)
+def _one_parts(job: Job, *arguments: Any) -> int:
+    return _one_out(job, arguments)
+
+
+@njit(cache=True, nogil=True)
+def _two(function: int, out: Any, x: Any, y: Any, first: int, last: int) -> None:
+    addresses = np.empty(3, np.int64)
+    addresses[0], addresses[1], addresses[2] = x.ctypes.data, y.ctypes.data, out.ctypes.data
+    call(function, addresses.ctypes.data, first, last)
+
+
+_two_out = hand_out(_two)
+
+
+@njit(cache=True, nogil=True)
+def _two_parts(job: Job, *arguments: Any) -> int:
+    return _two_out(job, arguments)
+
+
+_OF = {1: Kernel(_one, _one_parts), 2: Kernel(_two, _two_parts)}  # by how many arrays it reads
+
+
+@cache
+def _function(name: str, dtype: Any, strides: tuple[int, ...], static: tuple[tuple[str, Any], ...]) -> fused.Function:
+    step = Step(name, tuple(range(len(strides))), dtype, static)
+    many = 1 << 40  # it is told how many when it is called
+    (found,) = fused.compile([Group((many,), tuple([Operand(dtype, (s,)) for s in strides]), (step,), (len(strides),))])
+    return found
+
+
+def _flat(x: Any, shape: tuple[int, ...]) -> Any:
+    """An operand as a flat array: a number, or as many as the shape has."""
+    if x.size == 1:
+        return x.reshape(1)
+    if x.shape != shape:
+        x = np.broadcast_to(x, shape)
+    return x.ravel()  # a copy if it is not in C order
+
+
+def _generated(name: str) -> Callable[..., Launch | None]:
+    def launch_of(outs: Arrays, ins: Arrays, **static: Any) -> Launch | None:
+        """See the formula of this name."""
+        (out,) = outs
+        if not out.size or not formulas.supported(name, [x.dtype for x in ins]):
+            return None
+        flat = [_flat(x, out.shape) for x in ins]
+        strides = tuple([x.itemsize if len(x) > 1 else 0 for x in flat])
+        function = _function(name, out.dtype, strides, tuple(static.items()))
+        return Launch(out.size, _COSTLY * out.size, _OF[len(ins)], (function.address, out.reshape(-1), *flat))
+
+    return launch_of
+
+
+exp = _generated("exp")
+expm1 = _generated("expm1")
+log = _generated("log")
+log1p = _generated("log1p")
+sin = _generated("sin")
+cos = _generated("cos")
+tanh = _generated("tanh")
+sigmoid = _generated("sigmoid")
+softplus = _generated("softplus")
+power = _generated("power")
+power_of = _generated("power_of")

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from tinymaml.kernels.cpu.compiled.arrays import plain
 from tinymaml.kernels.cpu.compiled.crew import Job, Kernel, Launch, hand_out
+from tinymaml.kernels.cpu.compiled.jit import njit
 from tinymaml.kernels.cpu.compiled.tile import tile, transpose
 from tinymaml.kernels.cpu.compiled.vectors import BYTES, HEIGHTS, VECTORS, tile_height
 

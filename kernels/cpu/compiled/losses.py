@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from tinymaml.kernels.cpu.compiled.arrays import whole
 from tinymaml.kernels.cpu.compiled.crew import Job, Kernel, Launch, hand_out
+from tinymaml.kernels.cpu.compiled.jit import njit
 
 Arrays = Sequence[Any]
 

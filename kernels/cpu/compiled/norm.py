@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import njit
 
 from tinymaml.kernels.cpu import norm as reference
 from tinymaml.kernels.cpu.compiled.arrays import plain, whole
 from tinymaml.kernels.cpu.compiled.crew import Job, Kernel, Launch, hand_out
+from tinymaml.kernels.cpu.compiled.jit import njit
 from tinymaml.kernels.cpu.compiled.pool import LARGEST, PUT, TAKE, pairs_of_rows
 from tinymaml.kernels.cpu.compiled.rows import row_pass
 from tinymaml.kernels.cpu.compiled.vectors import Emitter

@@ -7,10 +7,10 @@ from math import sqrt
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from tinymaml.kernels.cpu.compiled.crew import Job, Kernel, Launch, hand_out
 from tinymaml.kernels.cpu.compiled.elementwise import aligned
+from tinymaml.kernels.cpu.compiled.jit import njit
 
 Arrays = Sequence[Any]
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import njit
 
 from tinymaml.kernels.cpu.compiled.arrays import plain
 from tinymaml.kernels.cpu.compiled.crew import Job, Kernel, Launch, hand_out
+from tinymaml.kernels.cpu.compiled.jit import njit
 from tinymaml.kernels.cpu.compiled.windows import Strip, Values, clear, window_pass
 
 Arrays = Sequence[Any]

@@ -14,12 +14,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
 
 from tinymaml.kernels.cpu import threads
 from tinymaml.kernels.cpu.compiled import crew
-from tinymaml.kernels.cpu.compiled.crew import PART, Job, Kept, hand_out
+from tinymaml.kernels.cpu.compiled.crew import Job, Kept, call, hand_out
+from tinymaml.kernels.cpu.compiled.jit import njit
 
 _SERIAL, _RANGES, _SHARDS = range(3)  # how the launches of a part are run
 
@@ -35,17 +36,7 @@ class Work(NamedTuple):
     units: int
     operations: int
     strides: Sequence[int]  # bytes by which its arrays move from task to task, in the order of `kept.places`
-    alive: Any  # what holds the memory of its arrays
-
-
-@intrinsic
-def _call(context: Any, function: Any, arguments: Any, first: Any, last: Any) -> Any:
-    """function(arguments, first, last), by its address; whether it failed."""
-
-    def codegen(cgctx: Any, b: Any, sig: Any, args: Any) -> Any:
-        return b.call(b.inttoptr(args[0], PART.as_pointer()), args[1:])
-
-    return types.intp(*[types.intp] * 4), codegen
+    alive: Any  # what holds the memory of its arrays, and its code
 
 
 @intrinsic
@@ -74,7 +65,7 @@ def _next(context: Any, address: Any) -> Any:
 def _launch_all(launches: Any, count: int) -> None:
     """launches[n]: function, arguments, units (of a task, if `count` is the number of tasks)."""
     for i in range(len(launches)):
-        if _call(launches[i, 0], launches[i, 1], 0, launches[i, 2] * count):
+        if call(launches[i, 0], launches[i, 1], 0, launches[i, 2] * count):
             raise MemoryError
 
 
@@ -89,7 +80,7 @@ def _work(part: Any, launches: Any, moves: Any, size: int, tasks: int, first: in
         elif how == _RANGES:
             for i in range(len(own)):
                 units = own[i, 2]
-                if _call(own[i, 0], own[i, 1], units * worker // workers, units * (worker + 1) // workers):
+                if call(own[i, 0], own[i, 1], units * worker // workers, units * (worker + 1) // workers):
                     raise MemoryError
         else:
             shard: int = _next(part.ctypes.data + 8 * 5)

@@ -8,10 +8,10 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from tinymaml.kernels.cpu.compiled.arrays import whole
 from tinymaml.kernels.cpu.compiled.crew import Job, Kernel, Launch, hand_out
+from tinymaml.kernels.cpu.compiled.jit import njit
 from tinymaml.kernels.cpu.compiled.rows import NEAR, row_pass
 from tinymaml.kernels.cpu.threads import LARGE
 

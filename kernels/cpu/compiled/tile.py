@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
 
+from tinymaml.kernels.cpu.compiled.jit import njit
 from tinymaml.kernels.cpu.compiled.vectors import I32, I64, Emitter, each_tile, loop
 
 

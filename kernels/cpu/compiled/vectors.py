@@ -7,8 +7,10 @@ from typing import Any
 
 import llvmlite.binding as llvm
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
+
+from tinymaml.kernels.cpu.compiled.jit import njit
 
 _features = llvm.get_host_cpu_features()
 BYTES = 64 if _features.get("avx512f") else 32 if _features.get("avx") else 16  # of one vector register
