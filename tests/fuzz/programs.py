@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -315,19 +316,23 @@ class Worker:
         if answer:
             found = json.loads(answer)
             return None if found is None else str(found)
-        code = self._process.wait(seconds)
-        self._process = None
+        code = self._ended(seconds)
         self._errors.seek(0)
         said = self._errors.read()[-500:]
         return f"the process ended with {code}: {said}"
 
+    def _ended(self, seconds: float | None = None) -> int:
+        """The exit status of the process, which has ended or will when there are no more cases."""
+        process, self._process = self._process, None
+        with suppress(BrokenPipeError):
+            process.stdin.close()
+        process.stdout.close()
+        return int(process.wait(seconds))
+
     def close(self) -> None:
         """End the process."""
         if self._process is not None:
-            self._process.stdin.close()
-            self._process.wait()
-            self._process.stdout.close()
-            self._process = None
+            self._ended()
         self._errors.close()
 
 
