@@ -87,7 +87,7 @@ class Tensor(Interop):
 
     def __init__(self, value: Any) -> None:
         array = as_array(value)
-        if array.dtype == np.object_:
+        if array.dtype.kind not in "fiubc":
             kind = type(value).__name__
             raise TypeError(f"a variable must be an array or a number of float32 or float64, got a {kind}")
         if array.dtype not in FLOATS:
@@ -295,11 +295,16 @@ def as_array(value: Any, dtype: Any = None) -> Array:
     """An array as it is (`adopt`); anything else that `numpy.asarray` takes as an array of the dtype."""
     if dtype is None and is_array(value):
         return adopt(value)
+    check_kinds(value)
+    return np.asarray(value, dtype)
+
+
+def check_kinds(value: Any) -> None:
+    """Raise TypeError for arrays in a list or tuple that NumPy would take without their own rules; see `adopt`."""
     if isinstance(value, list | tuple | np.ndarray):
         for part in elements(value):
             if isinstance(part, np.ndarray):
-                adopt(part)  # which raises for what NumPy would take apart without a word
-    return np.asarray(value, dtype)
+                adopt(part)
 
 
 def elements(value: Any) -> Iterator[Any]:

@@ -312,7 +312,8 @@ def stack(tensors: Any, axis: int = 0) -> Tensor:
         raise ValueError("stack: at least one tensor is needed")
     for x in parts:
         if x.shape != parts[0].shape:
-            raise ValueError(f"stack: tensors of one shape are needed, got {parts[0].shape} and {x.shape}")
+            got = f"{parts[0].shape} and {x.shape}"
+            raise ValueError(f"{public_name('stack')}: tensors of one shape are needed, got {got}")
     return _concatenate(*[expand_dims(x, axis) for x in parts], axis=normal_axis("stack", axis, parts[0].ndim + 1))
 
 
