@@ -254,6 +254,7 @@ class Tensor(Interop):
 
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+NUMBERS = (float, int)  # what has nothing to look at
 
 
 def is_array(value: Any) -> bool:
@@ -318,7 +319,8 @@ def elements(value: Any) -> Iterator[Any]:
 
 def constant(value: Any, dtype: Any = None) -> Tensor:
     """A tensor that no derivative is taken by: data, a label, a Python number of the given dtype."""
-    return Tensor.of(Node(None, (), {}, (as_array(value, dtype),), CONSTANT))
+    array = np.asarray(value, dtype) if type(value) in NUMBERS else as_array(value, dtype)
+    return Tensor.of(Node(None, (), {}, (array,), CONSTANT))
 
 
 def floating_in(value: Any) -> Any:
@@ -336,8 +338,7 @@ def joined(value: Any) -> Any:
 def as_tensor(x: Any) -> Tensor:
     """x itself if it is a tensor; a list with tensors in it stacked, with their derivatives; else a constant. Raises
     TypeError for what is not numbers."""
-    x = joined(x)
-    if isinstance(x, Tensor):
+    if isinstance(x, Tensor) or isinstance(x := joined(x), Tensor):
         return x
     found = constant(x)
     if found.dtype.kind not in "fiub":
