@@ -287,6 +287,8 @@ def test_constants_convert():
 
 
 def test_an_array_on_the_left():
+    assert tm.Tensor(X).__array_ufunc__ is None  # by which CuPy, among others, leaves `array * tensor` to the tensor
+
     def f(t: Any) -> Any:
         return tm.sum(X * t + np.float64(2.0) ** t - X / t) + X @ t + tm.sum((X[:, None] - t) * np.ones((3, 3)))
 

@@ -25,7 +25,11 @@ TWO = [
 CASES: dict[str, list[Function]] = {
     **{name: [lambda m, x, y, name=name: getattr(m, name)(x)] for name in ONE},
     **{name: [lambda m, x, y, name=name: getattr(m, name)(x, y)] for name in TWO},
-    "clip": [lambda m, x, y, b=b: m.clip(x, *b) for b in ((-1.0, 1.0), (None, 0.5), (0.0, None), (-np.inf, np.inf))],
+    "clip": [
+        lambda m, x, y, b=b: m.clip(x, *b)
+        for b in ((-1.0, 1.0), (None, 0.5), (0.0, None), (-np.inf, np.inf), (np.nan, 1.0))
+    ]
+    + [lambda m, x, y: m.clip(x, y, y * 0.5 + 1.0)],
     "sum": [lambda m, x, y, a=a: m.sum(x, a) for a in (None, 0, (0, 1))],
     "mean": [lambda m, x, y, a=a: m.mean(x, a) for a in (None, 1, -2)],
     "max": [lambda m, x, y, a=a: m.max(x, a) for a in (None, 0, 1)] + [lambda m, x, y: m.max(x[:, :-1], 1)],

@@ -99,7 +99,7 @@ class Interop:
         return self.data
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
-        if not isinstance(self._value("making a NumPy array"), np.ndarray):
+        if hasattr(self._value("making a NumPy array"), "__cuda_array_interface__"):
             raise TypeError("the tensor is on a GPU, from where nothing is copied unasked: use .numpy()")
         return np.array(self.numpy(), dtype=dtype) if copy else np.asarray(self.numpy(), dtype=dtype)
 
