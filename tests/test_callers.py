@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 import tinymaml as tm
+from tinymaml.transforms import MODES
 
 RNG = np.random.default_rng(0)
 # Where the functions are called, and other arrays of the same shapes.
@@ -213,3 +214,136 @@ def test_a_derivative_is_right_or_refused(family):
                     outcomes["right"] += 1
     if family == "numpy":
         assert outcomes["refused"] > 5000 and outcomes["right"] > 500, outcomes
+
+
+# What is said, and the ways out.
+
+X = np.array([1.0, 2.0, 3.0])
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (lambda t: np.exp(t), r"numpy\.exp would lose the derivative .*: use tinymaml\.exp; \.numpy\(\) and"),
+        (lambda t: np.sum(t), r"numpy\.sum would lose .* use tinymaml\.sum;"),
+        (lambda t: np.dot(t, t), r"numpy\.dot would lose .* use tinymaml\.matmul;"),
+        (lambda t: np.linalg.norm(t), r"numpy\.linalg\.norm would lose .* use tinymaml's functions;"),
+        (lambda t: np.add.reduce(t), r"numpy\.add\.reduce would lose"),
+        (lambda t: np.asarray(t), "making a NumPy array would lose"),
+        (lambda t: float(t[0]), r"float\(\) would lose"),
+        (lambda t: int(t[0]), r"int\(\) would lose"),
+        (lambda t: complex(t[0]), r"complex\(\) would lose"),
+        (lambda t: range(5)[t[0]], "taking an integer would lose"),
+        (lambda t: 1 if t[0] else 2, r"bool\(\) would lose"),
+        (lambda t: math.sin(t[0]), r"float\(\) would lose"),
+        (lambda t: copy.copy(t), r"copy\(\) would lose"),
+        (lambda t: copy.deepcopy([t]), r"deepcopy\(\) would lose"),
+        (lambda t: pickle.dumps(t), r"a tensor is not pickled, .* pickle \.numpy\(\)"),
+        (lambda t: t % 2, r"a tensor has no %, // and divmod\(\)"),
+        (lambda t: 7 // t, r"a tensor has no %, // and divmod\(\)"),
+        (lambda t: X % t, r"numpy\.remainder would lose"),
+        (lambda t: t == None, "== compares a tensor's numbers, so not with None: write `is None`"),  # noqa: E711
+        (lambda t: t != None, "!= compares a tensor's numbers, so not with None"),  # noqa: E711
+        (lambda t: tm.optim.sgd(0.1).update(t, tm.optim.sgd(0.1).init(X), X), "an optimiser's step would lose"),
+    ],
+)  # fmt: skip
+def test_what_is_said(function, message):
+    with pytest.raises(TypeError, match=f"^{message}"):
+        tm.grad(lambda t: tm.sum(t) + (function(t) is None))(X)
+    with pytest.raises(TypeError, match=f"^{message}"):
+        function(tm.Tensor(X))  # a variable has history
+    with pytest.raises(TypeError, match=f"^{message}"):
+        tm.jvp(lambda t: tm.sum(t) + (function(t * 2.0) is None), (X,), (X,))
+
+
+def test_the_ways_out():
+    t = tm.Tensor(X) * 2.0
+    np.testing.assert_array_equal(np.exp(t.numpy()), np.exp(2 * X))
+    assert float(t[0].item()) == 2.0
+    assert not t.numpy().flags.writeable
+    assert np.shape(t) == (3,) and np.ndim(t) == 1 and np.size(t) == 3 and np.size(t, 0) == 3
+
+
+def test_comparisons_decide():
+    """They are locally constant: no derivative is lost with them."""
+    assert tm.grad(lambda t: t[0] ** 2 if t[0] < t[1] else t[1])(X).tolist() == [2.0, 0.0, 0.0]
+    assert tm.grad(lambda t: max(t) * min(t))(X).tolist() == [3.0, 0.0, 1.0]
+    assert tm.grad(lambda t: tm.sum(t * np.where(np.logical_and(t > 1.0, t < 3.0), 1.0, 0.0)))(X).tolist() == [0, 1, 0]
+    assert tm.grad(lambda t: tm.sum(t[np.asarray(t > 1.5)]))(X).tolist() == [0, 1, 1]
+
+
+def test_constants_convert():
+    t, n = tm.as_tensor(X), tm.as_tensor(2)
+    assert np.dot(t, t) == 14.0 and np.exp(t).tolist() == np.exp(X).tolist() and np.add.reduce(t) == 6.0
+    assert np.asarray(t).tolist() == np.concatenate([t, [t[0]]]).tolist()[:3] == X.tolist()
+    assert (float(t[1]), int(t[1]), complex(t[1]), bool(t[1]), range(9)[n], math.sin(t[1])) == (
+        2.0, 2, 2 + 0j, True, 2, math.sin(2.0))  # fmt: skip
+    for made in (copy.copy(t), copy.deepcopy(t)):
+        assert isinstance(made, tm.Tensor) and made.numpy().tolist() == X.tolist() and not made.has_history
+    assert not np.shares_memory(copy.deepcopy(t).data, X)
+    assert isinstance(X * t, tm.Tensor) and isinstance(np.float64(2.0) * t, tm.Tensor)
+    with pytest.raises(TypeError, match="a tensor is not pickled"):
+        pickle.dumps(t)
+
+
+def test_an_array_on_the_left():
+    assert tm.Tensor(X).__array_ufunc__ is None  # by which CuPy, among others, leaves `array * tensor` to the tensor
+
+    def f(t: Any) -> Any:
+        return tm.sum(X * t + np.float64(2.0) ** t - X / t) + X @ t + tm.sum((X[:, None] - t) * np.ones((3, 3)))
+
+    np.testing.assert_allclose(tm.grad(f)(X), slope(lambda x: f(tm.as_tensor(x)).item(), X), rtol=1e-6)
+    assert (tm.Tensor(X[::-1].copy()) > X).numpy().tolist() == [True, False, False]
+
+
+# Lists of tensors.
+
+LISTS: dict[str, Callable[[Any], Any]] = {
+    "mean": lambda t: tm.mean([t, t * t]),
+    "sum of nested": lambda t: tm.sum([[t[0], 2.0], (t[1], t[2] * t[2])]),
+    "a factor": lambda t: tm.sum(t * [t[0], t[1], t[2]]),
+    "a factor on the left": lambda t: tm.sum([t[0], 1.0, t[2]] * t),
+    "where": lambda t: tm.sum(tm.where(X > 1.5, [t[0], t[1] * 2.0, t[2]], [t[2], 0.0, 0.0])),
+    "concatenate": lambda t: tm.sum(tm.concatenate([t, [t[0]], [t[1] * t[1], 3.0]]) ** 2),
+    "stack": lambda t: tm.sum(tm.stack([[t[0], 1.0], t[1:], [2.0, 3.0]]) ** 2),
+    "with arrays": lambda t: tm.sum([t, X.astype(t.dtype)]),
+    "matmul": lambda t: tm.sum(tm.matmul([[t[0], t[1]], [t[2], 1.0]], [t[0], t[1]])),
+    "power": lambda t: tm.sum(t ** [t[0], t[1], 2.0]),
+    "maximum": lambda t: tm.sum(tm.maximum([t[0], t[1], t[2]], [2.5, t[0], t[1]])),
+    "reshape": lambda t: tm.sum(tm.reshape([t, t * t], 6)[::2] * 3.0),
+    "mse": lambda t: tm.sum(tm.mse([[t[0], t[1]]], [[t[2], 1.0]])),
+    "scatter_add": lambda t: tm.sum(tm.scatter_add(t, [0, 1], [t[2], t[2] * t[0]]) ** 2),
+    "as_tensor": lambda t: tm.sum(tm.as_tensor([t[1], t[1]]) ** 3),
+    "ones_like": lambda t: tm.sum(tm.ones_like([t, t])) + t[0],
+}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", LISTS)
+def test_lists_of_tensors(name, dtype):
+    function, x = LISTS[name], X.astype(dtype)
+    expected = slope(lambda x: function(tm.as_tensor(x)).item(), X)
+    for found in (tm.grad(function)(x), tm.record(tm.grad(function), x)(x)):
+        assert found.dtype == dtype
+        np.testing.assert_allclose(found, expected, rtol=2e-6, atol=1e-6)
+    if dtype == np.float64:
+        curved = slope(lambda x: float(tm.grad(function)(x) @ X), X)
+        for mode in MODES[:3]:
+            np.testing.assert_allclose(tm.hvp(function, X, X, mode=mode), curved, rtol=1e-6, atol=1e-6)
+
+
+def test_lists_that_do_not_fit():
+    t = tm.Tensor(X)
+    with pytest.raises(ValueError, match=r"^mean: tensors of one shape are needed, got \(3,\) and \(2,\)"):
+        tm.mean([t, t[:2]])
+    with pytest.raises(TypeError, match=r"^sum: an input is float32 and another is float64"):
+        tm.sum([t, t.astype(np.float32)])
+    with pytest.raises(TypeError, match="would lose the derivative"):
+        tm.Tensor([t[0], t[1]])
+
+
+def test_a_number_is_asked_for():
+    with pytest.raises(ValueError, match=r"one number, got shape \(1,\); a number has shape \(\): take sum\(\)"):
+        tm.grad(lambda t: t[:1])(X)
+    with pytest.raises(ValueError, match=r"must return one number, got shape \(3,\); take sum\(\) or mean\(\)"):
+        tm.grad(lambda t: t)(X)

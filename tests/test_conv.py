@@ -1,10 +1,13 @@
 """Convolution beyond what the cases of its primitives show: padding, bad input."""
 
+import itertools
+
 import numpy as np
 import pytest
 
 import tinymaml as tm
 from tinymaml.ops.conv import explicit_padding
+from tinymaml.transforms import MODES
 
 
 def test_same_padding_is_tensorflows():
@@ -59,3 +62,31 @@ def test_a_bias_of_another_shape_is_refused():
 def test_mixed_precision_is_refused():
     with pytest.raises(TypeError, match="never mixed"):
         tm.conv2d(np.zeros((1, 1, 5, 5, 3), np.float32), np.zeros((1, 3, 3, 3, 2)))
+
+
+@pytest.mark.parametrize("sizes", [s for s in itertools.product((0, 1), (0, 2), (0, 3), (0, 2)) if 0 in s], ids=str)
+def test_nothing_of_something(sizes):
+    """No tasks, no images, no channels in or out: sums of nothing are 0."""
+    tasks, images, channels, filters = sizes
+    x, w, b = (
+        np.ones((tasks, images, 4, 5, channels)),
+        np.ones((1, 3, 3, channels, filters)),
+        np.ones((1, 1, 1, 1, filters)),
+    )
+
+    def loss(x, w, b):
+        return tm.sum(tm.conv2d(x, w, b) ** 2)
+
+    y = tm.conv2d(x, w, b).numpy()
+    assert y.shape == (tasks, images, 4, 5, filters)
+    np.testing.assert_array_equal(y[:, :, 1:-1, 1:-1], np.full_like(y[:, :, 1:-1, 1:-1], 9 * channels + 1))
+    grads = tm.grad(loss, (0, 1, 2))(x, w, b)
+    assert [g.shape for g in grads] == [x.shape, w.shape, b.shape]
+    np.testing.assert_array_equal(grads[2], np.full(b.shape, 2 * y.sum() / max(filters, 1)))
+    for mode in MODES[:3]:
+        found = tm.hvp(lambda p: loss(*p), [x, w, b], [x, w, b], mode=mode)
+        assert [h.shape for h in found] == [x.shape, w.shape, b.shape]
+        assert all(np.isfinite(h).all() for h in found)
+    program = tm.record(tm.grad(loss, (0, 1, 2)), x, w, b)
+    for ours, theirs in zip(program(x, w, b), grads, strict=True):
+        np.testing.assert_array_equal(ours, theirs)

@@ -1,6 +1,7 @@
 """Pytrees: taken apart and put together again, prefixes spread, and errors that say where."""
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict, UserDict, defaultdict
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import tinymaml as tm
 from tinymaml import tree
 from tinymaml.tree import LEAF, Structure
 
@@ -98,6 +100,58 @@ def test_containers_keep_their_type():
     assert type(tree.map(lambda x: x, ordered)) is OrderedDict
     assert tree.map(lambda x, y: x + y, Layer(1, [2]), Layer(10, [20])) == Layer(11, [22])
     assert tree.map(lambda x: -x, None) is None
+
+
+class Plain(dict):
+    pass
+
+
+class Named(dict):
+    def __init__(self, name: str) -> None:
+        super().__init__(name=name)
+
+
+def test_ordered_dicts_keep_their_order():
+    ordered = OrderedDict(b=np.ones(2), a=np.full(2, 3.0))
+    assert tree.leaves(ordered)[0] is ordered["b"]
+    assert tree.paths(ordered) == ["['b']", "['a']"]
+    for found in (
+        tree.map(np.copy, ordered),
+        tm.grad(lambda p: tm.sum(p["a"] * p["b"]))(ordered),
+        tm.record(lambda p: p, ordered)(ordered),
+    ):
+        assert type(found) is OrderedDict and list(found) == ["b", "a"]
+    assert tm.grad(lambda p: tm.sum(p["a"] * p["b"]))(ordered)["b"].tolist() == [3, 3]
+    turned = OrderedDict(reversed(ordered.items()))
+    assert list(tree.map(lambda x, y: x - y, ordered, turned)) == ["b", "a"]
+    assert all((x == 0).all() for x in tree.leaves(tree.map(lambda x, y: x - y, ordered, turned)))
+
+
+def test_defaultdicts_keep_their_factory():
+    given = defaultdict(list, b=np.ones(2), a=defaultdict(lambda: 7, c=np.full(2, 3.0)))
+    found = tm.grad(lambda p: tm.sum(p["a"]["c"] * p["b"]))(given)
+    assert type(found) is defaultdict and found.default_factory is list
+    assert found["a"].default_factory is given["a"].default_factory and found["a"]["new"] == 7
+    assert found["b"].tolist() == [3, 3]
+    assert tree.map(lambda x, y: x is y, given, given) == {"a": {"c": True}, "b": True}
+    assert "missing" not in given
+    with pytest.raises(ValueError, match="another structure than expected"):
+        tree.map(lambda x, y: x, {"a": 1}, given)
+    with pytest.raises(ValueError, match="another structure than expected"):
+        tree.map(lambda x, y: x, defaultdict(list, missing=1), given)
+    assert "missing" not in given
+
+
+def test_other_kinds_of_dict():
+    assert type(tree.map(lambda x: x, Plain(a=1))) is Plain
+    for value, name in ((Counter(a=2.0), "Counter"), (Named("x"), "Named")):
+        with pytest.raises(TypeError, match=rf"^a {name} in a tree is not made again by {name}\(items\): give a dict"):
+            tree.flatten([value])
+        with pytest.raises(TypeError, match=f"^a {name} in a tree"):
+            tm.grad(lambda p: tm.sum(p["a"]))(value)
+    for value in (MappingProxyType({"a": np.ones(2)}), UserDict(a=np.ones(2)), {1.0}):
+        with pytest.raises(TypeError, match=f"got a {type(value).__name__}"):
+            tm.grad(lambda p: tm.sum(p["a"]))(value)
 
 
 def test_map_over_several_trees():

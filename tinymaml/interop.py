@@ -55,6 +55,27 @@ def not_none(sign: str, other: Any) -> Any:
     return other
 
 
+def _array_ufunc(tensor: Any, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
+    """`array * tensor` is the ufunc multiply: it asks the tensor. Other ufuncs take the values of constants."""
+    if method == "__call__" and not options and ufunc in _OPERATORS_OF:
+        return OPERATORS[_OPERATORS_OF[ufunc]](*inputs)
+    name = getattr(ufunc, "__name__", str(ufunc))
+    if "out" in options:
+        way = f"writing the result of numpy.{name} into an array"
+    else:
+        way = f"numpy.{name}" + (f".{method}" if method != "__call__" else "")
+    values, options = _values((inputs, options), way, name if method == "__call__" else "")
+    return getattr(ufunc, method)(*values, **options)
+
+
+class _OnTheType:
+    """NumPy looks for `__array_ufunc__` on the type, and finds the function. CuPy and others look on the tensor, where
+    None means that `array * tensor` is for the tensor to answer."""
+
+    def __get__(self, tensor: Any, kind: Any) -> Any:
+        return _array_ufunc if tensor is None else None
+
+
 class Interop:
     """What a tensor answers those who know nothing of it."""
 
@@ -82,17 +103,7 @@ class Interop:
             raise TypeError("the tensor is on a GPU, from where nothing is copied unasked: use .numpy()")
         return np.array(self.numpy(), dtype=dtype) if copy else np.asarray(self.numpy(), dtype=dtype)
 
-    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
-        """`array * tensor` is the ufunc multiply: it asks the tensor. Other ufuncs take the values of constants."""
-        if method == "__call__" and not options and ufunc in _OPERATORS_OF:
-            return OPERATORS[_OPERATORS_OF[ufunc]](*inputs)
-        name = getattr(ufunc, "__name__", str(ufunc))
-        if "out" in options:
-            way = f"writing the result of numpy.{name} into an array"
-        else:
-            way = f"numpy.{name}" + (f".{method}" if method != "__call__" else "")
-        values, options = _values((inputs, options), way, name if method == "__call__" else "")
-        return getattr(ufunc, method)(*values, **options)
+    __array_ufunc__ = _OnTheType()
 
     def __array_function__(self, function: Any, types: Any, args: Any, options: Any) -> Any:
         """NumPy's functions take the values of constants."""

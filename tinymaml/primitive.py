@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tinymaml.operators import public_name
-from tinymaml.tensor import CONSTANT, FLOATS, Array, Node, Tensor, constant, is_array, joined
+from tinymaml.tensor import CONSTANT, FLOATS, NUMBERS, Array, Node, Tensor, check_kinds, constant, is_array, joined
 
 Spec = tuple[tuple[int, ...], Any]  # shape and dtype of one output
 Tangent = Tensor | None
@@ -93,7 +93,7 @@ def lift(primitive: Primitive, inputs: Sequence[Any]) -> tuple[Tensor, ...]:
         if type(value) is not Tensor:
             if is_array(value):
                 value = constant(value)
-            elif type(value := joined(value)) is not Tensor:
+            elif type(value) in NUMBERS or type(value := joined(value)) is not Tensor:
                 tensors.append(value)  # a number: it waits for the others' dtype
                 continue
         node = value.node
@@ -117,16 +117,17 @@ def lift(primitive: Primitive, inputs: Sequence[Any]) -> tuple[Tensor, ...]:
 
 
 def _number(primitive: Primitive, position: int, value: Any, dtype: Any) -> Tensor:
-    if position in primitive.integer_inputs:
-        return constant(value)
+    if type(value) not in NUMBERS:
+        check_kinds(value)
+    takes_integers = position in primitive.integer_inputs
     try:
-        result = None if value is None else constant(value, dtype if dtype in FLOATS else None)
+        result = None if value is None else constant(value, dtype if dtype in FLOATS and not takes_integers else None)
     except (TypeError, ValueError):
         result = None
     if result is None or result.dtype.kind not in "fiub":
         kind = type(value).__name__
         raise TypeError(f"{_input(primitive, position)} is a {kind}, expected a tensor, an array or a number")
-    if result.dtype not in FLOATS and primitive.jvp is not None:
+    if result.dtype not in FLOATS and primitive.jvp is not None and not takes_integers:
         raise TypeError(f"{_input(primitive, position)} is {result.dtype}, expected float32 or float64")
     return result
 

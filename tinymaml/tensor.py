@@ -87,7 +87,7 @@ class Tensor(Interop):
 
     def __init__(self, value: Any) -> None:
         array = as_array(value)
-        if array.dtype == np.object_:
+        if array.dtype.kind not in "fiubc":
             kind = type(value).__name__
             raise TypeError(f"a variable must be an array or a number of float32 or float64, got a {kind}")
         if array.dtype not in FLOATS:
@@ -254,6 +254,7 @@ class Tensor(Interop):
 
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+NUMBERS = (float, int)  # what has nothing to look at
 
 
 def is_array(value: Any) -> bool:
@@ -295,11 +296,16 @@ def as_array(value: Any, dtype: Any = None) -> Array:
     """An array as it is (`adopt`); anything else that `numpy.asarray` takes as an array of the dtype."""
     if dtype is None and is_array(value):
         return adopt(value)
+    check_kinds(value)
+    return np.asarray(value, dtype)
+
+
+def check_kinds(value: Any) -> None:
+    """Raise TypeError for arrays in a list or tuple that NumPy would take without their own rules; see `adopt`."""
     if isinstance(value, list | tuple | np.ndarray):
         for part in elements(value):
             if isinstance(part, np.ndarray):
-                adopt(part)  # which raises for what NumPy would take apart without a word
-    return np.asarray(value, dtype)
+                adopt(part)
 
 
 def elements(value: Any) -> Iterator[Any]:
@@ -313,7 +319,8 @@ def elements(value: Any) -> Iterator[Any]:
 
 def constant(value: Any, dtype: Any = None) -> Tensor:
     """A tensor that no derivative is taken by: data, a label, a Python number of the given dtype."""
-    return Tensor.of(Node(None, (), {}, (as_array(value, dtype),), CONSTANT))
+    array = np.asarray(value, dtype) if type(value) in NUMBERS else as_array(value, dtype)
+    return Tensor.of(Node(None, (), {}, (array,), CONSTANT))
 
 
 def floating_in(value: Any) -> Any:
@@ -331,8 +338,7 @@ def joined(value: Any) -> Any:
 def as_tensor(x: Any) -> Tensor:
     """x itself if it is a tensor; a list with tensors in it stacked, with their derivatives; else a constant. Raises
     TypeError for what is not numbers."""
-    x = joined(x)
-    if isinstance(x, Tensor):
+    if isinstance(x, Tensor) or isinstance(x := joined(x), Tensor):
         return x
     found = constant(x)
     if found.dtype.kind not in "fiub":

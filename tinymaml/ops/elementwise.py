@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -244,10 +245,11 @@ def minimum(a: Any, b: Any) -> Tensor:
     return where(_first_is_smaller(a, b), a, b)
 
 
-def clip(x: Any, low: float | None, high: float | None) -> Tensor:
-    """x between two bounds (None: no bound); no number stays none. On a bound the derivative is 1, beyond it 0."""
+def clip(x: Any, low: Any, high: Any) -> Tensor:
+    """x between two bounds, numbers or arrays (None: no bound); what is not a number stays. On a bound the derivative
+    by x is 1, beyond it 0."""
     x = as_tensor(x)
-    if low is not None and high is not None and low > high:
+    if isinstance(low, Real) and isinstance(high, Real) and low > high:
         raise ValueError(f"clip: the lower bound {low} is above the upper bound {high}")
     if low is not None:
         x = maximum(x, low)

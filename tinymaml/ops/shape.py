@@ -82,8 +82,9 @@ def reshape(x: Any, shape: int | Sequence[int]) -> Tensor:
 def transpose(x: Any, axes: int | Sequence[int] | None = None) -> Tensor:
     """The axes in another order; without `axes` reversed."""
     x = as_tensor(x)
-    given = range(x.ndim)[::-1] if axes is None else whole_numbers("transpose", "axes", axes)
-    order = tuple([normal_axis("transpose", a, x.ndim) for a in given])
+    if axes is None:
+        return _transpose(x, axes=tuple(range(x.ndim - 1, -1, -1)))
+    order = tuple([normal_axis("transpose", a, x.ndim) for a in whole_numbers("transpose", "axes", axes)])
     if sorted(order) != list(range(x.ndim)):
         raise ValueError(f"transpose: axes {axes} are not an order of the {x.ndim} axes")
     return _transpose(x, axes=order)
@@ -312,7 +313,8 @@ def stack(tensors: Any, axis: int = 0) -> Tensor:
         raise ValueError("stack: at least one tensor is needed")
     for x in parts:
         if x.shape != parts[0].shape:
-            raise ValueError(f"stack: tensors of one shape are needed, got {parts[0].shape} and {x.shape}")
+            got = f"{parts[0].shape} and {x.shape}"
+            raise ValueError(f"{public_name('stack')}: tensors of one shape are needed, got {got}")
     return _concatenate(*[expand_dims(x, axis) for x in parts], axis=normal_axis("stack", axis, parts[0].ndim + 1))
 
 
@@ -349,8 +351,14 @@ def whole_number(name: str, what: str, value: Any) -> int:
 
 def whole_numbers(name: str, what: str, values: Any) -> Shape:
     """One or several as ints; see `whole_number`."""
-    if type(values) is tuple and all([type(n) is int for n in values]):  # as it nearly always is
-        return values
+    if type(values) is int:
+        return (values,)
+    if type(values) is tuple:
+        for n in values:
+            if type(n) is not int:
+                break
+        else:  # as it nearly always is
+            return values
     try:
         parts = tuple(values)
     except TypeError:
