@@ -20,7 +20,7 @@ from tinymaml.tasks.archive import DataError
 
 
 def test_no_mutated_file_is_more_than_its_reader_bears() -> None:
-    done, failures = files.run(0, 100_000, 12)
+    done, failures = files.run(0, 100_000, 10)
     assert failures == []
     assert done >= 20 * len(files.KINDS)
 
@@ -44,7 +44,7 @@ def test_every_kind_is_both_refused_and_read(tmp_path: Path, monkeypatch: pytest
 
     monkeypatch.setattr(files, "_read", noted)
     bases = files.Bases(tmp_path)
-    for number in range(50 * len(files.KINDS)):
+    for number in range(25 * len(files.KINDS)):
         kind = files.kind_of(number).__name__
         files.run_case(bases, 0, number)
     # Of a seal any change is refused; lines of metrics are left out; a pipe is never read.
@@ -105,6 +105,7 @@ KINDS = (
 )
 
 
+@pytest.mark.slow
 def test_what_is_wrong_is_found() -> None:
     done, failures = files.run(5, len(KINDS), 60, kinds="tests.test_fuzz_files", alarm=3)
     assert done == len(KINDS)

@@ -572,7 +572,7 @@ def run(seed: int, count: int, seconds: float, kinds: str = HERE, alarm: float =
     """
     failures: list[str] = []
     first, deadline = 0, time.monotonic() + seconds
-    with tempfile.TemporaryDirectory(prefix="tinymaml-fuzz-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="tinymaml-fuzz-", dir=_fast()) as scratch:
         position = Path(scratch) / "position"
         while first < count and (left := deadline - time.monotonic()) > 0:
             position.write_text(str(first))
@@ -596,11 +596,13 @@ def _described(kinds: str, seed: int, number: int, what: str) -> str:
 
 
 def _work(seed: int, first: int, count: int, seconds: float, position: Path, kinds: str, alarm: float) -> None:
-    """The cases from `first` on, in this process. What is wrong is printed; `position` has the number of the case that
-    runs, and at the end of how many there were."""
+    """The cases from `first` on, in this process. What is wrong is printed; the file `position`, beside which files are
+    made, has the number of the case that runs, and at the end of how many there were."""
     deadline = time.monotonic() + seconds
-    with tempfile.TemporaryDirectory(prefix="tinymaml-fuzz-", dir=_fast()) as scratch, position.open("r+") as now:
-        bases, number = Bases(Path(scratch)), first
+    folder = position.with_name(f"from-{first}")
+    folder.mkdir()
+    with position.open("r+") as now:
+        bases, number = Bases(folder), first
         _limit_memory()
         most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         while number < count and time.monotonic() < deadline:
