@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import math
 import struct
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +23,7 @@ MOST_TEXT = 1 << 24  # bytes of an attribute
 class Guarded(io.RawIOBase):
     """A file for HDF5 to read through, which refuses a heap of texts in whose list HDF5 would go round for ever."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: io.BufferedIOBase) -> None:
         self._file = file
 
     def seek(self, place: int, whence: int = io.SEEK_SET) -> int:
@@ -34,12 +34,11 @@ class Guarded(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         place = self._file.tell()
-        data = self._file.read(len(buffer))
-        if data.startswith(b"GCOL"):
+        count = self._file.readinto(buffer)
+        if bytes(buffer[:4]) == b"GCOL":
             self._check_heap(place)
-            self._file.seek(place + len(data))
-        buffer[: len(data)] = data
-        return len(data)
+            self._file.seek(place + count)
+        return count
 
     def _check_heap(self, place: int) -> None:
         """Raises ValueError if an object of the heap that begins there is not followed by the next one."""

@@ -10,6 +10,7 @@ import signal
 import struct
 import subprocess
 import sys
+import tracemalloc
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -202,9 +203,43 @@ WRONG: dict[str, Callable[[Any], Any]] = {
     "an unknown kind": lambda file: file.attrs.update(structure='{"set": [1]}'),
     "a float too large": lambda file: file.attrs.update(structure='{"float": "0x1p99999"}'),
     "no JSON": lambda file: file.attrs.update(structure="{"),
+    "values packed": lambda file: file.create_dataset(
+        "arrays/0000", data=np.zeros(10), chunks=True, compression="gzip"
+    ),
+    "a huge piece": lambda file: file.create_dataset("arrays/0000", (1,), "u1", chunks=(2**28,), maxshape=(None,)),
+    "as many values as wrap round": lambda file: file.create_dataset("arrays/0000", (2**32, 2**32), "u1"),
+    "values of another data set": lambda file: virtual(file),
+    "a link that leads elsewhere": lambda file: file.__setitem__("arrays/0000", h5py.ExternalLink("/dev/zero", "/x")),
+    "a link to itself": lambda file: file.__setitem__("arrays/0000", h5py.SoftLink("/arrays/0000")),
+    "the file itself for an array": lambda file: file.__setitem__("arrays/0000", file["/"]),
+    "a link for all arrays": lambda file: file.__setitem__("arrays", h5py.ExternalLink("/dev/zero", "/x")),
+    "a data set for all arrays": lambda file: file.__setitem__("arrays", np.zeros(1)),
+    "an array without a place": lambda file: (
+        file.create_dataset("arrays/0000", data=1.0),
+        file.attrs.update(structure="1"),
+    ),
+    "an array in two places": lambda file: (
+        file.create_dataset("arrays/0000", data=1.0),
+        file.attrs.update(structure='{"list": [{"array": 0}, {"array": 0}]}'),
+    ),
+    "a deep structure": lambda file: file.attrs.update(structure='{"list": [' * 400 + "1" + "]}" * 400),
+    "a very deep structure": lambda file: file.attrs.update(structure='{"list": [' * 20_000 + "1" + "]}" * 20_000),
+    "deep settings": lambda file: file.attrs.update(structure="1", settings='{"a": ' * 20_000 + "1" + "}" * 20_000),
+    "a large structure": lambda file: file.attrs.update(structure="[" + "1, " * 2**23 + "1]"),
+    "many texts for a structure": lambda file: file.attrs.create("structure", ["1"] * 3, dtype=h5py.string_dtype()),
+    "numbers for a structure": lambda file: file.attrs.update(structure=np.zeros(3)),
+    "no structure": lambda file: file.attrs.__delitem__("structure"),
+    "an iteration before the first": lambda file: file.attrs.update(structure="1", iteration=-1),
+    "many iterations": lambda file: file.attrs.update(structure="1", iteration=np.zeros(3, int)),
     "settings that are a list": lambda file: file.attrs.update(structure="1", settings="[1]"),
     "an infinite iteration": lambda file: file.attrs.update(structure="1", iteration=np.inf),
 }
+
+
+def virtual(file: Any) -> None:
+    layout = h5py.VirtualLayout((1,), "f8")
+    layout[0] = h5py.VirtualSource("/dev/zero", "x", (1,))[0]
+    file.create_virtual_dataset("arrays/0000", layout)
 
 
 @pytest.mark.parametrize("what", WRONG)
@@ -214,8 +249,52 @@ def test_hdf5_of_another_make_with_right_checksums_is_refused(tmp_path: Path, wh
         file.attrs.update(structure='{"array": 0}', settings="{}", iteration=1)
         WRONG[what](file)
     path.write_bytes(signed(buffer.getvalue()[BLOCK:]))
-    with pytest.raises(CheckpointError, match=r"one\.h5 is not a checkpoint of this program"):
+    with pytest.raises(CheckpointError, match=r"one\.h5 is not a checkpoint of this program") as refused:
         load(path)
+    assert "\n" not in str(refused.value)
+
+
+def test_thousands_of_names_of_one_array_are_refused(tmp_path: Path) -> None:
+    """9 000 times 400 000 bytes, of a file of a million: before 4 GB are read."""
+    buffer, path = io.BytesIO(), tmp_path / "one.h5"
+    with h5py.File(buffer, "w", userblock_size=BLOCK) as file:
+        file.attrs.update(
+            structure=json.dumps({"list": [{"array": i} for i in range(9000)]}), settings="{}", iteration=1
+        )
+        file["arrays/0000"] = np.zeros(100_000, np.float32)
+        for i in range(1, 9000):
+            file[f"arrays/{i:04}"] = file["arrays/0000"]
+    path.write_bytes(signed(buffer.getvalue()[BLOCK:]))
+    tracemalloc.start()
+    try:
+        with pytest.raises(CheckpointError, match=r"its data sets have more than the [\d,]+ bytes of the file"):
+            load(path)
+        assert tracemalloc.get_traced_memory()[1] < 4 * path.stat().st_size
+    finally:
+        tracemalloc.stop()
+
+
+def test_what_would_not_be_read_again_is_not_written(tmp_path: Path) -> None:
+    deep: list[Any] = []
+    for _ in range(150):
+        deep = [deep]
+    cycle: list[Any] = []
+    cycle.append(cycle)
+    for state, settings, match in (
+        (deep, {}, "nested more than"),
+        (cycle, {}, "contains itself"),
+        (1, {"a": deep * 2, "b": [deep]}, None),
+        (list(range(3_000_000)), {}, "the state of a checkpoint may have 16,777,216 bytes as JSON"),
+        (1, {"text": "x" * 2**24}, "the settings of a checkpoint may have"),
+    ):
+        if match is None:
+            save(tmp_path / "one.h5", state, settings, 0)
+            assert load(tmp_path / "one.h5").settings == settings
+            (tmp_path / "one.h5").unlink()
+            continue
+        with pytest.raises(ValueError, match=match):
+            save(tmp_path / "one.h5", state, settings, 0)
+        assert not list(tmp_path.iterdir())
 
 
 def test_bad_newer_files_do_not_push_out_good_ones(tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import struct
 import sys
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import pytest
 pytest.importorskip("h5py", reason="data sets need h5py: pip install 'tinymaml[data]'")
 pytest.importorskip("PIL.Image", reason="images need Pillow: pip install 'tinymaml[data]'")
 
-from tests.image_cases import encoded, lay_out, noise, real
+from tests.image_cases import encoded, lay_out, noise, pack, real
 from tinymaml.tasks import cifar_fs, miniimagenet, omniglot
 from tinymaml.tasks.archive import DataError
 from tinymaml.tasks.extras import MissingExtra
@@ -146,6 +148,66 @@ def test_errors_name_the_file_and_leave_nothing(tmp_path: Path, folder: Path) ->
         tinymaml("folder", "--from", tmp_path / "in", "--name", "mine")
     with pytest.raises(FileNotFoundError, match="nowhere is not there"):
         tinymaml("folder", "--from", tmp_path / "nowhere", "--name", "mine")
+    assert not list(folder.glob("*"))
+
+
+WRONG_ARGUMENTS: dict[str, tuple[list[str], str]] = {
+    "huge": (["--size", "100000", "100000"], "size: images of 100000 x 100000 would have 30,000,000,000 bytes each"),
+    "long": (["--size", "9999999999999999999", "1", "--grey"], "size: images of 9999999999999999999 x 1 would have"),
+    "nothing": (["--size", "0", "4"], "size positive"),
+    "negative": (["--size", "-4", "-4"], "size positive"),
+    "elsewhere": (["--name", "../x"], "name must be of letters"),
+    "long name": (["--name", "x" * 101], "name must be of letters, .* at most 100"),
+    "two lines": (["--name", "a\nb"], "name must be of letters"),
+}
+
+
+@pytest.mark.parametrize("what", WRONG_ARGUMENTS)
+def test_arguments_out_of_bounds_are_refused_before_anything_is_read(
+    tmp_path: Path, folder: Path, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options, match = WRONG_ARGUMENTS[what]
+    monkeypatch.setattr("tinymaml.tasks.folder.files", lambda *args: pytest.fail("the folder is read"))
+    with pytest.raises(ValueError, match=match) as refused:
+        tinymaml("folder", "--from", tmp_path, "--name", "mine", *options)
+    assert "\n" not in str(refused.value)
+    assert not folder.exists()
+
+
+def test_a_class_that_is_too_large_at_that_size_is_named(tmp_path: Path, folder: Path, monkeypatch: Any) -> None:
+    lay_out(tmp_path / "in", OWN)
+    monkeypatch.setattr("tinymaml.tasks.folder._CLASS", 3 * 6 * 6 * 3 - 1)
+    monkeypatch.setattr("tinymaml.tasks.folder.decode", lambda *args, **given: pytest.fail("an image is read"))
+    with pytest.raises(ValueError, match="size: the 3 images of test0 would have 324 bytes at 6 x 6, more than"):
+        tinymaml("folder", "--from", tmp_path / "in", "--name", "mine", "--size", "6", "6")
+    assert not folder.exists()
+
+
+def test_where_no_file_can_be_is_told_before_an_image_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lay_out(tmp_path / "in", OWN)
+    pack(tmp_path / "in.zip", OWN)
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.setattr("tinymaml.tasks.folder.decode", lambda *args, **given: pytest.fail("an image is read"))
+    for source, out, error, match in (
+        ("in", "in", ValueError, "--out .*in is what --from names: it would be written over"),
+        ("in.zip", "in.zip", ValueError, r"--out .*in\.zip is what --from names"),
+        ("in.zip", "in", DataError, "in is a folder, not a file"),
+        ("in", "file/new.h5", OSError, "file"),
+    ):
+        with pytest.raises(error, match=match):
+            tinymaml("folder", "--from", tmp_path / source, "--name", "mine", "--out", tmp_path / out)
+
+
+def test_bombs_are_named(tmp_path: Path, folder: Path) -> None:
+    """Images whose head announces more pixels than are allowed; nothing of them is decoded."""
+    picture = encoded(noise(0, 6, 6))
+    for width, height in ((100_000, 100_000), (2**31 - 1, 2**31 - 1), (9_000, 9_000), (0, 5)):
+        head = picture[12:16] + struct.pack(">II", width, height) + picture[24:29]
+        bomb = picture[:12] + head + struct.pack(">I", zlib.crc32(head)) + picture[33:]
+        lay_out(tmp_path / "in", OWN | {"train/train0/0.png": bomb})
+        with pytest.raises(DataError, match=r"train0.0\.png (has 9000 x 9000 pixels|is not a whole)") as refused:
+            tinymaml("folder", "--from", tmp_path / "in", "--name", "mine")
+        assert "\n" not in str(refused.value)
     assert not list(folder.glob("*"))
 
 

@@ -413,6 +413,30 @@ def npy(text: str, content: bytes) -> bytes:
     return b"\x93NUMPY\1\0" + struct.pack("<H", len(head)) + head + content
 
 
+NO_HEADS = [
+    "",
+    "1",
+    "{",
+    "(" * 500,
+    "-" * 5000 + "1",
+    "[" * 90 + "]" * 90,
+    "{'descr': '|u1', 'fortran_order': False, 'shape': (84,), }" + " " * 20_000,
+    "{'descr': '|u1', 'fortran_order': False, 'shape': (84L,), }",
+    "{'descr': '|u1', 'fortran_order': False, 'shape': (8 4,), }",
+    "{'descr': '|u1', 'fortran_order': 0, 'shape': (84,), }",
+    "{'descr': '|u1', 'fortran_order': False, 'shape': 84, }",
+    "{'descr': '|u1', 'fortran_order': False, 'shape': ('84',), }",
+    "{'descr': 'u1, ', 'fortran_order': False, 'shape': (84,), }",
+    "{'descr': '<x7', 'fortran_order': False, 'shape': (84,), }",
+    "{'descr': {'a': 1}, 'fortran_order': False, 'shape': (84,), }",
+    "{'descr': [('', '|u1', -1)], 'fortran_order': False, 'shape': (84,), }",
+    "{'descr': '|u1', 'fortran_order': False, 'shape': (1e3,), }",
+    "{'descr': '|u1', 'fortran_order': False, 'shape': (" + "9" * 5000 + ",), }",
+    "{[]: 1}",
+    "{'descr': '|u1\0', 'fortran_order': False, 'shape': (84,), }",
+]
+
+
 @pytest.mark.usefixtures("mini")
 @pytest.mark.parametrize(
     ("data", "match"),
@@ -422,13 +446,21 @@ def npy(text: str, content: bytes) -> bytes:
             "has 100 bytes for",
         ),
         (npy("{'descr': '|u1', 'fortran_order': False, 'shape': (-1, 84)}", bytes(84)), "images in"),
+        (npy("{'descr': '|u1', 'fortran_order': False, 'shape': (-1, -84)}", bytes(84)), "images in"),
+        (npy("{'descr': '<U1', 'fortran_order': False, 'shape': (1,)}", b"\xff" * 4), "images in .* is no array"),
+        (npy("{'descr': 'M8[s]', 'fortran_order': False, 'shape': (1,)}", bytes(8)), "plain numbers and text are read"),
+        (npy("{'descr': '|V0', 'fortran_order': False, 'shape': (2,)}", b""), "images in"),
+        (npy("{'descr': ('u1', (2,)), 'fortran_order': False, 'shape': (2,)}", bytes(4)), "images in"),
+        *((npy(text, bytes(84)), "images in .* is (no|an) array") for text in NO_HEADS),
         (npy("{'descr': '|O', 'fortran_order': False, 'shape': (1,)}", PICKLE), "holds pickled objects"),
         (npy("__import__('os')", b""), "images in .* is no array"),
         (b"\x93NUMPY\7\0" + bytes(100), "images in .* has the format 7"),
         (PICKLE, "images in .* is no array"),
         (b"", "images in .* is no array"),
     ],
-    ids=["claims", "negative", "objects", "code", "format", "pickle", "empty"],
+    ids=["claims", "negative", "negative twice", "no letters", "times", "nothing", "pairs"]
+    + [str(i) for i in range(len(NO_HEADS))]
+    + ["objects", "code", "format", "pickle", "empty"],
 )
 def test_arrays_made_to_deceive_are_refused(tmp_path: Path, data: bytes, match: str) -> None:
     source = cached(tmp_path / "in")

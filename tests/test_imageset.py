@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import signal
 import subprocess
@@ -208,6 +209,134 @@ def test_foreign_files_are_refused(tmp_path: Path) -> None:
         for function in (describe, lambda path: read(path, "train")):
             with pytest.raises(DataError, match=r"some\.h5 is (no data set|empty)"):
                 function(path)
+
+
+def header_of(file: Any, **changes: Any) -> None:
+    header = json.loads(file.attrs["header"]) | changes
+    file.attrs["header"] = json.dumps({key: value for key, value in header.items() if value is not None})
+
+
+def replaced(name: str, **how: Any) -> Any:
+    """What puts another data set in the place of one."""
+
+    def change(file: Any) -> None:
+        del file[name]
+        file.create_dataset(name, **how)
+
+    return change
+
+
+def linked(name: str, link: Any) -> Any:
+    def change(file: Any) -> None:
+        del file[name]
+        file[name] = link(file)
+
+    return change
+
+
+FORGED: dict[str, Any] = {
+    "no header": lambda file: file.attrs.__delitem__("header"),
+    "a header of numbers": lambda file: file.attrs.update(header=np.zeros(3)),
+    "a header of bytes": lambda file: file.attrs.update(header=np.bytes_(b"{}")),
+    "many headers": lambda file: file.attrs.create("header", ["{}"] * 3, dtype=h5py.string_dtype()),
+    "no JSON": lambda file: file.attrs.update(header="{"),
+    "a deep header": lambda file: file.attrs.update(header='{"a":' * 20_000 + "1" + "}" * 20_000),
+    "another header": lambda file: file.attrs.update(header="[1]"),
+    "no name": lambda file: header_of(file, name=None),
+    "a name that is a number": lambda file: header_of(file, name=1),
+    "a shape of text": lambda file: header_of(file, shape=["4", "5", "3"]),
+    "a shape of two": lambda file: header_of(file, shape=[4, 5]),
+    "a negative shape": lambda file: header_of(file, shape=[4, 5, -3]),
+    "another shape": lambda file: header_of(file, shape=[5, 4, 3]),
+    "other splits": lambda file: header_of(file, splits={"train": 1}),
+    "unknown splits": lambda file: header_of(file, splits={"new": "0"}),
+    "another hash": lambda file: header_of(file, content="0" * 64),
+    "binary is a number": lambda file: header_of(file, binary=1),
+    "no group": lambda file: file.__delitem__("train"),
+    "a data set for a group": linked("train", lambda file: np.zeros(3)),
+    "a link to another group": linked("train", lambda file: h5py.SoftLink("/test")),
+    "a link to itself": linked("train", lambda file: h5py.SoftLink("/train")),
+    "a link to another file": linked("train", lambda file: h5py.ExternalLink("/dev/zero", "/x")),
+    "the file in itself": linked("train", lambda file: file["/"]),
+    "another split": linked("train", lambda file: file["test"]),
+    "a type for images": linked("train/images", lambda file: np.dtype("u1")),
+    "a group for images": lambda file: (file.__delitem__("train/images"), file.create_group("train/images")),
+    "no images": lambda file: file.__delitem__("train/images"),
+    "no first": lambda file: file.__delitem__("train/first"),
+    "no values": replaced("train/first", data=h5py.Empty("i8")),
+    "text for numbers": replaced("train/first", data=["a"] * 6, dtype=h5py.string_dtype()),
+    "classes of any length": replaced("train/classes", data=["a"] * 5, dtype=h5py.string_dtype()),
+    "classes that are no text": replaced("train/classes", data=np.array([b"\xff"] * 5)),
+    "fewer classes": replaced("train/classes", data=np.array([b"a"] * 4)),
+    "classes in a table": replaced("train/classes", data=np.zeros((5, 2), "S3")),
+    "fractions for first": replaced("train/first", data=np.arange(6.0)),
+    "first that goes back": replaced("train/first", data=np.array([0, 3, 2, 6, 10, 12])),
+    "first beyond the images": replaced("train/first", data=np.array([0, 3, 4, 6, 10, 2**40])),
+    "negative first": replaced("train/first", data=np.array([-5, 3, 4, 6, 10, 12])),
+    "first in other bytes": replaced("train/first", data=np.array([0, 3, 4, 6, 10, 12], ">i8").astype("i4")),
+    "short hashes": replaced("train/sha256", data=np.zeros((5, 31), np.uint8)),
+    "hashes of any shape": replaced("train/sha256", data=np.zeros((32, 5), np.uint8)),
+    "images of floats": replaced("train/images", data=np.zeros((12, *SHAPE))),
+    "images of another shape": replaced("train/images", data=np.zeros((12, 5, 4, 3), np.uint8)),
+    "images of a record": replaced("train/images", shape=(12, *SHAPE), dtype=[("a", "u1")]),
+    "more images than bytes": replaced("train/images", shape=(10**9, *SHAPE), dtype="u1"),
+    "as many images as wrap round": replaced("train/images", shape=(2**32, 2**32, 1, 1), dtype="u1"),
+    "packed images": replaced("train/images", shape=(10**9, *SHAPE), dtype="u1", compression="gzip"),
+    "a huge piece": replaced("train/images", shape=(12,), dtype="u1", chunks=(2**28,), maxshape=(None,)),
+    "images in another file": replaced("train/images", shape=(720,), dtype="u1", external=[("/dev/zero", 0, 720)]),
+}
+
+
+@pytest.mark.parametrize("what", FORGED)
+@pytest.mark.parametrize("lazy", [False, True])
+def test_forged_files_with_right_checksums_are_refused(path: Path, what: str, lazy: bool) -> None:
+    with h5py.File(path, "r+") as file:
+        FORGED[what](file)
+    seal.seal(path, [])
+    with pytest.raises(DataError, match=r"some\.h5 .*tinymaml data folder --name some") as refused:
+        read(path, "train", lazy)
+    assert "\n" not in str(refused.value)
+
+
+def sealed(facts: Any) -> bytes:
+    """A first block with a checksum that fits, whatever is in it."""
+    text = facts if isinstance(facts, bytes) else json.dumps(facts).encode()
+    head = (b"tinymaml images\n" + text).ljust(BLOCK - 32, b"\0")
+    return head + hashlib.sha256(head).digest()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"format": "1"},
+        {"format": True},
+        {"size": 1.5},
+        {"size": None},
+        {"images": 3},
+        {"images": [1, 2]},
+        {"images": [[BLOCK]]},
+        {"images": [["a", "b"]]},
+        {"images": [[BLOCK, -BLOCK]] * 100},
+        {"images": [[0, 100]]},
+        {"images": [[BLOCK + 100, 50], [BLOCK, 50]]},
+        {"images": [[BLOCK, 10**12]]},
+        {"sha256": 5},
+        {"more": 1},
+        b"{",
+        b"[1]",
+        b"",
+        b"[" * 3000,
+        b"\xff",
+    ],
+    ids=str,
+)
+def test_a_first_block_that_says_something_else_is_refused(path: Path, changes: Any) -> None:
+    data = path.read_bytes()
+    facts = json.loads(data[16 : BLOCK - 32].rstrip(b"\0"))
+    path.write_bytes(sealed(changes if isinstance(changes, bytes) else facts | changes) + data[BLOCK:])
+    with pytest.raises(DataError, match=r"some\.h5 .*tinymaml data folder --name some") as refused:
+        read(path, "train")
+    assert "\n" not in str(refused.value)
 
 
 BATCH = np.zeros((2, *SHAPE), np.uint8)

@@ -35,6 +35,12 @@ def test_foreign_lines_are_passed_over(tmp_path: Path) -> None:
     path.write_bytes(b'\xff\xfe\n[1]\n{"iteration": "x"}\n{"iteration": 5}\n')
     assert metrics.read(path) == [{"iteration": 5}]
     assert metrics.read(tmp_path / "none.jsonl") == []
+    good = '{"iteration": 5, "loss": null}'
+    bad = ["[" * 60_000, '{"iteration": 1, "loss": [1]}', '{"iteration": 1, "loss": "x"}', '{"iteration": true}']
+    bad += ['{"iteration": 1, "loss": 1e999}', '{"iteration": 1, "loss": NaN}', '{"iteration": 0}', '{"iteration": -1}']
+    bad += ['{"iteration": 1, "loss": ' + "9" * 400 + "}", '{"iteration": 1, "loss": true}', '{"iteration": 1.5}']
+    path.write_text("\n".join([*bad, good, *bad]))
+    assert metrics.read(path) == [{"iteration": 5, "loss": None}]
 
 
 def test_tensorboard_gets_every_value_when_it_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from tests.results_cases import entry
-from tinymaml.train import results, sinusoid_table
+from tests.conftest import ROOT
+from tests.results_cases import entry, image_entry, rl_entry
+from tinymaml.train import image_table, results, rl_table, sinusoid_table
 
 
 @pytest.fixture
@@ -61,6 +65,128 @@ def test_unusable_files_are_named(tmp_path: Path) -> None:
     path.write_text('{"format": 1, "experiment": "omniglot", "methods": {}}')
     with pytest.raises(results.ResultsError, match="is of omniglot, not of sinusoid"):
         results.merge(path, "sinusoid", "maml", entry(0.6))
+
+
+DEEP = "[" * 100_000 + "]" * 100_000
+DEEP_OR_LARGE = {
+    "list": DEEP,
+    "inside": f'{{"format": 1, "methods": {DEEP}}}',
+    "less": "[" * 500 + "]" * 500,
+    "objects": '{"a":' * 50_000,
+    "digits": "9" * 10_000,
+    "bytes": "\xff",
+    "large": " " * (results.MOST + 1),
+}
+
+
+def small(whole: dict[str, Any]) -> dict[str, Any]:
+    """With one number of support points, one task's curves, and few points of them."""
+    shots = {"5": whole["shots"]["5"]}
+    one = whole["qualitative"][0]
+    one = {**one, "x": one["x"][:3], "steps": {"1": one["steps"]["1"][:3]}}
+    return {**whole, "shots": shots, "best": {"iteration": 40_000, "shots": shots}, "qualitative": [one]}
+
+
+TABLES: dict[str, tuple[dict[str, Any], Callable[[Any], str]]] = {
+    "sinusoid": (small(entry(0.6, diverged=2, best=True)), sinusoid_table.table),
+    "omniglot-5way-1shot": (image_entry(0.9), image_table.table),
+    "navigation": (rl_entry(-10.0), rl_table.table),
+}
+# In the place of any value; what is between two @ is not JSON that Python writes.
+ODD = (
+    *(None, True, -1, 1.5, 10**400, "x", "\x1b[2J", [], [None], {}, {"²": 1}, {"x": {}}),
+    *("@1e999@", "@NaN@", "@[[1]]@"),
+)
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Where the values are that tables and pictures are made of, of each list the first."""
+    yield path
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if key not in ("versions", "machine", "settings"):
+                yield from places(item, (*path, key))
+    elif isinstance(value, list) and value:
+        yield from places(value[0], (*path, 0))
+
+
+def changed(value: Any, path: tuple[Any, ...], new: Any) -> Any:
+    if not path:
+        return new
+    copy = dict(value) if isinstance(value, dict) else list(value)
+    copy[path[0]] = changed(value[path[0]], path[1:], new)
+    return copy
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_whatever_is_in_the_place_of_a_value_the_table_is_made_or_the_file_is_named(tmp_path: Path, name: str) -> None:
+    path, (whole, table) = tmp_path / "results.json", TABLES[name]
+    refused = 0
+    for place in places(whole):
+        for odd in ODD:
+            text = json.dumps({"format": 1, "experiment": name, "methods": {"maml": changed(whole, place, odd)}})
+            path.write_text(re.sub('"@(.*)@"', r"\1", text))
+            try:
+                found = results.load(path, name)
+            except results.ResultsError as error:
+                refused += 1
+                assert re.match(r"[^\n]*results\.json is damaged: ", str(error))
+            else:
+                assert "\x1b" not in table(found)
+    assert refused > 10 * len(list(places(whole)))
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_what_is_missing_is_named(tmp_path: Path, name: str) -> None:
+    path, (whole, _) = tmp_path / "results.json", TABLES[name]
+    for key in whole["protocol"]:
+        if key in ("ways", "query_per_class"):  # is shown nowhere
+            continue
+        protocol = {other: value for other, value in whole["protocol"].items() if other != key}
+        found = {"format": 1, "experiment": name, "methods": {"maml": {**whole, "protocol": protocol}}}
+        path.write_text(json.dumps(found))
+        with pytest.raises(results.ResultsError, match=f"is damaged: maml's protocol has no {key}"):
+            results.load(path, name)
+
+
+@pytest.mark.parametrize("what", DEEP_OR_LARGE)
+def test_deep_and_large_files_are_named(tmp_path: Path, what: str) -> None:
+    path = tmp_path / "results.json"
+    path.write_bytes(DEEP_OR_LARGE[what].encode("latin1"))
+    with pytest.raises(results.ResultsError, match=r"results\.json (is not JSON|has more than the 16,777,216 bytes)"):
+        results.load(path, "sinusoid")
+
+
+def test_lists_of_other_lengths_are_damage(path: Path) -> None:
+    found = json.loads(path.read_text())
+    maml = found["methods"]["maml"]
+    for name, values in (
+        ("inner steps", maml["shots"]["5"]["half_width"]),
+        ("support points", maml["qualitative"][0]["support_x"]),
+        ("x", maml["qualitative"][0]["steps"]["1"]),
+    ):
+        last = values.pop()
+        path.write_text(json.dumps(found))
+        with pytest.raises(results.ResultsError, match=f"has lists over {name} of"):
+            results.load(path, "sinusoid")
+        values.append(last)
+    path.write_text(json.dumps(found))
+    results.load(path, "sinusoid")
+
+
+def test_a_file_that_would_not_be_read_again_is_not_written(path: Path) -> None:
+    before = path.read_bytes()
+    with pytest.raises(results.ResultsError, match=r"would have [\d,]+ bytes with maml, more than the 16,777,216"):
+        results.merge(path, "sinusoid", "maml", {**entry(0.6), "machine": "x" * results.MOST})
+    assert path.read_bytes() == before
+
+
+def test_results_that_were_published_are_read() -> None:
+    """Those in docs, of images and of reinforcement learning."""
+    found = sorted((ROOT / "docs" / "results").glob("*/results.json"))
+    assert found
+    for path in found:
+        assert results.load(path, json.loads(path.read_text())["experiment"])["methods"]
 
 
 def test_the_table_has_our_figures_beside_the_papers(path: Path) -> None:

@@ -1,5 +1,6 @@
 """`tinymaml show`: a picture of a task."""
 
+import re
 import struct
 
 import numpy as np
@@ -35,3 +36,26 @@ def test_a_data_set_that_was_not_prepared_is_named(tmp_path, capsys):
     assert main(["show", "omniglot-5way-1shot", "--data", str(tmp_path), "--out", str(tmp_path)]) == 1
     assert "omniglot.h5 is not there: tinymaml data omniglot" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("content", [b"", b"x" * 5000, b"tinymaml images\n" + bytes(5000), None], ids=range(4))
+def test_a_data_set_that_is_damaged_is_named(tmp_path, capsys, content):
+    pytest.importorskip("h5py", reason="data sets need h5py: pip install 'tinymaml[data]'")
+    path = tmp_path / "omniglot.h5"
+    path.mkdir() if content is None else path.write_bytes(content)
+    assert main(["show", "omniglot-5way-1shot", "--data", str(tmp_path), "--out", str(tmp_path / "out")]) == 1
+    said = capsys.readouterr().err
+    assert re.fullmatch(r"tinymaml: [^\n]*omniglot\.h5 is [^\n]*\n", said)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_data_set_of_another_kind_is_named(tmp_path, capsys):
+    """Whole, but with too few classes for the experiment's tasks, or without the split."""
+    pytest.importorskip("h5py", reason="data sets need h5py: pip install 'tinymaml[data]'")
+    from tinymaml.tasks import imageset
+
+    parts = {"train": imageset.Part(["a", "b"], [2, 2], [np.zeros((2, 28, 28, 1), np.uint8)] * 2)}
+    imageset.write(tmp_path / "omniglot.h5", "omniglot", parts, (28, 28, 1), {})
+    for split, said in (("train", "ways"), ("test", "has no split 'test'")):
+        assert main(["show", "omniglot-5way-1shot", "--data", str(tmp_path), "--split", split]) == 1
+        assert said in capsys.readouterr().err

@@ -127,7 +127,9 @@ sys.exit(main(["data", "folder", "--name", "mine", "--size", "4", "4", "--from",
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 def test_a_preparation_that_is_stopped_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
     """At once, or, if it was killed, when the next one runs."""
     pytest.importorskip("h5py", reason="data sets need h5py: pip install 'tinymaml[data]'")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import hashlib
+import importlib
 import io
 import json
 import os
@@ -313,10 +314,12 @@ _LETTERS = "{}()[]'\",: \n\t0123456789-+*.eLOUSVuf<>|=abxyTrueFalsN\\\0ü"
 def forged_npz(case: Case) -> None:
     rng = case.rng
     text = list(
-        pick(rng, _HEADS)
-        % pick(rng, ("|u1", "<i8", ">U5", "<U5", "|S3", "|O", "|V9", "M8[s]", "?", "u1,f4", "<x7", ""))
+        pick(rng, (*_HEADS, *_HEADS[:2], *_HEADS[:2]))
+        % pick(
+            rng, ("|u1", "|u1", "|i1", "?", "<i8", ">U5", "<U5", "|S3", "|O", "|V9", "M8[s]", "?", "u1,f4", "<x7", "")
+        )
     )
-    for _ in range(int(rng.integers(5))):
+    for _ in range(int(pick(rng, (0, 0, 1, 2, 4)))):
         place = int(rng.integers(len(text)))
         what = int(rng.integers(4))
         if what == 0:
@@ -328,10 +331,10 @@ def forged_npz(case: Case) -> None:
         else:
             text[place:] = text[place:] + text[place:][:20]
     head = "".join(text).encode("latin1") + b" " * int(rng.integers(3)) + b"\n"
-    version = int(pick(rng, (1, 1, 1, 2, 3, 0, 255)))
+    version = int(pick(rng, (1, 1, 1, 1, 1, 2, 3, 255)))
     length = len(head) if rng.random() < 0.9 else int(pick(rng, WORDS)) % 65536
     data = b"\x93NUMPY" + bytes([version, 0]) + length.to_bytes(2 if version == 1 else 4, "little") + head
-    data += bytes(pick(rng, (0, 1, 60, 61, 480)))
+    data += bytes(pick(rng, (0, 60, 60, 60, 61, 480)))
     path = pack(case.folder / "some.npz", {"images.npy": data, "labels.npy": data})
     _read(lambda: npz.arrays(path, ["images"], LIMITS), ERRORS_OF_DATA)
 
@@ -352,17 +355,18 @@ def damaged_zip(case: Case) -> None:
 def forged_zip(case: Case) -> None:
     rng, path = case.rng, case.folder / "some.zip"
     with zipfile.ZipFile(path, "w", pick(rng, (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2))) as packed:
+        wrong = rng.random() * 0.2  # how many of the members
         for i in range(int(rng.integers(1, 50))):
-            name = pick(
-                rng,
-                ("train/a/%d.png", "../%d", "/%d", "a\\%d", "%d.pt", "\x1b%d\n", "a/./%d", "C:%d", "train/%d/", "ü%d"),
-            )
-            member = zipfile.ZipInfo(name % (i if rng.random() < 0.9 else 0))
-            member.external_attr = int(pick(rng, (0, 0, 0o100644 << 16, 0o120777 << 16, 0o010644 << 16)))
-            data = bytes(int(pick(rng, (0, 1, 100, 1 << 18, (1 << 18) + 1)))) if rng.random() < 0.3 else b"x"
+            name, kind, size = pick(rng, ("train/a/%d.png", "train/%d/", "ü%d")), 0o100644, 1
+            if rng.random() < wrong:
+                name = pick(rng, ("../%d", "/%d", "a\\%d", "%d.pt", "\x1b%d\n", "a/./%d", "C:%d", "same"))
+            if rng.random() < wrong:
+                kind, size = int(pick(rng, (0, 0o120777, 0o010644))), int(pick(rng, (0, 100, 1 << 18, (1 << 18) + 1)))
+            member = zipfile.ZipInfo(name % i if "%" in name else name)
+            member.external_attr = kind << 16
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of a name that is there already
-                packed.writestr(member, b"" if name.endswith("/") else data)
+                packed.writestr(member, b"" if name.endswith("/") else bytes(size))
     path.write_bytes(path.read_bytes() if rng.random() < 0.7 else mutated(path.read_bytes(), rng))
 
     def contents() -> int:
@@ -539,30 +543,41 @@ KINDS: tuple[Callable[[Case], None], ...] = (
 )
 
 
-def kind_of(number: int) -> Callable[[Case], None]:
-    """Which kind the case of a number is: they take turns."""
-    return KINDS[number % len(KINDS)]
+HERE = "tests.fuzz.files"
 
 
-def run_case(bases: Bases, seed: int, number: int) -> None:
+def kind_of(number: int, kinds: str = HERE) -> Callable[[Case], None]:
+    """Which kind the case of a number is: those in a module's KINDS take turns."""
+    found: tuple[Callable[[Case], None], ...] = importlib.import_module(kinds).KINDS
+    return found[number % len(found)]
+
+
+def run_case(bases: Bases, seed: int, number: int, kinds: str = HERE) -> None:
     """Raises what is wrong."""
-    kind_of(number)(Case(bases, np.random.default_rng([seed, number])))
+    kind_of(number, kinds)(Case(bases, np.random.default_rng([seed, number])))
 
 
-def run(seed: int, count: int, seconds: float) -> tuple[int, list[str]]:
+def run(seed: int, count: int, seconds: float, kinds: str = HERE, alarm: float = SECONDS) -> tuple[int, list[str]]:
     """Run the cases 0, 1, ... of a seed.
 
+    Args:
+        seed: the same cases for the same seed.
+        count: how many, at most.
+        seconds: how long, at most.
+        kinds: the module whose KINDS are run.
+        alarm: seconds that a case may take.
+
     Returns:
-        How many were run, `count` or those that the time was enough for; and what was wrong, a text each.
+        How many were run, and what was wrong, a line each.
     """
     failures: list[str] = []
     first, deadline = 0, time.monotonic() + seconds
-    with tempfile.TemporaryDirectory(prefix="tinymaml-fuzz-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="tinymaml-fuzz-", dir=_fast()) as scratch:
         position = Path(scratch) / "position"
         while first < count and (left := deadline - time.monotonic()) > 0:
             position.write_text(str(first))
-            command = [sys.executable, "-m", "tests.fuzz.files", "--seed", str(seed), "--count", str(count)]
-            command += ["--seconds", str(left), "--first", str(first), "--position", str(position)]
+            command = [sys.executable, "-m", HERE, "--seed", str(seed), "--count", str(count), "--seconds", str(left)]
+            command += ["--first", str(first), "--position", str(position), "--kinds", kinds, "--alarm", str(alarm)]
             done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
             failures += done.stdout.splitlines()
             reached = int(position.read_text())
@@ -571,36 +586,37 @@ def run(seed: int, count: int, seconds: float) -> tuple[int, list[str]]:
             if done.returncode > 0:  # not a case, but this program
                 raise RuntimeError(done.stderr)
             how = "never ended" if done.returncode == -signal.SIGALRM else f"killed by signal {-done.returncode}"
-            failures.append(_described(seed, reached, how))
+            failures.append(_described(kinds, seed, reached, how))
             first = reached + 1
     return first, failures
 
 
-def _described(seed: int, number: int, what: str) -> str:
-    return f"{kind_of(number).__name__}, --seed {seed} --case {number}: {what}"
+def _described(kinds: str, seed: int, number: int, what: str) -> str:
+    return f"{kind_of(number, kinds).__name__}, --seed {seed} --case {number}: {what}"
 
 
-def _work(seed: int, first: int, count: int, seconds: float, position: Path) -> None:
-    """The cases from `first` on, in this process. What is wrong is printed; `position` has the number of the case that
-    runs, and at the end of how many there were."""
+def _work(seed: int, first: int, count: int, seconds: float, position: Path, kinds: str, alarm: float) -> None:
+    """The cases from `first` on, in this process. What is wrong is printed; the file `position`, beside which files are
+    made, has the number of the case that runs, and at the end of how many there were."""
     deadline = time.monotonic() + seconds
-    with tempfile.TemporaryDirectory(prefix="tinymaml-fuzz-", dir=_fast()) as scratch, position.open("r+") as now:
-        bases, number = Bases(Path(scratch)), first
+    folder = position.with_name(f"from-{first}")
+    folder.mkdir()
+    with position.open("r+") as now:
+        bases, number = Bases(folder), first
         _limit_memory()
         most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         while number < count and time.monotonic() < deadline:
             os.pwrite(now.fileno(), str(number).encode(), 0)
-            signal.setitimer(signal.ITIMER_REAL, SECONDS)  # ends this process, wherever it is
+            signal.setitimer(signal.ITIMER_REAL, alarm)  # ends this process, wherever it is
             try:
-                run_case(bases, seed, number)
+                run_case(bases, seed, number, kinds)
             except Exception as error:
-                print(
-                    _described(seed, number, f"{type(error).__name__}: {error}".replace("\n", " | ")[:600]), flush=True
-                )
+                what = f"{type(error).__name__}: {error}".replace("\n", " | ")[:600]
+                print(_described(kinds, seed, number, what), flush=True)
             signal.setitimer(signal.ITIMER_REAL, 0)
             before, most = most, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
             if most - before > MEMORY >> 10:  # kilobytes
-                print(_described(seed, number, f"took {(most - before) >> 10} MB"), flush=True)
+                print(_described(kinds, seed, number, f"took {(most - before) >> 10} MB"), flush=True)
             number += 1
         os.pwrite(now.fileno(), str(number).encode(), 0)
 
@@ -625,12 +641,14 @@ def main() -> None:
     parser.add_argument("--case", type=int, help="run one case in this process")
     parser.add_argument("--first", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument("--position", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--kinds", default=HERE, help=argparse.SUPPRESS)
+    parser.add_argument("--alarm", type=float, default=SECONDS, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.case is not None:
         with tempfile.TemporaryDirectory(prefix="tinymaml-fuzz-") as scratch:
             run_case(Bases(Path(scratch)), args.seed, args.case)
     elif args.position:
-        _work(args.seed, args.first, args.count, args.seconds, args.position)
+        _work(args.seed, args.first, args.count, args.seconds, args.position, args.kinds, args.alarm)
     else:
         done, failures = run(args.seed, args.count, args.seconds)
         print("\n".join([*failures, f"{done:,} cases, {len(failures)} failures"]))

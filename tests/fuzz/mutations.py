@@ -82,6 +82,8 @@ def mutated_json(value: Any, rng: Rng) -> str:
 def _changed(value: Any, rng: Rng) -> Any:
     """A value in which one, at any depth, is another, or gone, or there twice."""
     inside = list(value) if isinstance(value, dict) else list(range(len(value))) if isinstance(value, list) else []
+    if type(value) in (int, float) and rng.random() < 0.5:
+        return pick(rng, (0, 1, 2, 0.5, 7.0, 1e6, 1e300, -3))
     if not inside or rng.random() < 0.1:
         return copy.deepcopy(pick(rng, ODD))
     place, what = pick(rng, inside), rng.random()

@@ -9,6 +9,7 @@ import typing
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
+from tinymaml.train.schema import MOST, is_number
 from tinymaml.transforms import MODES
 
 
@@ -98,7 +99,9 @@ def _is_of(value: Any, hint: Any) -> bool:
         return isinstance(value, tuple) and all(_is_of(item, typing.get_args(hint)[0]) for item in value)
     if typing.get_origin(hint) is types.UnionType:
         return any(_is_of(value, own) for own in typing.get_args(hint))
-    return type(value) in ((int, float) if hint is float else (hint,))
+    if hint is float:
+        return is_number(value)
+    return type(value) is hint and (hint is not int or abs(value) < MOST)
 
 
 @dataclass(frozen=True)
