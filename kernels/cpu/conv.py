@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from itertools import product
 from typing import Any
@@ -26,7 +27,7 @@ def _taps(padded: Any, size: Pair, outputs: Pair, stride: Pair) -> Iterator[tupl
 
 def _rows(x: Any) -> Any:
     """[T, N, P, Q, C] -> [T, N P Q, C]."""
-    return x.reshape(x.shape[0], -1, x.shape[4])
+    return x.reshape(x.shape[0], math.prod(x.shape[1:4]), x.shape[4])
 
 
 def _start(out: Any, c: Arrays) -> None:
