@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import tinymaml as tm
+from tinymaml.kernels.cpu import find, numpy_kernel
 from tinymaml.ops.conv import explicit_padding
 from tinymaml.transforms import MODES
 
@@ -90,3 +91,45 @@ def test_nothing_of_something(sizes):
     program = tm.record(tm.grad(loss, (0, 1, 2)), x, w, b)
     for ours, theirs in zip(program(x, w, b), grads, strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+def _not_finite(dtype):
+    """x, w and g of two tasks, of which the second has weights and cotangents that are not finite."""
+    rng = np.random.default_rng(0)
+    x, w = rng.standard_normal((2, 3, 5, 6, 4)).astype(dtype), rng.standard_normal((2, 3, 3, 4, 5)).astype(dtype)
+    w[1, 1, 0, 1, 3], w[1, 2, 2, :, 0], w[1, 0, 1, 2, 4] = np.inf, np.nan, -np.inf
+    return x, w
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("stride", [(1, 1), (2, 1), (3, 2)])
+@pytest.mark.parametrize("padding", [((0, 0), (0, 0)), ((1, 1), (1, 1)), ((2, 0), (0, 2)), ((4, 4), (1, 0))])
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+def test_zeros_around_images_take_part(stride, padding, dtype):
+    """0 times what is not finite is not a number: the same with every kernel."""
+    x, w = _not_finite(dtype)
+    y = np.empty(
+        (2, 3, *[(n + sum(p) - 3) // s + 1 for n, p, s in zip((5, 6), padding, stride, strict=True)], 5), dtype
+    )
+    around = np.pad(x, ((0, 0), (0, 0), *padding, (0, 0)))
+    numpy_kernel("conv.conv2d")([y], [around, w], stride=stride, padding=((0, 0), (0, 0)))
+    g = np.random.default_rng(1).standard_normal(y.shape).astype(dtype)
+    g[1, 2, 0, 0, 1], g[1, 0, -1, -1, 2], g[1, 1, y.shape[2] // 2, 0, 0] = np.inf, np.nan, np.inf
+    dw = np.empty_like(w)
+    numpy_kernel("conv.conv2d_dw")([dw], [around, g], stride=stride, padding=((0, 0), (0, 0)), size=(3, 3))
+    for kernel in {find, numpy_kernel}:
+        found, of_w = np.empty_like(y), np.empty_like(w)
+        kernel("conv.conv2d")([found], [x, w], stride=stride, padding=padding)
+        kernel("conv.conv2d_dw")([of_w], [x, g], stride=stride, padding=padding, size=(3, 3))
+        np.testing.assert_allclose(found, y, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(of_w, dw, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("stride", [(1, 1), (2, 1)])
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+def test_zeros_around_images_take_part_on_a_gpu(gpu, stride):
+    x, w = _not_finite(np.float32)
+    found = tm.conv2d(gpu.asarray(x), gpu.asarray(w), stride=stride, padding=((1, 1), (2, 0))).data.get()
+    np.testing.assert_allclose(
+        found, tm.conv2d(x, w, stride=stride, padding=((1, 1), (2, 0))).data, rtol=1e-4, atol=1e-4
+    )

@@ -69,6 +69,12 @@ def run(folder: Path, settings: RLSettings, method: str = "maml") -> Any:
     )
 
 
+def test_recorded_and_not_trains_to_the_same_bits(tmp_path: Path) -> None:
+    states = [run(tmp_path / str(record), settings_of("navigation", record=record)) for record in (True, False)]
+    for one, other in zip(*map(tree.leaves, states), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 @pytest.mark.parametrize("name", ["navigation", "cheetah-direction", "ant-velocity"])
 @pytest.mark.parametrize("method", rl.METHODS)
 def test_methods(name: str, method: str, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ def max_last(outs: Arrays, ins: Arrays) -> None:
 
 def logsumexp(outs: Arrays, ins: Arrays, shape: tuple[int, ...]) -> None:
     """log sum exp over the axes where `shape` has length 1, the largest taken out first."""
-    (x,), (y,) = ins, outs
+    x, (y,) = np.ascontiguousarray(ins[0]).reshape(ins[0].shape), outs  # NumPy adds up in the order of memory
     axes = tuple([i for i, n in enumerate(shape) if n == 1])
     largest = np.max(x, axis=axes, keepdims=True)
     largest = np.where(np.isfinite(largest), largest, 0)

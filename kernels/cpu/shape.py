@@ -38,7 +38,7 @@ def slice(x: Any, index: tuple[Any, ...]) -> Any:  # noqa: A001
 
 def sum_to(outs: Arrays, ins: Arrays, shape: Shape) -> None:
     """The sum over the leading axes that `shape` lacks and those where it has length 1."""
-    (x,) = ins
+    x = np.ascontiguousarray(ins[0]).reshape(ins[0].shape)  # NumPy adds up in the order of memory
     lead = x.ndim - len(shape)
     axes = tuple([i for i in range(x.ndim) if i < lead or (shape[i - lead] == 1 and x.shape[i] != 1)])
     np.add.reduce(x, axis=axes, keepdims=True, out=outs[0].reshape((1,) * lead + shape))

@@ -165,7 +165,8 @@ def conv2d(
         b: added to each pixel: [1, 1, 1, 1, O] or [T, 1, 1, 1, O].
         stride: one number, or (vertical, horizontal).
         padding: "SAME" (ceil(H / stride) rows come out; where the zeros are odd, one more comes last), "VALID" (none),
-            or ((top, bottom), (left, right)).
+            or ((top, bottom), (left, right)). The zeros take part: a weight that is not finite gives NaN where it
+            meets one.
 
     Returns:
         [T, N, P, Q, O].

@@ -32,7 +32,8 @@ _NEAR = 3 << 13  # bytes of w or g that a pass goes over at a time: they stay in
 class _Plan(NamedTuple):
     """Where the pixels of a pass lie, in classes: the same taps of the kernel meet the source for all of a class.
 
-    So nothing is read beyond the edge of an image. Lists of classes one behind the other.
+    So nothing is read beyond the edge of an image. The zeros around it count only where they meet what is not finite: 0
+    times that is not a number. Lists of classes one behind the other.
     """
 
     group: int  # images at a time
@@ -44,6 +45,8 @@ class _Plan(NamedTuple):
     first_taps: Any  # int64[classes]: place of the first one in the next
     strides: Any  # int64[classes]: from one row of the kernel to the next, in taps
     taps: Any  # int64: taps of the kernel in the order of their use
+    gaps: Any  # int64[classes + 1]: of each class's taps that meet zeros around the source, in the next
+    missed: Any  # int64: taps of the kernel
 
 
 class _Run(NamedTuple):
@@ -97,9 +100,10 @@ def _offsets(rows: Any, columns: Any, height: int, width: int, group: int, pixel
 
 def _plan(
     over_rows: list[_Run], over_columns: list[_Run], taps: list[list[list[list[int]]]],
-    images: int, source: Pair, target: Pair, pixel: int, out_pixel: int,
+    images: int, source: Pair, target: Pair, pixel: int, out_pixel: int, padded: bool,
 ) -> _Plan:  # fmt: skip
-    """`taps[a][b]`: rows and columns of taps for the phases a and b; sizes of images, bytes of their pixels."""
+    """`taps[a][b]`: rows and columns of taps for the phases a and b; sizes of images, bytes of their pixels; whether
+    there are zeros around the source."""
     group = max(1, min(images, _IMAGES // max(1, source[0] * source[1] * pixel)))
     begin: dict[Pair, int] = {}
     order: list[int] = []
@@ -107,6 +111,7 @@ def _plan(
         begin[a, b] = len(order)
         order += [tap for line in taps[a][b] for tap in line]
     starts, sources, targets, lines, columns, first_taps, strides = [0], [], [], [], [], [], []
+    gaps, missed = [0], []
     # The classes that all taps meet come first: they write every number of a result that sums over pixels.
     for i, j in sorted(product(over_rows, over_columns), key=lambda ij: -ij[0].meeting * ij[1].meeting):
         starts.append(starts[-1] + len(i.targets) * len(j.targets))
@@ -117,7 +122,10 @@ def _plan(
         block = taps[i.phase][j.phase]
         strides.append(len(block[0]) if block else 0)
         first_taps.append(begin[i.phase, j.phase] + i.first * strides[-1] + j.first)
-    numbers = [np.array(x, np.int64) for x in (lines, columns, first_taps, strides, order)]
+        met = {tap for line in block[i.first :][: lines[-1]] for tap in line[j.first :][: columns[-1]]}
+        missed += [tap for line in block for tap in line if padded and tap not in met]
+        gaps.append(len(missed))
+    numbers = [np.array(x, np.int64) for x in (lines, columns, first_taps, strides, order, gaps, missed)]
     return _Plan(group, np.array(starts), np.concatenate(sources), np.concatenate(targets), *numbers)
 
 
@@ -127,7 +135,7 @@ def _forward_plan(
 ) -> _Plan:
     over_rows, over_columns = (_forward_axis(size[i], kernel[i], stride[i], padding[i][0], outputs[i]) for i in (0, 1))
     taps = [[[[i * kernel[1] + j for j in range(kernel[1])] for i in range(kernel[0])]]]
-    return _plan(over_rows, over_columns, taps, images, size, outputs, pixel, out_pixel)
+    return _plan(over_rows, over_columns, taps, images, size, outputs, pixel, out_pixel, True)
 
 
 @lru_cache(maxsize=256)
@@ -138,7 +146,7 @@ def _backward_plan(
     over_rows, over_columns = (_backward_axis(size[i], kernel[i], stride[i], padding[i][0], outputs[i]) for i in (0, 1))
     rows, columns = ([range(a, kernel[i], stride[i])[::-1] for a in range(stride[i])] for i in (0, 1))
     taps = [[[[i * kernel[1] + j for j in some] for i in every] for some in columns] for every in rows]
-    return _plan(over_rows, over_columns, taps, images, outputs, size, pixel, out_pixel)
+    return _plan(over_rows, over_columns, taps, images, outputs, size, pixel, out_pixel, False)
 
 
 @njit(cache=True, nogil=True)
@@ -151,9 +159,52 @@ def _next(x: Any, t: int, last: int) -> tuple[int, int]:
 
 
 @njit(cache=True, nogil=True)
+def _is_finite(x: Any) -> bool:
+    wrong, most = 0, np.finfo(x.dtype).max
+    for i in range(len(x)):
+        wrong |= not abs(x[i]) <= most
+    return wrong == 0
+
+
+@njit(cache=True, nogil=True)
+def _meet_zeros(out: Any, w: Any, images: int, group: int, starts: Any, targets: Any, gaps: Any, missed: Any) -> None:
+    """The products of weights that are not finite with the zeros around images are not numbers, nor what they are
+    added to: out [numbers of a task], w [taps, inputs, outputs]."""
+    outputs, image = w.shape[2], len(out) // images
+    for k in range(len(starts) - 1):
+        for i in range(gaps[k], gaps[k + 1]):
+            for o in range(outputs):
+                if _is_finite(w[missed[i], :, o]):
+                    continue
+                for n in range(images):
+                    for m in range(starts[k], starts[k + 1]):
+                        at = targets[group * starts[k] + m - starts[k]] // out.itemsize  # of the first image
+                        out[n * image + at + o] = np.nan
+
+
+@njit(cache=True, nogil=True)
+def _zeros_meet(out: Any, g: Any, images: int, group: int, starts: Any, targets: Any, gaps: Any, missed: Any) -> None:
+    """The same where the sum runs over pixels: out [taps, inputs, outputs], g [numbers of a task]."""
+    outputs, image = out.shape[2], len(g) // images
+    for k in range(len(starts) - 1):
+        if gaps[k] == gaps[k + 1]:
+            continue
+        for n in range(images):
+            for m in range(starts[k], starts[k + 1]):
+                at = n * image + targets[group * starts[k] + m - starts[k]] // g.itemsize
+                if _is_finite(g[at : at + outputs]):
+                    continue
+                for o in range(outputs):
+                    if not np.isfinite(g[at + o]):
+                        for i in range(gaps[k], gaps[k + 1]):
+                            out[missed[i], :, o] = np.nan
+
+
+@njit(cache=True, nogil=True)
 def _pixels(
     source: Any, w: Any, turned: bool, c: Any, c_scale: int, out: Any, group: int, starts: Any, sources: Any,
-    targets: Any, lines: Any, columns: Any, first_taps: Any, strides: Any, taps: Any, first: int, last: int,
+    targets: Any, lines: Any, columns: Any, first_taps: Any, strides: Any, taps: Any, gaps: Any, missed: Any,
+    first: int, last: int,
 ) -> None:  # fmt: skip
     """Tasks first ... last - 1 of out = c + source * w, for every class of pixels."""
     size = out.itemsize
@@ -224,6 +275,8 @@ def _pixels(
                                 w_next = expect_some(w_next, w_end)
                                 out_next = expect_some(out_next, out_end)
                         c_from, scale = out_at, 1
+        if len(missed) and not _is_finite(w[tw].reshape(-1)):
+            _meet_zeros(out[t].reshape(-1), flat[tw], images, group, starts, targets, gaps, missed)
 
 
 _pixels_out = hand_out(_pixels)
@@ -240,7 +293,7 @@ _PIXELS = Kernel(_pixels, _pixels_parts)
 @njit(cache=True, nogil=True)
 def _products(
     source: Any, g: Any, c: Any, out: Any, group: int, starts: Any, sources: Any, targets: Any,
-    lines: Any, columns: Any, first_taps: Any, strides: Any, first: int, last: int,
+    lines: Any, columns: Any, first_taps: Any, strides: Any, taps: Any, gaps: Any, missed: Any, first: int, last: int,
 ) -> None:  # fmt: skip
     """Tasks first ... last - 1 of out = c + the products of source and g, summed over images and pixels."""
     size = out.itemsize
@@ -302,6 +355,9 @@ def _products(
                                 g_next = expect_some(g_next, g_end)
                                 out_next = expect_some(out_next, out_end)
                     c_at, c_row = out_at, outputs * size
+        if len(missed):
+            flat = out[t].reshape(out.shape[1] * out.shape[2], inputs, outputs)
+            _zeros_meet(flat, g[tg].reshape(-1), images, group, starts, targets, gaps, missed)
 
 
 _products_out = hand_out(_products)
@@ -356,4 +412,4 @@ def conv2d_dw(outs: Arrays, ins: Arrays, stride: Pair, padding: Padding, size: P
     plan = _forward_plan(x.shape[1], x.shape[2:4], size, g.shape[2:4], stride, padding, pixel, out_pixel)
     x, g = plain(x), plain(g)
     addend = plain(c[0]) if c else np.zeros((1, 1, 1, 1, dw.shape[4]), dw.dtype)
-    return Launch(len(dw), _work(dw, g), _PRODUCTS, (x, g, addend, dw, *plan[:-1]))
+    return Launch(len(dw), _work(dw, g), _PRODUCTS, (x, g, addend, dw, *plan))
