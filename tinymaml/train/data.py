@@ -11,7 +11,7 @@ from typing import Any
 
 from tinymaml.tasks import cifar_fs, folder, imageset, miniimagenet, omniglot
 from tinymaml.tasks.counter import SPLITS
-from tinymaml.train.extras import MissingExtra, require
+from tinymaml.train.extras import MissingExtra, require, require_all
 
 _QUIET = 5.0  # seconds between two lines when there is no terminal
 
@@ -100,6 +100,8 @@ def run(args: argparse.Namespace) -> None:
         OSError: a file cannot be read or written, or not be downloaded.
         MissingExtra: h5py or Pillow is not installed.
     """
+    # MiniImagenet may come as arrays, for which Pillow is not needed.
+    require_all([("h5py", "data"), *([("PIL", "data")] if args.dataset != "miniimagenet" else [])])
     name = args.name if args.dataset == "folder" else args.dataset
     if args.dataset == "omniglot":
         name = "-".join([omniglot.SPLITS[args.split], *(["lanczos"] if args.resample == "lanczos" else [])])

@@ -11,8 +11,7 @@ from typing import Any, TypedDict, cast
 import numpy as np
 
 from tinymaml.tensor import Array
-from tinymaml.train.checkpoint import atomic_write
-from tinymaml.train.rl_settings import EXPERIMENTS as RL_EXPERIMENTS
+from tinymaml.train import files, lock
 
 FORMAT = 1
 
@@ -126,6 +125,12 @@ class RLEntry(Provenance):
     best_in_training: BestReturns | None
 
 
+# By what only its entries have: the kinds of results, whatever the experiment is called.
+KINDS: dict[str, Any] = {"shots": SinusoidEntry, "accuracy": ImageEntry, "returns": RLEntry}
+
+_PATIENCE = 60.0  # seconds to wait for another process that writes a results file, which takes it moments
+
+
 class Results(TypedDict):
     """A whole results file; its methods are each a `SinusoidEntry`, an `ImageEntry` or an `RLEntry`."""
 
@@ -183,7 +188,7 @@ def _number(value: Any) -> float | None:
 def load(path: Path, experiment: str) -> Results:
     """Read an experiment's results file. Raises ResultsError if it is not one, is newer or of another experiment."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(files.read(path))
     except FileNotFoundError:
         raise ResultsError(f"{path} is not there: `tinymaml evaluate` writes it") from None
     except ValueError as error:
@@ -194,26 +199,38 @@ def load(path: Path, experiment: str) -> Results:
         raise ResultsError(f"{path} was made by a newer tinymaml (format {found['format']}, this one reads {FORMAT})")
     if found.get("experiment") != experiment:
         raise ResultsError(f"{path} is of {found.get('experiment')}, not of {experiment}: take another --out")
-    needed = _entry_of(experiment).__required_keys__
     for method, entry in found["methods"].items():
-        missing = needed - set(entry) if isinstance(entry, dict) else needed
+        missing = _missing(entry)
         if missing:
-            raise ResultsError(f"{path} is damaged: {method} has no {', '.join(sorted(missing))}")
+            raise ResultsError(f"{path} is damaged: {method} has no {missing}")
     return cast(Results, found)
 
 
-def _entry_of(experiment: str) -> Any:
-    if experiment in RL_EXPERIMENTS:
-        return RLEntry
-    return SinusoidEntry if experiment == "sinusoid" else ImageEntry
+def _missing(entry: Any) -> str:
+    """What an entry lacks to be one of its kind, nothing perhaps."""
+    kinds = [kind for figure, kind in KINDS.items() if isinstance(entry, dict) and figure in entry]
+    if not kinds:
+        return f"figures: {', '.join(sorted(KINDS))}"
+    return ", ".join(sorted(kinds[0].__required_keys__ - set(entry)))
 
 
 def merge(path: Path, experiment: str, method: str, entry: Mapping[str, Any]) -> None:
-    """Put one method's entry into a results file; the others stay. Raises ResultsError as `load`."""
-    new: Results = {"format": FORMAT, "experiment": experiment, "methods": {}}
-    found = load(path, experiment) if path.exists() else new
-    found["methods"][method] = entry
-    atomic_write(path, (json.dumps(found, indent=1, allow_nan=False) + "\n").encode())
+    """Put one method's entry into a results file; the others stay, also those that other processes put there meanwhile.
+
+    Raises:
+        ResultsError: as `load`, or for an entry that `load` would refuse.
+        InUse: another process does not come to an end with the file.
+    """
+    missing = _missing(entry)
+    if missing:
+        raise ResultsError(f"{path} cannot hold the entry of {method}: it has no {missing}")
+    with lock.held(path.with_name(f"{path.name}.lock"), str(path), _PATIENCE):
+        for left in path.parent.glob(f"{path.name}.*.tmp"):  # by a process that was killed
+            left.unlink()
+        new: Results = {"format": FORMAT, "experiment": experiment, "methods": {}}
+        found = load(path, experiment) if path.exists() else new
+        found["methods"][method] = entry
+        files.atomic_write(path, (json.dumps(found, indent=1, allow_nan=False) + "\n").encode())
 
 
 def name_of(method: str) -> str:
