@@ -210,7 +210,7 @@ def _missing(entry: Any) -> str:
     """What an entry lacks to be one of its kind, nothing perhaps."""
     kinds = [kind for figure, kind in KINDS.items() if isinstance(entry, dict) and figure in entry]
     if not kinds:
-        return f"figures: {', '.join(sorted(KINDS))}"
+        return "accuracy, returns or shots"
     return ", ".join(sorted(kinds[0].__required_keys__ - set(entry)))
 
 

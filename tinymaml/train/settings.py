@@ -91,7 +91,7 @@ class Settings:
 
         def good(number: Any) -> bool:
             above, below = least is None or number >= least, most is None or number <= most
-            return math.isfinite(number) and above and below and (number > 0 or not positive)
+            return above and below and math.isfinite(number) and (number > 0 or not positive)
 
         if numbers and all(map(good, numbers)):
             return
