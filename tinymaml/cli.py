@@ -228,9 +228,8 @@ def _evaluate(args: argparse.Namespace, experiment: Experiment) -> None:
 def _plot(args: argparse.Namespace, experiment: Experiment) -> None:
     from tinymaml.train import plots
 
-    _say("\nPictures:")
-    for path in plots.draw_all(args.out, experiment.name, experiment.pictures):
-        _say(f"  {path}")
+    paths = plots.draw_all(args.out, experiment.name, experiment.pictures)
+    _say("\n".join(["", "Pictures:", *[f"  {path}" for path in paths]]))
 
 
 def _show(args: argparse.Namespace, experiment: Experiment) -> None:
