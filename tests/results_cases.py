@@ -7,6 +7,9 @@ from typing import Any
 import numpy as np
 
 from tinymaml.train import results
+from tinymaml.train.image_settings import ImageSettings
+from tinymaml.train.rl_settings import NavigationSettings
+from tinymaml.train.settings import SinusoidSettings
 
 
 def entry(level: float, diverged: int = 0, best: bool = False) -> dict[str, Any]:
@@ -35,7 +38,7 @@ def entry(level: float, diverged: int = 0, best: bool = False) -> dict[str, Any]
         "seconds": 101.2,
         "versions": {"python": "3.11.7"},
         "machine": "x86_64, Linux",
-        "settings": {"alpha": 0.01},
+        "settings": SinusoidSettings().as_dict(),
         "step_size_search": {"5": {"0.01": 2.5, "0.1": None}},
         "shots": shots,
         "best": {"iteration": 40000, "shots": shots} if best else None,
@@ -43,8 +46,15 @@ def entry(level: float, diverged: int = 0, best: bool = False) -> dict[str, Any]
     }
 
 
-def image_entry(level: float, order: int = 2, best: bool = True, diverged: int = 0) -> dict[str, Any]:
+def image_entry(
+    level: float,
+    best: bool = True,
+    diverged: int = 0,
+    dataset: str = "omniglot",
+    settings: ImageSettings | None = None,
+) -> dict[str, Any]:
     """An evaluation of images with made-up accuracies around `level`, of 50 tasks, 5-way 1-shot."""
+    settings = settings or ImageSettings(dataset=dataset)
     rng = np.random.default_rng(int(100 * level))
 
     def accuracy(shift: float) -> results.Accuracy:
@@ -57,9 +67,10 @@ def image_entry(level: float, order: int = 2, best: bool = True, diverged: int =
 
     return {
         "protocol": {
+            "dataset": settings.dataset,
             "tasks": 50,
-            "ways": 5,
-            "shots": 1,
+            "ways": settings.ways,
+            "shots": settings.shots,
             "query_per_class": [1, 15],
             "alpha": 0.4,
             "inner_loss": "mean",
@@ -71,14 +82,14 @@ def image_entry(level: float, order: int = 2, best: bool = True, diverged: int =
         "seconds": 7000.4,
         "versions": {"python": "3.11.7"},
         "machine": "x86_64, Linux",
-        "settings": {"alpha": 0.4},
+        "settings": settings.as_dict(),
         "accuracy": accuracy(0.0),
         "diverged": diverged,
         "best": {"iteration": 41000, "accuracy": accuracy(0.01), "diverged": 0} if best else None,
     }
 
 
-def rl_entry(level: float) -> dict[str, Any]:
+def rl_entry(level: float = -20.0) -> dict[str, Any]:
     """An evaluation of reinforcement learning with made-up returns around `level`."""
     returns = {"mean": [2 * level, level, level / 2], "half_width": [1.0, None, 0.5]}
     return {
@@ -88,7 +99,7 @@ def rl_entry(level: float) -> dict[str, Any]:
         "seconds": 300.5,
         "versions": {"python": "3.11.7"},
         "machine": "x86_64, Linux",
-        "settings": {"reward": "distance"},
+        "settings": NavigationSettings().as_dict(),
         "step_size_search": {"0.1": level, "0.5": None},
         "returns": returns,
         "best": {"iteration": 140, "returns": returns},

@@ -51,7 +51,7 @@ def test_both_orders_side_by_side_from_training_to_pictures(
     for order in ("2", "1"):
         assert main(["train", name, "--order", order, "--out", str(out), *options(folder)]) == 0
     printed = capsys.readouterr()
-    assert "98.7 ± 0.4" in printed.out
+    assert "98.7" not in printed.out  # which is of Omniglot, and of another network
     assert "iteration 12 of 12, loss" in printed.err
     assert "images/s" in printed.err
     assert "validation" in printed.err

@@ -55,8 +55,14 @@ def test_unusable_files_are_named(tmp_path: Path) -> None:
         ('{"format": 99, "methods": {}}', "made by a newer tinymaml"),
         ('{"format": "new", "methods": {}}', "is not a results file"),
         ('{"format": null, "methods": {}}', "is not a results file"),
-        ('{"format": 1, "experiment": "sinusoid", "methods": {"maml": 3}}', "is damaged: maml has no best"),
-        ('{"format": 1, "experiment": "sinusoid", "methods": {"maml": {"seed": 1}}}', "is damaged: maml has no"),
+        (
+            '{"format": 1, "experiment": "sinusoid", "methods": {"maml": 3}}',
+            "is damaged: maml has no accuracy, returns or shots",
+        ),
+        (
+            '{"format": 1, "experiment": "sinusoid", "methods": {"maml": {"shots": 1}}}',
+            "is damaged: maml has no best, iterations",
+        ),
     ):
         path.write_text(text)
         with pytest.raises(results.ResultsError, match=message):

@@ -268,7 +268,7 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         assert main(["train", "navigation", "--method", method, "--out", out, *options(iterations=3)]) == 0
     said = capsys.readouterr().out
     assert "mean return on new goals after inner steps" in said
-    assert "-11.68 ± 2.20" in said
+    assert "-11.68" not in said  # which is of longer episodes and another network
     for name in ("returns", "training"):
         assert (tmp_path / "figures" / f"{name}.png").stat().st_size > 1000
     found = json.loads((tmp_path / "results.json").read_text())

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
-import json
+import io
 import os
 import shlex
 import sys
@@ -14,16 +15,19 @@ from pathlib import Path
 from typing import Any
 
 from tinymaml import __version__
+from tinymaml.command import INTERRUPTED, begun
 from tinymaml.train import data
 from tinymaml.train.experiments import EXPERIMENTS, Experiment
-from tinymaml.train.settings import Settings
+from tinymaml.train.files import naming
+from tinymaml.train.settings import Settings, hints_of, kind_of
 
+NOBODY_READS = 141  # the exit status of a process that wrote into a pipe without a reader, as the shell has it
 _ORDERS = {1: "fomaml", 2: "maml"}
 
 
 def _fields(settings: Settings) -> list[tuple[dataclasses.Field[Any], Any]]:
     """The fields that are options, and their types."""
-    hints = typing.get_type_hints(type(settings))
+    hints = hints_of(type(settings))
     fields = dataclasses.fields(settings)
     return [(field, hints[field.name]) for field in fields if not field.metadata["fixed"]]
 
@@ -51,7 +55,7 @@ def _add_setting(
     if hint is bool:
         group.add_argument(option, action=argparse.BooleanOptionalAction, **common)
         return
-    kind = typing.get_args(hint)[0] if typing.get_args(hint) else hint
+    kind = kind_of(hint)
     if typing.get_origin(hint) is tuple:
         common |= {"nargs": "+", "metavar": "N"}
     elif kind in (int, float):
@@ -160,6 +164,7 @@ def _add_train(parser: argparse.ArgumentParser, experiment: Experiment) -> None:
         "--evaluate", action=argparse.BooleanOptionalAction, default=True, help="evaluate after training"
     )
     parser.add_argument("--json-progress", action="store_true", help="print progress as JSON lines")
+    parser.add_argument("--stop-with-input", action="store_true", help=argparse.SUPPRESS)  # see `run.stop_with_input`
 
 
 def _method(args: argparse.Namespace, experiment: Experiment) -> str:
@@ -170,11 +175,15 @@ def _method(args: argparse.Namespace, experiment: Experiment) -> str:
 
 
 def _train(args: argparse.Namespace, experiment: Experiment) -> None:
-    from tinymaml.train import devices, run
+    from tinymaml.train import extras, run
 
     method = _method(args, experiment)
     settings = dataclasses.replace(experiment.settings, **_given(args, experiment.settings))
-    devices.check_training(settings)
+    pictures = args.evaluate and not args.json_progress
+    run.check_training(experiment, args.out, settings)
+    extras.require_all([*_RUNS, *experiment.needs, *_bars(), *(_PICTURES if pictures else ())])
+    if args.stop_with_input:
+        run.stop_with_input()
     if args.json_progress:
         run.train(experiment, args.out, method, settings, _print_json)
     else:
@@ -189,9 +198,20 @@ def _train(args: argparse.Namespace, experiment: Experiment) -> None:
             _plot(args, experiment)
 
 
-def _evaluate(args: argparse.Namespace, experiment: Experiment) -> None:
-    from tinymaml.train import run
+# What commands need: (module, extra).
+_RUNS = (("h5py", "train"),)
+_PICTURES = (("matplotlib", "train"),)
 
+
+def _bars() -> list[tuple[str, str]]:
+    """What progress needs here."""
+    return [("tqdm", "train")] if sys.stderr.isatty() else []
+
+
+def _evaluate(args: argparse.Namespace, experiment: Experiment) -> None:
+    from tinymaml.train import extras, run
+
+    extras.require_all([*_RUNS, *experiment.needs, *_bars()])
     method = _method(args, experiment)
     methods: tuple[str, ...] = experiment.code.METHODS if method == "all" else (method,)
     if args.command == "evaluate" and method == "all":
@@ -202,15 +222,14 @@ def _evaluate(args: argparse.Namespace, experiment: Experiment) -> None:
             )
     given = _given(args, experiment.settings)
     protocol = {name: value for name, value in given.items() if name in experiment.settings.EVALUATION}
-    print(experiment.table(run.evaluate(experiment, args.out, methods, protocol)))
+    _say(experiment.table(run.evaluate(experiment, args.out, methods, protocol)))
 
 
 def _plot(args: argparse.Namespace, experiment: Experiment) -> None:
     from tinymaml.train import plots
 
-    print("\nPictures:")
-    for path in plots.draw_all(args.out, experiment.name, experiment.pictures):
-        print(f"  {path}")
+    paths = plots.draw_all(args.out, experiment.name, experiment.pictures)
+    _say("\n".join(["", "Pictures:", *[f"  {path}" for path in paths]]))
 
 
 def _show(args: argparse.Namespace, experiment: Experiment) -> None:
@@ -218,32 +237,40 @@ def _show(args: argparse.Namespace, experiment: Experiment) -> None:
         from tinymaml.train import rl_show
 
         picture = args.picture or args.run / "policy.gif"
-        print(rl_show.draw(experiment, args.run, args.method, args.goal, args.steps, args.seed, picture))
+        _say(str(rl_show.draw(experiment, args.run, args.method, args.goal, args.steps, args.seed, picture)))
         return
-    from tinymaml.train import image_data, show
+    from tinymaml.train import extras, image_data, show
 
+    if not 0 <= args.task < 2**63:
+        raise ValueError(f"task must be in [0, {2**63 - 1}], got {args.task}")
+    extras.require_all(_PICTURES)
     of_experiment: Any = experiment.settings
     settings = dataclasses.replace(of_experiment, data=args.data)
     images = image_data.read(settings, args.split, settings.query_images)
     support, query = image_data.draw(settings, images, settings.seed, args.task, 1, settings.query_images)
     title = f"{experiment.name}: task {args.task} of the {args.split} classes"
-    print(show.draw(args.out / f"{args.split}-task-{args.task}.png", support, query, title))
+    _say(str(show.draw(args.out / f"{args.split}-task-{args.task}.png", support, query, title)))
 
 
 def _print_settings(args: argparse.Namespace, method: str, settings: Settings) -> None:
-    print(f"tinymaml {__version__}: {args.experiment}, method {method}, into {args.out}")
-    for name, value in settings.as_dict().items():
-        print(f"  {name:16} {value}")
     from tinymaml.train.metrics import tensorboard_writer
 
-    print(
-        f"  TensorBoard      {'also written' if tensorboard_writer() else 'not written: tensorboardX is not installed'}"
-    )
-    sys.stdout.flush()
+    lines = [f"tinymaml {__version__}: {args.experiment}, method {method}, into {args.out}"]
+    lines += [f"  {name:16} {value}" for name, value in settings.as_dict().items()]
+    board = "also written" if tensorboard_writer() else "not written: tensorboardX is not installed"
+    _say("\n".join([*lines, f"  TensorBoard      {board}"]))
 
 
 def _print_json(**line: float) -> None:
-    print(json.dumps(line), flush=True)
+    from tinymaml.train.metrics import as_json
+
+    _say(as_json(**line))
+
+
+def _say(text: str) -> None:
+    """Print at once; an error says that it is about standard output."""
+    with naming("standard output"):
+        print(text, flush=True)
 
 
 def _setting_options(settings: Settings) -> list[str]:
@@ -260,33 +287,76 @@ def _setting_options(settings: Settings) -> list[str]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; the exit status is 0, 1 for an error (a line on standard error says which), 2 for options that do
-    not go together or a device that is not there, 130 if interrupted.
+    not go together or a device that is not there, 130 if interrupted, 141 if nobody reads what it prints.
     """
-    args = _parser().parse_args(argv)
+    try:
+        with begun():
+            return _main(list(sys.argv[1:] if argv is None else argv))
+    except KeyboardInterrupt:
+        _complain("interrupted")
+        return INTERRUPTED
+
+
+def _main(argv: list[str]) -> int:
     from tinymaml.train.checkpoint import CheckpointError
     from tinymaml.train.devices import DeviceError
     from tinymaml.train.loop import Interrupted, TrainingDiverged
-    from tinymaml.train.run import INTERRUPTED
 
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # "±" on a terminal that has only ASCII, say
+    args = argparse.Namespace(command=None)
     try:
-        if args.command == "doctor":
-            from tinymaml import doctor
-
-            print(doctor.report())
-        elif args.command == "data":
-            data.run(args)
-        else:
-            actions = {"train": _train, "evaluate": _evaluate, "plot": _plot, "show": _show}
-            actions[args.command](args, EXPERIMENTS[args.experiment])
+        try:
+            args = _parser().parse_args(argv)
+            _act(args)
+        finally:
+            if sys.stdout is not None:  # it is closed
+                with naming("standard output"):
+                    sys.stdout.flush()
+    except BrokenPipeError:
+        _drop_output()
+        return NOBODY_READS
     except (Interrupted, KeyboardInterrupt) as stop:
-        print(f"tinymaml: {str(stop) or 'interrupted'}", file=sys.stderr)
+        _complain(str(stop) or "interrupted")
         if args.command == "train" and not args.json_progress:
-            print(f"  {shlex.join(['tinymaml', *(sys.argv[1:] if argv is None else argv)])}", file=sys.stderr)
+            _complain(shlex.join(["tinymaml", *argv]), "  ")
         return INTERRUPTED
     except DeviceError as error:
-        print(f"tinymaml: {error}", file=sys.stderr)
+        _complain(str(error))
         return 2
-    except (ValueError, OSError, ImportError, RuntimeError, CheckpointError, TrainingDiverged) as error:
-        print(f"tinymaml: {error}", file=sys.stderr)
+    except (
+        ValueError, OSError, ImportError, RuntimeError, MemoryError, OverflowError, CheckpointError, TrainingDiverged
+    ) as error:  # fmt: skip
+        _complain(str(error) or type(error).__name__)
+        if isinstance(error, OSError):
+            _drop_output()
         return 1
     return 0
+
+
+def _act(args: argparse.Namespace) -> None:
+    if args.command == "doctor":
+        from tinymaml import doctor
+
+        _say(doctor.report())
+    elif args.command == "data":
+        data.run(args)
+    else:
+        actions = {"train": _train, "evaluate": _evaluate, "plot": _plot, "show": _show}
+        actions[args.command](args, EXPERIMENTS[args.experiment])
+
+
+def _complain(text: str, start: str = "tinymaml: ") -> None:
+    with contextlib.suppress(OSError):  # nobody reads that either
+        print(f"{start}{text}", file=sys.stderr, flush=True)
+
+
+def _drop_output() -> None:
+    """What could not be written is not tried again when the process ends."""
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+        return
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            os.dup2(nothing, stream.fileno())

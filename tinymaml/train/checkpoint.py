@@ -21,7 +21,7 @@ import numpy as np
 from tinymaml import __version__
 from tinymaml.tasks import hdf5
 from tinymaml.tasks.reading import check_depth, one_line, open_file, parse_json
-from tinymaml.tasks.writing import whole
+from tinymaml.train import files
 from tinymaml.train.extras import require
 from tinymaml.tree import Tree
 
@@ -38,6 +38,10 @@ class CheckpointError(Exception):
 
     def __init__(self, message: str) -> None:
         super().__init__(one_line(message))
+
+
+class NewerCheckpoint(CheckpointError):
+    """A checkpoint was made by a newer version, which has to go on with its run."""
 
 
 class Checkpoint(NamedTuple):
@@ -80,7 +84,7 @@ def save(path: Path, state: Tree, settings: dict[str, Any], iteration: int) -> N
     content = buffer.getvalue()[BLOCK:]
     header = _HEADER.pack(MAGIC, FORMAT, len(content), hashlib.sha256(content).digest())
     header += bytes(BLOCK - len(header) - 32)
-    atomic_write(path, header + hashlib.sha256(header).digest() + content)
+    files.atomic_write(path, header + hashlib.sha256(header).digest() + content)
 
 
 def load(path: Path) -> Checkpoint:
@@ -133,7 +137,7 @@ def _check_block(path: Path, block: bytes, size: int) -> None:
         raise CheckpointError(f"{path} is damaged: its first {BLOCK} bytes do not fit their checksum")
     _, version, length, _ = _HEADER.unpack_from(block)
     if version > FORMAT:
-        raise CheckpointError(
+        raise NewerCheckpoint(
             f"{path} was made by a newer tinymaml (format {version}, this one reads {FORMAT}): upgrade"
         )
     if version < 1:
@@ -217,23 +221,33 @@ def latest(folder: Path, report: Callable[[str], None] | None = None) -> Checkpo
     """The newest good checkpoint in a folder, None if it has none at all; bad ones above it are reported.
 
     Raises:
+        NewerCheckpoint: the newest good one was made by a newer version; older ones are not taken instead, as going on
+            from them would replace what that version wrote.
         CheckpointError: there are checkpoints, and none is good.
     """
-    bad: list[str] = []
-    for path in _numbered(folder):
-        try:
-            found = load(path)
-        except CheckpointError as error:
-            bad.append(str(error))
-            continue
-        except OSError as error:
-            bad.append(f"{path} cannot be read: {error}")
-            continue
-        for message in bad:
-            (report or _warn)(f"{message}; going on from {path.name}")
-        return found
-    if bad:
-        raise CheckpointError(f"no checkpoint in {folder} is good: {'; '.join(bad)}")
+    while (numbered := _numbered(folder)) or (numbered := _numbered(folder)):  # a list made during changes may be short
+        bad: list[str] = []
+        for path in numbered:
+            try:
+                found = load(path)
+            except NewerCheckpoint:
+                raise
+            except CheckpointError as error:
+                bad.append(str(error))
+                continue
+            except FileNotFoundError as error:
+                if _numbered(folder) != numbered:
+                    break  # training wrote a newer one, and removed this
+                bad.append(f"{path} cannot be read: {error}")
+                continue
+            except OSError as error:
+                bad.append(f"{path} cannot be read: {error}")
+                continue
+            for message in bad:
+                (report or _warn)(f"{message}; going on from {path.name}")
+            return found
+        else:
+            raise CheckpointError(f"no checkpoint in {folder} is good: {'; '.join(bad)}")
     return None
 
 
@@ -243,10 +257,5 @@ def _warn(message: str) -> None:
 
 def _numbered(folder: Path) -> list[Path]:
     """Checkpoints in a folder, newest first."""
-    return sorted((path for path in folder.glob("*.h5") if path.stem.isdigit()), key=lambda path: -int(path.stem))
-
-
-def atomic_write(path: Path, data: bytes) -> None:
-    """Write a file that is whole or not there."""
-    with whole(path) as temporary:
-        temporary.write_bytes(data)
+    found = (path for path in folder.glob("*.h5") if path.stem.isascii() and path.stem.isdecimal())
+    return sorted(found, key=lambda path: -int(path.stem))

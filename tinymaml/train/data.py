@@ -15,7 +15,7 @@ from typing import Any
 
 from tinymaml.tasks import cifar_fs, folder, imageset, miniimagenet, omniglot
 from tinymaml.tasks.counter import SPLITS
-from tinymaml.train.extras import MissingExtra, require
+from tinymaml.train.extras import MissingExtra, require, require_all
 
 _QUIET = 5.0  # seconds between two lines when there is no terminal
 
@@ -106,6 +106,8 @@ def run(args: argparse.Namespace) -> None:
         MissingExtra: h5py or Pillow is not installed.
         KeyboardInterrupt: SIGINT or SIGTERM came; nothing is left but what was there before.
     """
+    # MiniImagenet may come as arrays, for which Pillow is not needed.
+    require_all([("h5py", "data"), *([("PIL", "data")] if args.dataset != "miniimagenet" else [])])
     with _stopped_by_sigterm():
         _run(args)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from tinymaml.train import (
@@ -54,6 +56,11 @@ class Experiment(NamedTuple):
     pictures: Mapping[str, plots.Picture]
     by_order: bool  # whether the command line names a method by its order: 2 is maml, 1 is fomaml
     show: str | None  # what `tinymaml show` draws of it: "task" of images, "policy" of reinforcement learning
+    needs: tuple[tuple[str, str], ...] = ()  # modules of extras that it cannot do without: (module, extra)
+
+
+class RunOfAnother(ValueError):
+    """A folder's run is not what it was taken for."""
 
 
 def _image_summary(settings: image_settings.ImageSettings) -> str:
@@ -95,7 +102,38 @@ EXPERIMENTS: dict[str, Experiment] = {
             rl_plots.PICTURES,
             by_order=False,
             show="policy",
+            needs=(("gymnasium", "rl"), ("mujoco", "rl")),
         )
         for name, settings in rl_settings.EXPERIMENTS.items()
     },
 }
+
+
+def check_run(folder: Path, settings: Mapping[str, Any], experiment: Experiment, method: str) -> None:
+    """Raises RunOfAnother if a checkpoint in a method's folder, with these settings, is of something else.
+
+    Checkpoints say what they are of. Those from before they did are known by their settings.
+    """
+    if settings.get("method", method) != method:
+        raise RunOfAnother(f"{folder} holds a run of the method {settings['method']}, not of {method}")
+    said = settings.get("experiment")
+    names = _like([*EXPERIMENTS.values(), experiment], settings) if said is None else [said]
+    if experiment.name not in names:
+        whose = f"a run of {' or '.join(names)}" if names else "a run of another experiment"
+        raise RunOfAnother(f"{folder} holds {whose}, not of {experiment.name}")
+
+
+def _like(experiments: list[Experiment], settings: Mapping[str, Any]) -> list[str]:
+    """Experiments that have all these settings, and those that are fixed with the same values; of them the ones of the
+    same data set, where there are such."""
+
+    def fits(one: Experiment) -> bool:
+        own = dataclasses.fields(one.settings)
+        known = set(settings) - {"method"} <= {field.name for field in own}
+        return known and all(
+            settings.get(field.name) == getattr(one.settings, field.name) for field in own if field.metadata["fixed"]
+        )
+
+    found = {one.name: getattr(one.settings, "dataset", None) for one in experiments if fits(one)}
+    same = [name for name, dataset in found.items() if dataset == settings.get("dataset")]
+    return same or list(found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterable
 from typing import Any
 
 
@@ -18,3 +19,9 @@ def require(module: str, extra: str) -> Any:
         if error.name is None or error.name.partition(".")[0] != module.partition(".")[0]:
             raise
         raise MissingExtra(f"{module} is not installed: pip install 'tinymaml[{extra}]'") from error
+
+
+def require_all(needed: Iterable[tuple[str, str]]) -> None:
+    """Import what a command will need, (module, extra) each, before it begins. Raises MissingExtra as `require`."""
+    for module, extra in needed:
+        require(module, extra)

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from tinymaml.train import results
-from tinymaml.train.image_table import PAPER
-from tinymaml.train.plots import COLOURS, Picture, methods_in
+from tinymaml.train.image_table import published
+from tinymaml.train.plots import Picture, colours, methods_in
 
 LINES = {"transductive": "-", "inductive": "--"}
 
@@ -36,7 +36,7 @@ def _accuracy(plt: Any, found: results.Results) -> Any:
 
 def _curves(axes: Any, found: results.Results, method: str, query: str) -> None:
     """Of the parameters best in validation, or the last; a cross where the published figure is."""
-    entry, colour, name = found["methods"][method], COLOURS[method], results.NAMES[method]
+    entry, colour, name = found["methods"][method], colours(found)[method], results.name_of(method)
     for kind, own in (entry["best"] or entry)["accuracy"].items():
         if query not in own:
             continue
@@ -45,11 +45,11 @@ def _curves(axes: Any, found: results.Results, method: str, query: str) -> None:
         steps = np.arange(len(mean))
         axes.plot(steps, mean, LINES[kind], color=colour, marker="o", markersize=3, label=f"{name}, {kind}")
         axes.fill_between(steps, mean - width, mean + width, color=colour, alpha=0.18, linewidth=0)
-    published = PAPER.get(found["experiment"], {}).get(method)
-    if published is not None and query == str(entry["protocol"]["shots"]):
+    paper = published(entry, method)
+    if paper is not None and query == str(entry["protocol"]["shots"]):
         at = entry["protocol"]["test_steps"]
         look = {"fmt": "x", "color": "#222222", "capsize": 3, "markersize": 5, "zorder": 4}
-        axes.errorbar([at], [published[0]], [published[1]], label=f"{name}, published", **look)
+        axes.errorbar([at], [paper[0]], [paper[1]], label=f"{name}, published", **look)
 
 
 PICTURES: dict[str, Picture] = {"accuracy": _accuracy}

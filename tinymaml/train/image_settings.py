@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -18,7 +19,7 @@ class ImageSettings(MetaSettings):
 
     dataset: str = setting("omniglot", "the set of images: a prepared file, NAME.h5, or glyphs, which code draws")
     data: str | None = setting(None, "folder of the prepared file; if not given, $TINYMAML_DATA or ./data")
-    ways: int = setting(5, "classes a task", fixed=True)
+    ways: int = setting(5, "classes a task", fixed=True, least=2)
     shots: int = setting(1, "support images a class", fixed=True)
     network: str = setting("conv", "convolutions, or linear layers alone", ("conv", "mlp"), fixed=True)
     iterations: int = setting(60_000, "meta-iterations")
@@ -30,7 +31,7 @@ class ImageSettings(MetaSettings):
     validation_tasks: int = setting(300, "tasks of the validation classes in a validation")
     query_images: int = setting(1, "query images a class in meta-training")
     meta_batch: int = setting(32, "tasks a meta-iteration")
-    alpha: float = setting(0.4, "step size of the inner steps")
+    alpha: float = setting(0.4, "step size of the inner steps", positive=True)
     inner_loss: str = setting(
         "mean",
         "what the inner steps descend: the mean cross-entropy of the support images, or its sum over them divided by "
@@ -75,15 +76,15 @@ class ImageSettings(MetaSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check_counts(
-            "shots", "query_images", "validation_tasks", "filters", "layers", "test_steps", "eval_query", "eval_batch"
-        )
-        if self.ways < 2:
-            raise ValueError(f"ways must be at least 2, got {self.ways}")
         if self.test_steps > self.eval_steps:
             raise ValueError(f"test_steps must be at most eval_steps, {self.eval_steps}, got {self.test_steps}")
-        if not self.hidden or min(self.hidden) < 1:
-            raise ValueError(f"hidden needs positive numbers, got {self.hidden}")
+
+    def least_numbers(self) -> int:
+        if self.network == "conv":
+            parameters, width = 9 * self.filters * (1 + self.filters * (self.layers - 1)), self.filters
+        else:
+            parameters, width = sum(a * b for a, b in itertools.pairwise(self.hidden)), max(self.hidden)
+        return 4 * parameters + max(self.images * width, self.eval_tasks)
 
     @property
     def images(self) -> int:

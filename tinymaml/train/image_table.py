@@ -3,31 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from tinymaml.train.results import Accuracy, ImageEntry, Results, Shares, entries, name_of
 
-# Finn, Abbeel & Levine 2017, table 1: accuracy in per cent and its 95 % interval.
-PAPER: dict[str, dict[str, tuple[float, float]]] = {
-    "omniglot-5way-1shot": {"maml": (98.7, 0.4)},
-    "omniglot-5way-5shot": {"maml": (99.9, 0.1)},
-    "omniglot-5way-1shot-noconv": {"maml": (89.7, 1.1)},
-    "omniglot-5way-5shot-noconv": {"maml": (97.5, 0.6)},
-    "omniglot-20way-1shot": {"maml": (95.8, 0.3)},
-    "omniglot-20way-5shot": {"maml": (98.9, 0.2)},
-    "miniimagenet-5way-1shot": {"maml": (48.70, 1.84), "fomaml": (48.07, 1.75)},
-    "miniimagenet-5way-5shot": {"maml": (63.11, 0.92), "fomaml": (63.15, 0.91)},
-    # Not in the paper: MAML in Bertinetto et al. 2019, table 1.
-    "cifar-fs-5way-1shot": {"maml": (58.9, 1.9)},
-    "cifar-fs-5way-5shot": {"maml": (71.5, 1.0)},
+Network = tuple[Any, ...]
+
+_STRIDED: Network = ("conv", 4, 64, "stride")
+_POOLED: Network = ("conv", 4, 32, "max-pool")
+_LINEAR: Network = ("mlp", 256, 128, 64, 64)
+
+# Accuracy in per cent and its 95 % interval, by data set, ways, shots, network and method: Finn, Abbeel & Levine 2017,
+# table 1; of CIFAR-FS, which is not in the paper, MAML in Bertinetto et al. 2019, table 1.
+PAPER: dict[tuple[str, int, int, Network, str], tuple[float, float]] = {
+    ("omniglot", 5, 1, _STRIDED, "maml"): (98.7, 0.4),
+    ("omniglot", 5, 5, _STRIDED, "maml"): (99.9, 0.1),
+    ("omniglot", 5, 1, _LINEAR, "maml"): (89.7, 1.1),
+    ("omniglot", 5, 5, _LINEAR, "maml"): (97.5, 0.6),
+    ("omniglot", 20, 1, _STRIDED, "maml"): (95.8, 0.3),
+    ("omniglot", 20, 5, _STRIDED, "maml"): (98.9, 0.2),
+    ("miniimagenet", 5, 1, _POOLED, "maml"): (48.70, 1.84),
+    ("miniimagenet", 5, 1, _POOLED, "fomaml"): (48.07, 1.75),
+    ("miniimagenet", 5, 5, _POOLED, "maml"): (63.11, 0.92),
+    ("miniimagenet", 5, 5, _POOLED, "fomaml"): (63.15, 0.91),
+    ("cifar_fs", 5, 1, _POOLED, "maml"): (58.9, 1.9),
+    ("cifar_fs", 5, 5, _POOLED, "maml"): (71.5, 1.0),
 }
 
 Row = tuple[str, str, ImageEntry, Accuracy]
 
 
+def published(entry: ImageEntry, method: str) -> tuple[float, float] | None:
+    """The figure to compare an entry with: of its data set, ways, shots, network and method; None if there is none."""
+    own, tasks = entry["settings"], entry["protocol"]
+    if own.get("network") == "conv":
+        network: Network = ("conv", own.get("layers"), own.get("filters"), own.get("downsample"))
+    else:
+        network = (own.get("network"), *own.get("hidden", ()))
+    return PAPER.get((tasks["dataset"], tasks["ways"], tasks["shots"], network, method))
+
+
 def table(results: Results) -> str:
     """Accuracy after the inner steps of meta-test, the published figure beside it, then after every inner step."""
     rows = list(_rows(results))
-    published = PAPER.get(results["experiment"], {})
     lines = ["", f"{results['experiment']}: accuracy in % on new tasks of classes held out", ""]
     kinds = list(dict.fromkeys((kind, q) for *_, own in rows for kind in own for q in own[kind]))
     kinds.sort(key=lambda pair: (pair[0] != "transductive", int(pair[1])))
@@ -35,7 +53,8 @@ def table(results: Results) -> str:
     for name, method, entry, own in rows:
         steps = entry["protocol"]["test_steps"]
         cells = [_cell(own[kind][q], steps) if q in own.get(kind, {}) else "-" for kind, q in kinds]
-        beside = "{:.1f} ± {:.1f}".format(*published[method]) if method in published else "–"
+        paper = published(entry, method)
+        beside = "–" if paper is None else "{:.1f} ± {:.1f}".format(*paper)
         lines.append(f"{name:28}{beside:>14}" + "".join(f"{cell:>24}" for cell in cells))
     for kind, q in kinds[:1]:
         here = [(name, own[kind][q]) for name, _, _, own in rows if q in own.get(kind, {})]
@@ -71,11 +90,11 @@ def _notes(results: Results, rows: list[Row]) -> list[str]:
     notes = ["transductive: a task's query images are normalised together; inductive: each as the support images are;"]
     notes.append("N query: so many query images a class, of which the published figure's has as many as support images")
     for name, method, entry, own in rows:
-        published = PAPER.get(results["experiment"], {}).get(method)
+        paper = published(entry, method)
         query, steps = str(entry["protocol"]["shots"]), entry["protocol"]["test_steps"]
         found = own.get("transductive", {}).get(query)
-        if published is not None and found is not None and steps < len(found["mean"]):
-            reached = 100 * (found["mean"][steps] + (found["half_width"][steps] or 0)) >= published[0]
+        if paper is not None and found is not None and steps < len(found["mean"]):
+            reached = 100 * (found["mean"][steps] + (found["half_width"][steps] or 0)) >= paper[0]
             notes.append(f"{name}: the published figure or above, up to our interval: {'yes' if reached else 'no'}")
     for method, entry in entries(results):
         protocol, best = entry["protocol"], entry["best"]

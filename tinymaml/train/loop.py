@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from tinymaml.device import describe_gpu
 from tinymaml.maml import NonFiniteError
-from tinymaml.train import checkpoint
+from tinymaml.train import checkpoint, lock
 from tinymaml.train.metrics import Metrics
 from tinymaml.train.settings import Settings
 from tinymaml.tree import Tree
@@ -45,11 +45,12 @@ def train(
     step: Step,
     report: Report = lambda **line: None,
     validate: Callable[[Tree], Figures] | None = None,
+    experiment: str | None = None,
 ) -> Tree:
     """Train to `settings.iterations`, from where the folder's latest checkpoint is.
 
     Args:
-        folder: holds `checkpoints/` and `metrics.jsonl`; made if need be.
+        folder: holds `checkpoints/` and `metrics.jsonl`; made if need be. While it trains no other process may.
         start: gives the first state, a pytree that holds all that a step depends on: parameters, the optimiser's state,
             the position in the stream of tasks.
         step: step(state, count) -> (the state after so many iterations, and of each {"loss": ...}, with other figures
@@ -60,20 +61,37 @@ def train(
         validate: state -> {"validation": the error on held-out tasks}, with other figures perhaps; every
             `settings.validate_every` iterations. The parameters with the smallest error are kept in the checkpoints,
             beside the last.
+        experiment: the name of what is trained, if it has one: checkpoints say it, and are refused elsewhere.
 
     Returns:
         The final state.
 
     Raises:
-        SettingsDiffer, TrainingDiverged, Interrupted, checkpoint.CheckpointError.
+        SettingsDiffer, TrainingDiverged, Interrupted, checkpoint.CheckpointError, lock.InUse.
     """
+    with lock.held(folder / "lock", str(folder)):
+        for left in folder.glob("*.tmp"):  # by a run that was killed
+            left.unlink()
+        return _train(folder, settings, method, start, step, report, validate, experiment)
+
+
+def _train(
+    folder: Path,
+    settings: Settings,
+    method: str,
+    start: Callable[[], Tree],
+    step: Step,
+    report: Report,
+    validate: Callable[[Tree], Figures] | None,
+    experiment: str | None,
+) -> Tree:
     places = folder / "checkpoints"
-    wanted = {"method": method, **settings.as_dict()}
+    wanted = {**({"experiment": experiment} if experiment else {}), "method": method, **settings.as_dict()}
     found = checkpoint.latest(places)
     if found is None:
         iteration, state, running, seconds, best = 0, start(), _EMPTY, 0.0, None
     else:
-        _check_settings(folder, found.settings, wanted, settings.FREE)
+        _check_settings(folder, found, wanted, settings.FREE)
         iteration, state = found.iteration, found.state["state"]
         running, seconds, best = (found.state[name] for name in ("running", "seconds", "best"))
     if iteration >= settings.iterations:
@@ -215,9 +233,15 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _check_settings(folder: Path, found: dict[str, Any], wanted: dict[str, Any], free: tuple[str, ...]) -> None:
-    found = {"precision": "fp32", **found}  # runs from before there was a choice
-    for name in sorted(set(found) | set(wanted)):
+def _check_settings(folder: Path, saved: checkpoint.Checkpoint, wanted: dict[str, Any], free: tuple[str, ...]) -> None:
+    # Runs from before there was a choice, and from before they said what they are of.
+    found = {"precision": "fp32", "experiment": wanted.get("experiment"), **saved.settings}
+    if saved.iteration > wanted["iterations"]:
+        raise SettingsDiffer(
+            f"{folder} holds a run of {saved.iteration} iterations, this one has {wanted['iterations']}: "
+            f"take another --out, or --iterations {saved.iteration} to evaluate what is there"
+        )
+    for name in ("experiment", "method", *sorted(set(found) | set(wanted))):
         if name not in free and found.get(name) != wanted.get(name):
             raise SettingsDiffer(
                 f"{folder} holds a run with {name} = {found.get(name)}, this one has {wanted.get(name)}: "

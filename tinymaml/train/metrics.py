@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tinymaml.tasks.reading import open_file, parse_json
-from tinymaml.train.checkpoint import atomic_write
+from tinymaml.train import files
 from tinymaml.train.schema import is_number
 
 _LONGEST = 1 << 16  # bytes of a line
@@ -23,23 +23,34 @@ class Metrics:
     def __init__(self, folder: Path, iteration: int) -> None:
         self.path = folder / "metrics.jsonl"
         kept = [line for line in read(self.path) if line["iteration"] <= iteration]
-        atomic_write(self.path, "".join(json.dumps(line) + "\n" for line in kept).encode())
+        files.atomic_write(self.path, "".join(json.dumps(line) + "\n" for line in kept).encode())
         self._file = self.path.open("a", encoding="utf-8")
         self._board = _tensorboard(folder)
 
     def write(self, iteration: int, **values: float) -> None:
         """One line; it is on its way to the disk when this returns."""
-        finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
-        self._file.write(json.dumps({"iteration": iteration, **finite}) + "\n")
-        self._file.flush()
+        with files.naming(self.path):
+            self._file.write(as_json(iteration=iteration, **values) + "\n")
+            self._file.flush()
         if self._board is not None:
             for name, value in values.items():
                 self._board.add_scalar(name, value, iteration)
 
     def close(self) -> None:
-        self._file.close()
+        with files.naming(self.path):
+            self._file.close()
         if self._board is not None:
             self._board.close()
+
+
+def as_json(**values: float) -> str:
+    """A line; what is not finite is null in it, as JSON has nothing else."""
+    return json.dumps({name: value if math.isfinite(value) else None for name, value in values.items()})
+
+
+def from_json(line: str) -> dict[str, Any]:
+    """What `as_json` gave; what was not finite is NaN."""
+    return {name: math.nan if value is None else value for name, value in json.loads(line).items()}
 
 
 def read(path: Path) -> list[dict[str, Any]]:

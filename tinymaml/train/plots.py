@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from tinymaml.train import metrics, results
 from tinymaml.train.extras import require
+from tinymaml.train.files import atomic_write
 
 # Okabe and Ito's palette, which the colour-blind can tell apart.
 COLOURS = {"maml": "#0072B2", "fomaml": "#CC79A7", "pretrained": "#D55E00", "random": "#999999", "oracle": "#009E73"}
+_OTHERS = ("#E69F00", "#56B4E9", "#F0E442", "#000000")  # of methods that this version does not know
 
 STYLE = {
     "figure.dpi": 150,
@@ -56,7 +59,9 @@ def draw_all(run: Path, experiment: str, pictures: Mapping[str, Picture]) -> lis
                 figure = draw(plt, found)
                 if figure is not None:
                     paths.append(folder / f"{name}.png")
-                    figure.savefig(paths[-1])
+                    buffer = io.BytesIO()
+                    figure.savefig(buffer)
+                    atomic_write(paths[-1], buffer.getvalue())
             except (ValueError, ArithmeticError) as error:  # figures that are numbers, but beyond what can be drawn
                 raise results.ResultsError(f"{run / 'results.json'} cannot be drawn, {name}: {error}") from error
             finally:
@@ -66,7 +71,14 @@ def draw_all(run: Path, experiment: str, pictures: Mapping[str, Picture]) -> lis
 
 def methods_in(found: results.Results, *names: str) -> list[str]:
     """Those of the methods, or of all, that were evaluated."""
-    return [name for name in names or COLOURS if name in found["methods"]]
+    known = [method for method, _ in results.entries(found)]
+    return [name for name in names or known if name in known]
+
+
+def colours(found: results.Results) -> dict[str, str]:
+    """The colour of each method that was evaluated."""
+    others = [method for method in methods_in(found) if method not in COLOURS]
+    return COLOURS | {method: _OTHERS[i % len(_OTHERS)] for i, method in enumerate(others)}
 
 
 def _training(plt: Any, found: results.Results, run: Path) -> Any:
@@ -74,14 +86,15 @@ def _training(plt: Any, found: results.Results, run: Path) -> Any:
     reinforcement learning the returns."""
     lines = {method: metrics.read(run / method / "metrics.jsonl") for method in methods_in(found)}
     if any("return_0" in line for own in lines.values() for line in own):
-        return _training_returns(plt, lines)
+        return _training_returns(plt, lines, colours(found))
     panels = [name for name in ("loss", "accuracy") if any(_series(own, name)[0] for own in lines.values())]
     if not panels:
         return None
+    look = colours(found)
     figure, row = plt.subplots(1, len(panels), figsize=(4.6 * len(panels), 3.1), layout="constrained", squeeze=False)
     for axes, name in zip(row[0], panels, strict=True):
         for method, own in lines.items():
-            axes.plot(*_series(own, name), color=COLOURS[method], label=results.NAMES[method], linewidth=1.2)
+            axes.plot(*_series(own, name), color=look[method], label=results.name_of(method), linewidth=1.2)
         axes.set_xlim(left=0)
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}".replace(",", " "))
         axes.locator_params(axis="x", nbins=6)
@@ -90,15 +103,16 @@ def _training(plt: Any, found: results.Results, run: Path) -> Any:
     row[0][0].set_ylabel("training loss (MAML: of the query set)")
     if "accuracy" in panels:
         for method, own in lines.items():
-            look = {"color": COLOURS[method], "marker": "o", "markersize": 2.5, "linewidth": 0.8, "linestyle": ":"}
-            row[0][1].plot(*_series(own, "validation_accuracy"), label=f"{results.NAMES[method]}, validation", **look)
+            dots = {"color": look[method], "marker": "o", "markersize": 2.5, "linewidth": 0.8, "linestyle": ":"}
+            name = f"{results.name_of(method)}, validation"
+            row[0][1].plot(*_series(own, "validation_accuracy"), label=name, **dots)
         row[0][1].set_ylabel("accuracy")
     handles = {label: h for h, label in zip(*row[0][-1].get_legend_handles_labels(), strict=True)}
     figure.legend(handles.values(), handles, loc="outside upper center", ncols=4, fontsize=8)
     return figure
 
 
-def _training_returns(plt: Any, lines: dict[str, list[dict[str, Any]]]) -> Any:
+def _training_returns(plt: Any, lines: dict[str, list[dict[str, Any]]], look: dict[str, str]) -> Any:
     """Before and after the inner steps of training: thin, every line of the log; thick, the mean of 20 iterations."""
     figure, axes = plt.subplots(figsize=(4.6, 3.1), layout="constrained")
     for method, own in lines.items():
@@ -106,13 +120,13 @@ def _training_returns(plt: Any, lines: dict[str, list[dict[str, Any]]]) -> Any:
         for k in steps:
             iterations, values = _series(own, f"return_{k}")
             line = "-" if k == steps[-1] else ":"
-            axes.plot(iterations, values, line, color=COLOURS[method], alpha=0.3, linewidth=0.7)
+            axes.plot(iterations, values, line, color=look[method], alpha=0.3, linewidth=0.7)
             width = max(1, 20 * len(values) // iterations[-1])
             smooth = [sum(values[i - width : i]) / width for i in range(width, len(values) + 1)]
-            name = results.NAMES[method]
+            name = results.name_of(method)
             if len(steps) > 1:
                 name += f", after {k} step{'s' * (k != 1)}"
-            axes.plot(iterations[width - 1 :], smooth, line, color=COLOURS[method], linewidth=1.4, label=name)
+            axes.plot(iterations[width - 1 :], smooth, line, color=look[method], linewidth=1.4, label=name)
     axes.set_xlim(left=0)
     axes.set_xlabel("iteration")
     axes.set_ylabel("return in training")

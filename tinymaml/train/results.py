@@ -12,9 +12,7 @@ import numpy as np
 
 from tinymaml.tasks.reading import DataError, one_line, parse_json, read_file
 from tinymaml.tensor import Array
-from tinymaml.train import schema
-from tinymaml.train.checkpoint import atomic_write
-from tinymaml.train.rl_settings import EXPERIMENTS as RL_EXPERIMENTS
+from tinymaml.train import files, lock, schema
 
 FORMAT = 1
 MOST = 1 << 24  # bytes of a results file
@@ -112,7 +110,9 @@ class BestAccuracy(TypedDict):
 class ImageProtocol(TypedDict):
     """As `SinusoidProtocol`, of images."""
 
+    dataset: str
     tasks: int
+    ways: int
     shots: int
     test_steps: int
     alpha: float
@@ -162,6 +162,12 @@ class RLEntry(Provenance):
     returns: Returns
     best: BestReturns | None
     best_in_training: BestReturns | None
+
+
+# By what only its entries have: the kinds of results, whatever the experiment is called.
+KINDS: dict[str, Any] = {"shots": SinusoidEntry, "accuracy": ImageEntry, "returns": RLEntry}
+
+_PATIENCE = 60.0  # seconds to wait for another process that writes a results file, which takes it moments
 
 
 class Results(TypedDict):
@@ -242,28 +248,41 @@ def load(path: Path, experiment: str) -> Results:
     try:
         for method, entry in found["methods"].items():
             schema.check(method, str, "a method's name")
-            schema.check(entry, _entry_of(experiment), method)
+            _check(entry, method)
     except ValueError as error:
         raise ResultsError(f"{path} is damaged: {error}") from error
     return cast(Results, found)
 
 
-def _entry_of(experiment: str) -> Any:
-    if experiment in RL_EXPERIMENTS:
-        return RLEntry
-    return SinusoidEntry if experiment == "sinusoid" else ImageEntry
+def _check(entry: Any, method: str) -> None:
+    """Raises ValueError, which says what is wrong, if an entry is none of the kinds that its figures are of."""
+    kinds = [kind for figure, kind in KINDS.items() if isinstance(entry, dict) and figure in entry]
+    if not kinds:
+        raise ValueError(f"{method} has no accuracy, returns or shots")
+    schema.check(entry, kinds[0], method)
 
 
 def merge(path: Path, experiment: str, method: str, entry: Mapping[str, Any]) -> None:
-    """Put one method's entry into a results file; the others stay. Raises ResultsError as `load`, or if the
-    file would become too large to be read again."""
-    new: Results = {"format": FORMAT, "experiment": experiment, "methods": {}}
-    found = load(path, experiment) if path.exists() else new
-    found["methods"][method] = entry
-    data = (json.dumps(found, indent=1, allow_nan=False) + "\n").encode()
-    if len(data) > MOST:
-        raise ResultsError(f"{path} would have {len(data):,} bytes with {method}, more than the {MOST:,} that are read")
-    atomic_write(path, data)
+    """Put one method's entry into a results file; the others stay, also those that other processes put there meanwhile.
+
+    Raises:
+        ResultsError: as `load`, for an entry that `load` would refuse, or if the file would become too large for it.
+        InUse: another process does not come to an end with the file.
+    """
+    entry = parse_json(json.dumps(entry, allow_nan=False))
+    try:
+        _check(entry, method)
+    except ValueError as error:
+        raise ResultsError(f"{path} cannot hold the entry of {method}: {error}") from error
+    with lock.held(path.with_name(f"{path.name}.lock"), str(path), _PATIENCE):
+        new: Results = {"format": FORMAT, "experiment": experiment, "methods": {}}
+        found = load(path, experiment) if path.exists() else new
+        found["methods"][method] = entry
+        data = (json.dumps(found, indent=1, allow_nan=False) + "\n").encode()
+        if len(data) > MOST:
+            said = f"{len(data):,} bytes with {method}, more than the {MOST:,} that are read"
+            raise ResultsError(f"{path} would have {said}")
+        files.atomic_write(path, data)
 
 
 def name_of(method: str) -> str:

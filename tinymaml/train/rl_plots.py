@@ -7,16 +7,15 @@ from typing import Any
 import numpy as np
 
 from tinymaml.train import results
-from tinymaml.train.plots import COLOURS, Picture, methods_in
-from tinymaml.train.rl_table import PAPER
+from tinymaml.train.plots import Picture, colours, methods_in
+from tinymaml.train.rl_table import published
 
 
 def _returns(plt: Any, found: results.Results) -> Any:
     """Of the parameters best in validation, or the last; crosses where the authors' are."""
     figure, axes = plt.subplots(figsize=(4.6, 3.1), layout="constrained")
-    published = PAPER.get(found["experiment"], {})
     for method in methods_in(found):
-        entry, colour, name = found["methods"][method], COLOURS[method], results.NAMES[method]
+        entry, colour, name = found["methods"][method], colours(found)[method], results.name_of(method)
         own = (entry["best"] or entry)["returns"]
         mean, width = np.array(own["mean"]), np.array(own["half_width"], float)
         if len(mean) == 1:
@@ -25,9 +24,9 @@ def _returns(plt: Any, found: results.Results) -> Any:
         steps = np.arange(len(mean))
         axes.plot(steps, mean, color=colour, marker="o", markersize=3.5, label=name)
         axes.fill_between(steps, mean - width, mean + width, color=colour, alpha=0.18, linewidth=0)
-        if method in published:
-            theirs = published[method].mean
-            axes.plot(range(len(theirs)), theirs, "x", color=colour, markersize=5, label=f"{name}, authors")
+        paper = published(entry, method)
+        if paper is not None:
+            axes.plot(range(len(paper.mean)), paper.mean, "x", color=colour, markersize=5, label=f"{name}, authors")
     axes.set_xlabel("inner steps")
     axes.set_ylabel("return")
     axes.xaxis.get_major_locator().set_params(integer=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -26,32 +27,33 @@ class RLSettings(Settings):
     pooled_rollouts: int = setting(100, "episodes an iteration where nothing is adapted, each with its own goal")
     horizon: int = setting(200, "steps of an episode at most")
     steps: int = setting(1, "inner steps in meta-training")
-    alpha: float = setting(0.1, "step size of the inner steps")
+    alpha: float = setting(0.1, "step size of the inner steps", positive=True)
     hidden: tuple[int, ...] = setting((100, 100), "units of each hidden layer")
     activation: str = setting("relu", "nonlinearity between layers", ("relu", "tanh", "sigmoid", "softplus"))
-    log_std: float = setting(0.0, "logarithm of the standard deviations of actions at the start")
-    min_std: float = setting(1e-6, "floor of the standard deviations of actions")
-    discount: float = setting(0.99, "of rewards")
-    gae: float = setting(1.0, "lambda of the advantage estimates")
+    log_std: float = setting(0.0, "logarithm of the standard deviations of actions at the start", least=-20, most=20)
+    min_std: float = setting(1e-6, "floor of the standard deviations of actions", positive=True)
+    discount: float = setting(0.99, "of rewards", least=0, most=1)
+    gae: float = setting(1.0, "lambda of the advantage estimates", least=0, most=1)
     outer: str = setting("trpo", "outer update: trpo, vpg (Adam on the meta-gradient), ppo (Adam, clipped)", OUTER)
-    max_kl: float = setting(0.01, "trust region of TRPO: mean KL between old and new adapted policies")
+    max_kl: float = setting(0.01, "trust region of TRPO: mean KL between old and new adapted policies", positive=True)
     cg_iterations: int = setting(10, "iterations of conjugate gradient")
-    damping: float = setting(1e-5, "added to the curvature")
+    damping: float = setting(1e-5, "added to the curvature", positive=True)
     curvature: str = setting("exact", "how the curvature's products are made", CURVATURES)
-    curvature_share: float = setting(0.1, "of the transitions that the curvature is computed on")
-    learning_rate: float = setting(1e-3, "step size of Adam, for vpg and ppo")
+    curvature_share: float = setting(0.1, "of the transitions that the curvature is computed on", least=1e-6, most=1)
+    learning_rate: float = setting(1e-3, "step size of Adam, for vpg and ppo", positive=True)
     ppo_steps: int = setting(5, "steps of Adam in an iteration of ppo")
-    ppo_clip: float = setting(0.2, "of the ratio, for ppo")
-    eval_seed: int = setting(1, "seed of the goals evaluated")
+    ppo_clip: float = setting(0.2, "of the ratio, for ppo", positive=True)
+    eval_seed: int = setting(1, "seed of the goals evaluated", least=0, most=2**32 - 1)
     eval_goals: int = setting(40, "goals evaluated")
     eval_rollouts: int = setting(20, "episodes a goal for each step in an evaluation")
     eval_steps: int = setting(3, "inner steps evaluated, on fresh episodes each")
-    eval_decay: float = setting(0.5, "of the step size after the first inner step, in an evaluation")
+    eval_decay: float = setting(0.5, "of the step size after the first inner step, in an evaluation", positive=True)
     finetune_alphas: tuple[float, ...] = setting(
         (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0),
         "first step sizes among which the best one is found on validation goals, for pretrained and random",
+        positive=True,
     )
-    workers: int = setting(os.cpu_count() or 1, "threads that sample; results do not depend on how many")
+    workers: int = setting(os.cpu_count() or 1, "threads that sample; results do not depend on how many", most=1024)
     dtype: str = setting("float32", "of parameters and data", ("float32", "float64"))
 
     FREE: ClassVar[tuple[str, ...]] = (*Settings.FREE, "workers", "finetune_alphas")
@@ -67,21 +69,13 @@ class RLSettings(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check_counts(
-            "meta_batch", "rollouts", "pooled_rollouts", "horizon", "steps", "cg_iterations", "ppo_steps", "eval_goals",
-            "eval_rollouts", "workers",
-        )  # fmt: skip
-        self._check_positive(
-            "alpha", "min_std", "max_kl", "damping", "learning_rate", "ppo_clip", "curvature_share", "eval_decay"
-        )
-        for name in ("discount", "gae", "curvature_share"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
-        for name in ("hidden", "finetune_alphas"):
-            if not getattr(self, name) or min(getattr(self, name)) <= 0:
-                raise ValueError(f"{name} needs positive numbers, got {getattr(self, name)}")
         if self.device != "cpu":
             raise ValueError("device must be cpu: reinforcement learning samples and learns on the CPU")
+
+    def least_numbers(self) -> int:
+        parameters = sum(a * b for a, b in itertools.pairwise(self.hidden))
+        training, test = self.meta_batch * self.rollouts, self.eval_goals * self.eval_rollouts
+        return 4 * parameters + max(training, test) * self.horizon * max(self.hidden)
 
     @property
     def options(self) -> dict[str, Any]:

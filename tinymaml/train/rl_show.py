@@ -13,9 +13,9 @@ import numpy as np
 from tinymaml import tree
 from tinymaml.tensor import Array
 from tinymaml.train import loop
-from tinymaml.train.checkpoint import atomic_write
-from tinymaml.train.experiments import Experiment
-from tinymaml.train.extras import require
+from tinymaml.train.experiments import Experiment, check_run
+from tinymaml.train.extras import require, require_all
+from tinymaml.train.files import atomic_write
 from tinymaml.train.rl import Workbench
 from tinymaml.tree import Tree
 
@@ -47,6 +47,7 @@ def draw(
 
     Raises:
         FileNotFoundError: the method was not trained there.
+        RunOfAnother: what was trained there is another experiment, or another method.
         ValueError: a goal that is none of the task's, steps < 1, or a name that does not end in .gif.
         RuntimeError: MuJoCo finds no OpenGL.
     """
@@ -54,10 +55,12 @@ def draw(
         raise ValueError(f"steps must be at least 1, got {steps}")
     if picture.suffix.lower() != ".gif":
         raise ValueError(f"picture: the name must end in .gif, got {picture.name}")
-    image = require("PIL.Image", "rl")
     if sys.platform == "linux" and "DISPLAY" not in os.environ:
         os.environ.setdefault("MUJOCO_GL", "egl")  # MuJoCo reads it when it is imported
+    require_all([("PIL.Image", "rl"), ("h5py", "train"), *experiment.needs])
+    image = require("PIL.Image", "rl")
     trained = loop.latest(run / method)
+    check_run(run / method, trained.settings, experiment, method)
     settings: Any = type(experiment.settings).from_dict(trained.settings)
     bench = Workbench(settings, method)
     env = bench.single("rgb_array")

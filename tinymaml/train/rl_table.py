@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tinymaml.train.results import Results, Returns, RLEntry, entries, name_of
 
@@ -15,33 +15,36 @@ class Published(NamedTuple):
     half_width: dict[int, float]
 
 
-# Finn, Abbeel & Levine 2017, figures 4 and 5 and table 5, from the authors' result files.
-PAPER: dict[str, dict[str, Published]] = {
-    "navigation": {
+_NETWORK = ("relu", 100, 100)
+
+# Finn, Abbeel & Levine 2017, figures 4 and 5 and table 5, from the authors' result files: of an environment, its reward
+# or flavour, the steps of an episode and the network; by method.
+PAPER: dict[tuple[Any, ...], dict[str, Published]] = {
+    ("tinymaml/Navigation-v0", "distance", 100, _NETWORK): {
         "maml": Published((-40.41, -11.68, -3.33, -3.23, -3.35), {0: 4.0, 1: 2.2, 2: 0.55, 3: 0.58}),
         "pretrained": Published((-40.8, -19.7, -11.7, -8.5), {}),
         "random": Published((-82.7, -58.0, -53.8, -46.8), {}),
         "oracle": Published((-2.29,), {}),
     },
-    "cheetah-direction": {
+    ("tinymaml/HalfCheetahDirection-v0", "rllab", 200, _NETWORK): {
         "maml": Published((-50.69, 293.19, 313.48, 315.65), {1: 17.0}),
         "pretrained": Published((-43.0, -24.8, -12.9, 19.6), {}),
         "random": Published((-35.7, 21.8, 62.3, 86.2), {}),
         "oracle": Published((442.69,), {}),
     },
-    "cheetah-velocity": {
+    ("tinymaml/HalfCheetahVelocity-v0", "rllab", 200, _NETWORK): {
         "maml": Published((-129.5, -78.6, -66.6, -60.8), {1: 9.9}),
         "pretrained": Published((-158.0, -135.4, -128.5, -133.6), {}),
         "random": Published((-254.8, -254.3, -246.8, -230.8), {}),
         "oracle": Published((-54.5,), {}),
     },
-    "ant-direction": {
+    ("tinymaml/AntDirection-v0", "rllab", 200, _NETWORK): {
         "maml": Published((8.7, 499.2, 500.7, 499.1), {1: 32.0}),
         "pretrained": Published((3.2, 1.3, 6.5, 6.9), {}),
         "random": Published((3.1, 9.3, 16.0, 26.1), {}),
         "oracle": Published((524.8,), {}),
     },
-    "ant-velocity": {
+    ("tinymaml/AntVelocity-v0", "rllab", 200, _NETWORK): {
         "maml": Published((30.6, 96.7, 100.1, 101.4), {1: 20.7}),
         "pretrained": Published((-1.8, 6.1, 8.5, 9.5), {}),
         "random": Published((-78.6, -62.8, -48.6, -35.6), {}),
@@ -50,30 +53,29 @@ PAPER: dict[str, dict[str, Published]] = {
 }
 
 
+def published(entry: RLEntry, method: str) -> Published | None:
+    """The figures to compare an entry with: of its environment, episodes, network and method, or None."""
+    own = entry["settings"]
+    network = (own.get("activation"), *own.get("hidden", ()))
+    option = own.get("reward", own.get("flavour"))
+    return PAPER.get((own.get("environment"), option, own.get("horizon"), network), {}).get(method)
+
+
 def table(results: Results) -> str:
     """Returns after every inner step, the authors' below."""
     rows = list(_rows(results))
     steps = max((len(found["mean"]) for _, _, found in rows), default=0)
     lines = ["", f"{results['experiment']}: mean return on new goals after inner steps", ""]
     lines.append(f"{'':36}" + "".join(f"{k:>20}" for k in range(steps)))
-    published = _published(results)
     done: set[str] = set()
     for name, method, found in rows:
+        paper = published(results["methods"][method], method)
         lines.append(f"{name:36}" + "".join(f"{_cell(found, k):>20}" for k in range(len(found["mean"]))))
-        if method in published and method not in done:
+        if paper is not None and method not in done:
             done.add(method)
-            own = published[method]
-            pairs = [(mean, own.half_width.get(k)) for k, mean in enumerate(own.mean)]
+            pairs = [(mean, paper.half_width.get(k)) for k, mean in enumerate(paper.mean)]
             lines.append(f"{f'  {name_of(method)}, authors':36}" + "".join(f"{_figure(*p):>20}" for p in pairs))
     return "\n".join([*lines, "", *_notes(results)])
-
-
-def _published(results: Results) -> dict[str, Published]:
-    """The authors' figures, if they are of this reward."""
-    settings = [entry["settings"] for entry in results["methods"].values()]
-    if any(own.get("reward", "distance") != "distance" or own.get("flavour", "rllab") != "rllab" for own in settings):
-        return {}
-    return PAPER.get(results["experiment"], {})
 
 
 def _rows(results: Results) -> Iterator[tuple[str, str, Returns]]:

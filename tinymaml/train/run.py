@@ -3,35 +3,55 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
+import signal
 import subprocess
 import sys
 import threading
+from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from tinymaml.command import INTERRUPTED
 from tinymaml.device import keep_memory
-from tinymaml.train import devices, loop, results
-from tinymaml.train.experiments import Experiment
+from tinymaml.train import devices, loop, memory, metrics, results
+from tinymaml.train.experiments import Experiment, check_run
 from tinymaml.train.extras import require
 from tinymaml.train.loop import Report
 from tinymaml.train.progress import Progress
 from tinymaml.train.settings import Settings
 
-INTERRUPTED = 130  # the exit status of a process that was stopped
+_LINES = 100  # that are kept of what a child says of errors
+
+
+def check_training(experiment: Experiment, run: Path, settings: Settings) -> None:
+    """All that can be said before training begins.
+
+    Raises:
+        DeviceError: the device is not there, or cannot do what the settings say.
+        TooLarge: more memory is needed than there is.
+        ResultsError: the folder's results.json, where the figures are to go, cannot be used.
+    """
+    devices.check_training(settings)
+    memory.check(settings, experiment.settings)
+    _check_results(experiment, run)
 
 
 def train(experiment: Experiment, run: Path, method: str, settings: Settings, report: Report | None = None) -> None:
-    """Train one method in this process. `report` gets the progress instead of the terminal."""
+    """Train one method in this process. `report` gets the progress instead of the terminal.
+
+    Raises:
+        As `check_training` and `loop.train`.
+        TooLarge: the memory did not suffice.
+    """
+    check_training(experiment, run, settings)
     keep_memory()
-    devices.check_training(settings)
     progress = None if report else Progress(method, settings.iterations)
     try:
-        with _one_blas_thread():
+        with _one_blas_thread(), memory.enough(settings, experiment.settings):
             loop.train(
                 run / method,
                 settings,
@@ -40,6 +60,7 @@ def train(experiment: Experiment, run: Path, method: str, settings: Settings, re
                 experiment.code.stepper(settings, method),
                 report or progress.update,  # type: ignore[union-attr]  # one of them is there
                 experiment.code.validator(settings, method),
+                experiment.name,
             )
     finally:
         if progress:
@@ -70,19 +91,26 @@ def train_side_by_side(
             if stopped():
                 return INTERRUPTED, ""
             child = subprocess.Popen(
-                [*command, "--out", str(run), "--json-progress", "--no-evaluate", *options],
+                [*command, "--out", str(run), "--json-progress", "--no-evaluate", "--stop-with-input", *options],
+                stdin=subprocess.PIPE,  # which ends with this process, however that ends
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
+                errors="backslashreplace",
                 env={"TINYMAML_THREADS": threads, **os.environ, "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
                 start_new_session=True,  # a signal from the terminal comes to this process alone; it hands it on once
             )
             children.append(child)
-        with child:
-            for line in child.stdout or ():
-                bars[position].update(**json.loads(line))
-            message = child.stderr.read() if child.stderr else ""
-        return child.returncode, message.strip().removeprefix("tinymaml: ")
+        said: deque[str] = deque(maxlen=_LINES)
+        with child, ThreadPoolExecutor(1) as reader:  # both pipes are read, as a full one would stop the child
+            reader.submit(said.extend, child.stderr or ())
+            try:
+                for line in child.stdout or ():
+                    bars[position].update(**metrics.from_json(line))
+            except BaseException:
+                child.kill()
+                raise
+        return child.returncode, "".join(said).strip().removeprefix("tinymaml: ")
 
     def hand_on() -> None:
         with starting:
@@ -114,16 +142,43 @@ def evaluate(experiment: Experiment, run: Path, methods: Sequence[str], protocol
 
     Raises:
         FileNotFoundError: a method has no checkpoint.
+        RunOfAnother: what was trained there is another experiment, or another method.
+        ValueError: a setting is out of range.
+        TooLarge: the memory does not suffice.
+        ResultsError: the results.json that is there cannot be used.
     """
+    _check_results(experiment, run)
     keep_memory()
+    found = []
     for method in methods:
         trained = loop.latest(run / method)
+        check_run(run / method, trained.settings, experiment, method)
         settings = type(experiment.settings).from_dict({**trained.settings, **protocol})
+        memory.check(settings, experiment.settings)
+        found.append((method, settings, trained))
+    for method, settings, trained in found:
         devices.use(settings)
-        with _one_blas_thread():
+        with _one_blas_thread(), memory.enough(settings, experiment.settings):
             entry = experiment.code.evaluate(settings, method, trained)
         results.merge(run / "results.json", experiment.name, method, entry)
     return results.load(run / "results.json", experiment.name)
+
+
+def _check_results(experiment: Experiment, run: Path) -> None:
+    path = run / "results.json"
+    if path.exists():
+        results.load(path, experiment.name)
+
+
+def stop_with_input() -> None:
+    """When standard input ends, as it does with the process at its other end, stop as if by SIGTERM."""
+
+    def watch() -> None:
+        while os.read(0, 1):  # not by way of sys.stdin, whose lock a thread must not hold when the process ends
+            pass
+        signal.raise_signal(signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _one_blas_thread() -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import types
 import typing
@@ -12,17 +13,44 @@ from typing import Any, ClassVar, Self
 from tinymaml.train.schema import MOST, is_number
 from tinymaml.transforms import MODES
 
+LARGEST_SEED = 2**64 - 1
 
-def setting(default: Any, text: str, choices: tuple[Any, ...] | None = None, fixed: bool = False) -> Any:
-    """A field with its help text. What is fixed belongs to the experiment: it is no option of the command line."""
-    return field(default=default, metadata={"help": text, "choices": choices, "fixed": fixed})
+
+def setting(
+    default: Any,
+    text: str,
+    choices: tuple[Any, ...] | None = None,
+    fixed: bool = False,
+    *,
+    least: float | None = None,
+    most: float | None = None,
+    positive: bool = False,
+) -> Any:
+    """A field with its help text, and the range of its numbers, or of each of them.
+
+    Integers are counts, from 1, where nothing else is said. Floating-point numbers are finite; `positive` ones above 0.
+    What is fixed belongs to the experiment: it is no option of the command line.
+    """
+    given = {"help": text, "choices": choices, "fixed": fixed, "least": least, "most": most, "positive": positive}
+    return field(default=default, metadata=given)
+
+
+def kind_of(hint: Any) -> type:
+    """Of a setting's values, or of each where there are several: int, float, bool or str."""
+    kind: type = typing.get_args(hint)[0] if typing.get_args(hint) else hint
+    return kind
+
+
+def hints_of(settings: type) -> dict[str, Any]:
+    """The types of a class's settings, by name."""
+    return typing.get_type_hints(settings)
 
 
 @dataclass(frozen=True)
 class Settings:
     """What every experiment has."""
 
-    seed: int = setting(0, "seed of the start of the weights and of the stream of tasks")
+    seed: int = setting(0, "seed of the start of the weights and of the stream of tasks", least=0, most=LARGEST_SEED)
     iterations: int = setting(70_000, "meta-iterations")
     log_every: int = setting(500, "iterations between two lines of metrics")
     checkpoint_every: int = setting(5_000, "iterations between two checkpoints")
@@ -46,22 +74,42 @@ class Settings:
     EVALUATION: ClassVar[tuple[str, ...]] = ("device",)
 
     def __post_init__(self) -> None:
+        hints = hints_of(type(self))
         for own in dataclasses.fields(self):
             value, choices = getattr(self, own.name), own.metadata["choices"]
             if choices and value not in choices:
                 raise ValueError(f"{own.name} must be one of {', '.join(map(str, choices))}, got {value!r}")
-        self._check_counts("iterations", "log_every", "checkpoint_every", "keep", "validate_every")
+            kind = kind_of(hints[own.name])
+            if kind in (int, float) and value is not None:
+                self._check_range(own, kind, value)
 
-    def _check_counts(self, *names: str) -> None:
-        for name in names:
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+    def _check_range(self, own: dataclasses.Field[Any], kind: type, value: Any) -> None:
+        """Raises ValueError, which says what is right, if a number is none that the setting can have."""
+        least, most, positive = (own.metadata[name] for name in ("least", "most", "positive"))
+        if kind is int:
+            least, most = 1 if least is None else least, 2**63 - 1 if most is None else most
+        several = isinstance(value, tuple)
+        numbers = value if several else (value,)
 
-    def _check_positive(self, *names: str) -> None:
-        for name in names:
-            value = getattr(self, name)
-            if value is not None and not (math.isfinite(value) and value > 0):
-                raise ValueError(f"{name} must be a positive number, got {value}")
+        def good(number: Any) -> bool:
+            above, below = least is None or number >= least, most is None or number <= most
+            return above and below and math.isfinite(number) and (number > 0 or not positive)
+
+        if numbers and all(map(good, numbers)):
+            return
+        if several:
+            right = f"needs {'positive' if positive or least else 'finite'} numbers"
+        elif positive:
+            right = "must be a positive number"
+        elif kind is int:
+            right = f"must be at least {least}" if value < least else f"must be at most {most}"
+        else:
+            right = "must be a finite number" if least is None else f"must be in [{least:g}, {most:g}]"
+        raise ValueError(f"{own.name} {right}, got {value}")
+
+    def least_numbers(self) -> int:
+        """How many numbers a run holds in memory at once, at the very least."""
+        return 0
 
     @property
     def images(self) -> int:
@@ -110,23 +158,20 @@ class MetaSettings(Settings):
 
     meta_batch: int = setting(25, "tasks a meta-iteration")
     steps: int = setting(1, "inner steps in meta-training")
-    alpha: float = setting(0.01, "step size of the inner steps")
-    learning_rate: float = setting(1e-3, "step size of Adam, the outer optimiser")
+    alpha: float = setting(0.01, "step size of the inner steps", positive=True)
+    learning_rate: float = setting(1e-3, "step size of Adam, the outer optimiser", positive=True)
     hvp_mode: str = setting(MODES[0], "how Hessian-vector products are made", MODES)
     records: str = setting(
         "keep", "records of the inner steps: kept, or recomputed to save memory", ("keep", "recompute")
     )
-    clip_element: float | None = setting(None, "bound on each element of the meta-gradient")
-    clip_norm: float | None = setting(None, "bound on the norm of the meta-gradient")
+    clip_element: float | None = setting(None, "bound on each element of the meta-gradient", positive=True)
+    clip_norm: float | None = setting(None, "bound on the norm of the meta-gradient", positive=True)
     dtype: str = setting("float32", "of parameters and data", ("float32", "float64"))
-    eval_seed: int = setting(0, "seed of the validation and test tasks: the same tasks for every training seed")
+    eval_seed: int = setting(
+        0, "seed of the validation and test tasks: the same tasks for every training seed", least=0, most=LARGEST_SEED
+    )
     eval_tasks: int = setting(600, "fresh test tasks in an evaluation")
     eval_steps: int = setting(10, "inner steps evaluated")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._check_counts("meta_batch", "steps", "eval_tasks", "eval_steps")
-        self._check_positive("alpha", "learning_rate", "clip_element", "clip_norm")
 
     def meta_gradient(self, order: int) -> dict[str, Any]:
         """The options of `tinymaml.meta_value_and_grad`."""
@@ -159,6 +204,7 @@ class SinusoidSettings(MetaSettings):
     finetune_alphas: tuple[float, ...] = setting(
         (3e-4, 1e-3, 2e-3, 5e-3, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2),
         "step sizes among which the pretrained network's fine-tuning finds the best, on validation tasks",
+        positive=True,
     )
 
     EVALUATION: ClassVar[tuple[str, ...]] = (
@@ -174,10 +220,12 @@ class SinusoidSettings(MetaSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check_counts("shots", "query_points", "eval_query")
         for name in ("amplitude", "phase", "x"):
             if len(getattr(self, name)) != 2 or not getattr(self, name)[0] < getattr(self, name)[1]:
                 raise ValueError(f"{name} needs two numbers, the lower first, got {getattr(self, name)}")
-        for name in ("hidden", "eval_shots", "finetune_alphas"):
-            if not getattr(self, name) or min(getattr(self, name)) <= 0:
-                raise ValueError(f"{name} needs positive numbers, got {getattr(self, name)}")
+
+    def least_numbers(self) -> int:
+        sizes = (1, *self.hidden, 1)
+        parameters = sum(a * b for a, b in itertools.pairwise(sizes))
+        training = self.meta_batch * (self.shots + self.query_points) * max(self.hidden)
+        return 4 * parameters + max(training, self.eval_tasks * self.eval_query)

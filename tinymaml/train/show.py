@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tinymaml.train.checkpoint import atomic_write
 from tinymaml.train.extras import require
+from tinymaml.train.files import atomic_write
 from tinymaml.train.image_data import Batch
 
 _MOST = 10  # images of a class and kind in the picture

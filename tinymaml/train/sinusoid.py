@@ -31,6 +31,7 @@ from tinymaml.tree import Tree
 METHODS: tuple[str, ...] = ("maml", "fomaml", "pretrained", "oracle")
 
 _BLOCK = 1000  # meta-batches drawn at once: drawing many costs little more than drawing one
+_TASKS = 25_000  # at most in them, unless one meta-batch has more
 
 
 def network(settings: SinusoidSettings, method: str) -> nn.Model:
@@ -88,13 +89,14 @@ def stepper(settings: SinusoidSettings, method: str) -> Step:
         return stretches(draw, loss_and_gradient, optimiser, ("loss",), settings.longest_step, settings.dtype)
     take = outer_step(gradient, optimiser, settings.record)
     parts = (slice(0, settings.shots), slice(settings.shots, points)) if meta else (slice(None),)
+    count = max(1, min(_BLOCK, _TASKS // size)) * size
     first, block = -1, []  # the block of meta-batches drawn last, and the index of its first task
 
     def step(state: Tree) -> tuple[Tree, Figures]:
         nonlocal first, block
         seed, task = state["stream"]["seed"], state["stream"]["next_task"]
-        if first < 0 or not first <= task < first + _BLOCK * size:
-            drawn = _draw(settings, seed, "train", task, _BLOCK * size, points)
+        if first < 0 or not first <= task < first + count:
+            drawn = _draw(settings, seed, "train", task, count, points)
             first, block = task, batches(drawn, method, parts)
         here = slice(task - first, task - first + size)
         batch = [{k: a[here] for k, a in part.items()} for part in block]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tinymaml.train import results
-from tinymaml.train.plots import COLOURS, Picture, methods_in
+from tinymaml.train.plots import Picture, colours, methods_in
 
 TRUTH, POINTS, ADAPTED = "#222222", "#882255", "#0072B2"
 STEPS = {0: ("before adaptation", "#BBBBBB", ":"), 1: ("after 1 step", "#56B4E9", "--")}
@@ -21,13 +21,13 @@ def _best_apart(entry: results.SinusoidEntry) -> results.Best | None:
     return None if best is None or best["iteration"] == entry["iterations"] else best
 
 
-def _curve(axes: Any, entry: results.SinusoidEntry, shots: str, method: str) -> None:
+def _curve(axes: Any, entry: results.SinusoidEntry, shots: str, method: str, colour: str) -> None:
     """Mean and 95 % interval over the tasks that did not diverge, against inner steps; dotted: best in validation."""
 
     def values(numbers: Iterable[float | None]) -> Any:
         return np.array([np.nan if number is None else number for number in numbers], float)
 
-    figures, name, colour = entry["shots"][shots], results.NAMES[method], COLOURS[method]
+    figures, name = entry["shots"][shots], results.name_of(method)
     mean, width = values(figures["mean_converged"]), values(figures["half_width_converged"])
     steps = np.arange(len(mean))
     look = {"linestyle": (0, (3, 1.5)), "zorder": 3} if method == "fomaml" else {"marker": "o", "markersize": 3.5}
@@ -42,7 +42,7 @@ def _curve(axes: Any, entry: results.SinusoidEntry, shots: str, method: str) -> 
 def _panel(axes: Any, found: results.Results, shots: str, methods: list[str]) -> None:
     for method in methods:
         if shots in found["methods"][method]["shots"]:
-            _curve(axes, found["methods"][method], shots, method)
+            _curve(axes, found["methods"][method], shots, method, colours(found)[method])
     axes.set_title(f"K = {shots} support points")
     axes.set_xlabel("inner steps")
     axes.set_ylim(bottom=0)
@@ -51,7 +51,7 @@ def _panel(axes: Any, found: results.Results, shots: str, methods: list[str]) ->
 
 def _note(figure: Any, found: results.Results, methods: list[str], shots: list[str]) -> None:
     """Says how many tasks a curve leaves out."""
-    curves = {results.NAMES[m]: found["methods"][m]["shots"] for m in methods}
+    curves = {results.name_of(m): found["methods"][m]["shots"] for m in methods}
     best = _best_apart(found["methods"]["maml"]) if "maml" in methods else None
     if best is not None:
         curves["MAML, best in validation"] = best["shots"]
@@ -132,7 +132,7 @@ def _grid(plt: Any, found: results.Results, tasks: list[int], shots: list[int], 
             handles |= {label: h for h, label in zip(*axes.get_legend_handles_labels(), strict=True)}
         row[0].set_ylabel(f"K = {k}")
     for axes, (method, t) in zip(cells[0], columns, strict=True):
-        axes.set_title(f"{results.NAMES[method]}, task {t + 1}", color=COLOURS[method])
+        axes.set_title(f"{results.name_of(method)}, task {t + 1}", color=colours(found)[method])
     figure.legend(handles.values(), handles, loc="outside lower center", ncols=len(handles), fontsize=8.5)
     figure.suptitle(title, fontsize=10)
     return figure

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tinymaml.train.results import Figures, Results, entries, name_of
+from tinymaml.train.results import Figures, Results, SinusoidEntry, entries, name_of
+from tinymaml.train.settings import SinusoidSettings
 
 # Finn, Abbeel & Levine 2017, table 2 and figure 3: 5-shot mean squared error after 1, 5 and 10 inner steps.
 PAPER_STEPS = (1, 5, 10)
 PAPER = {"maml": (0.67, 0.38, 0.35), "pretrained": (2.41, 2.23, 2.19)}
+_PAPERS = SinusoidSettings()  # the tasks and the network that they are of
 
 Row = tuple[str, str, dict[str, Figures]]
 
@@ -22,7 +24,10 @@ def table(results: Results) -> str:
         lines += ["", f"{shots} support points"] if shots != "5" else []
         for name, method, found in rows:
             if shots in found:
-                cells = [_cell(found[shots], k) + (_beside(method, k) if shots == "5" else "") for k in PAPER_STEPS]
+                cells = [
+                    _cell(found[shots], k) + (_beside(results["methods"][method], method, k) if shots == "5" else "")
+                    for k in PAPER_STEPS
+                ]
                 lines.append(f"{name:28}" + "".join(f"{cell:>24}" for cell in cells))
     return "\n".join([*lines, "", *_notes(results, rows)])
 
@@ -35,8 +40,17 @@ def _rows(results: Results) -> Iterator[Row]:
             yield f"{name_of(method)}, best", method, entry["best"]["shots"]
 
 
-def _beside(method: str, steps: int) -> str:
-    return f" [{PAPER[method][PAPER_STEPS.index(steps)]:.2f}]" if method in PAPER else " [ –  ]"
+def published(entry: SinusoidEntry, method: str) -> tuple[float, ...] | None:
+    """The figures to compare an entry with, of 5 support points: of its tasks, network and method; None if there are
+    none."""
+    own, theirs = entry["settings"], _PAPERS.as_dict()
+    same = all(own.get(name) == theirs[name] for name in ("amplitude", "phase", "x", "hidden", "activation"))
+    return PAPER.get(method) if same else None
+
+
+def _beside(entry: SinusoidEntry, method: str, steps: int) -> str:
+    paper = published(entry, method)
+    return " [ –  ]" if paper is None else f" [{paper[PAPER_STEPS.index(steps)]:.2f}]"
 
 
 def _cell(shots: Figures, steps: int) -> str:
@@ -77,11 +91,12 @@ def _notes(results: Results, rows: list[Row]) -> list[str]:
             "  (diverged: tasks whose inner steps left the support loss above its start; the table is over all tasks)"
         )
     for name, method, figures in rows:
-        if method in PAPER and "5" in figures:
+        paper = published(results["methods"][method], method)
+        if paper is not None and "5" in figures:
             found = figures["5"]
             answers = [
-                f"{k}: {'yes' if _reached(found['mean'][k], found['half_width'][k], paper) else 'no'}"
-                for k, paper in zip(PAPER_STEPS, PAPER[method], strict=True)
+                f"{k}: {'yes' if _reached(found['mean'][k], found['half_width'][k], figure) else 'no'}"
+                for k, figure in zip(PAPER_STEPS, paper, strict=True)
                 if k < len(found["mean"])
             ]
             notes.append(f"{name}: the paper's figure or under, up to our interval, after {', '.join(answers)}")
