@@ -11,11 +11,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numba
-from numba.core import config as _config
 
 from tinymaml.kernels.cpu.compiled import folders
 
-config: Any = _config  # its attributes are made when it is imported
+config: Any = numba.config  # Numba's settings, which it makes as it is imported
 
 
 def _compiled(function: Any, folder: str, cache: bool, options: dict[str, Any]) -> Any:
