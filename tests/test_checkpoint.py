@@ -22,6 +22,7 @@ import pytest
 h5py = pytest.importorskip("h5py", reason="checkpoints need h5py: pip install 'tinymaml[train]'")
 
 import tinymaml  # noqa: E402
+from tinymaml.tasks.writing import ENDING  # noqa: E402
 from tinymaml.train import checkpoint  # noqa: E402
 from tinymaml.train.checkpoint import (  # noqa: E402
     BLOCK,
@@ -329,7 +330,7 @@ def test_a_file_that_cannot_be_read_is_passed_over(tmp_path: Path) -> None:
 
 
 def test_only_the_last_are_kept(tmp_path: Path) -> None:
-    (tmp_path / "000000001.h5.123.tmp").write_bytes(b"what a killed run left")
+    (tmp_path / f"000000001.h5.123{ENDING}").write_bytes(b"what a killed run left")
     for iteration in (5, 10, 100, 1000):
         write_numbered(tmp_path, {"i": iteration}, {}, iteration, keep=2)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["000000100.h5", "000001000.h5"]

@@ -85,6 +85,19 @@ def test_gradients_away_from_where_the_samples_were_drawn(kind: str, steps: int,
 
 
 @kinds
+@inner_steps
+def test_derivatives_pass_through_what_it_computes(kind: str, steps: int) -> None:
+    case = Case(kind, steps)
+    theta = case.moved(0.05)
+    for i, function in enumerate((case.surrogate, case.divergence)):
+        found = grad(lambda p, i=i: case.learner.losses(p, case.supports, case.query)[i])(theta)
+        assert_close(found, grad(function)(theta), 1e-12)
+    slope = tm.jvp(case.surrogate, (theta,), (case.v,))[1]
+    through = tm.jvp(lambda p: case.learner.gradient(p, case.supports, case.query)[0], (theta,), (case.v,))[1]
+    assert through == pytest.approx(float(slope), rel=1e-12)
+
+
+@kinds
 def test_where_the_samples_were_drawn(kind: str) -> None:
     """The ratios are 1 and the divergence is 0: the surrogate's gradient is that of REINFORCE's loss on them."""
     case = Case(kind, 1)

@@ -1,5 +1,5 @@
 """What the outer update computes: gradient, curvature, losses at other parameters. Pure functions of arrays, which can
-be recorded and replayed."""
+be recorded and replayed, and differentiated again."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from tinymaml.rl.adaptation import Adaptation
 from tinymaml.rl.objectives import Batch, Loss, divergence, reinforce, surrogate
 from tinymaml.rl.policies import Distribution, Policy
 from tinymaml.sweeps import pull, push
-from tinymaml.tensor import Tensor
-from tinymaml.transforms import Record, enter
+from tinymaml.tensor import Tensor, now
+from tinymaml.transforms import Record, enter, leave
 from tinymaml.tree import Tree
 
 
@@ -37,17 +37,22 @@ class Learner:
 
     def adapted(self, params: Tree, support: Batch, alpha: Any) -> Tree:
         """The parameters after an inner step of that size on the batch, [T, ...]."""
-        return _arrays(Adaptation(self.inner, params, [support], alpha, len(support["weights"])).phi)
+        mark = now()
+        return leave(Adaptation(self.inner, params, [support], alpha, len(support["weights"])).phi, mark)
 
     def sampled_with(self, params: Tree, batch: Batch) -> Batch:
         """What a batch tells of the policy it was sampled with: {"old": its distributions, "log_prob": [T, N]}."""
+        mark = now()
         old = self.policy.apply(params, batch["observations"])
-        return {"old": _arrays(old), "log_prob": self.policy.log_prob(old, batch["actions"]).data}
+        found: Batch = leave({"old": old, "log_prob": self.policy.log_prob(old, batch["actions"])}, mark)
+        return found
 
     def losses(self, params: Tree, supports: Sequence[Batch], query: Batch) -> tuple[Any, Any]:
         """(surrogate, KL) at parameters: means over the tasks, and over all transitions."""
+        mark = now()
         phi = self._adaptation(params, supports, query).phi
-        return mean(self.outer(phi, query)).data, sum(self.divergence(phi, query)).data
+        surrogate, kl = leave((mean(self.outer(phi, query)), sum(self.divergence(phi, query))), mark)
+        return surrogate, kl
 
     def gradient(self, params: Tree, supports: Sequence[Batch], query: Batch) -> tuple[Any, Tree]:
         """The surrogate, and its gradient by the parameters through the inner steps: Jᵀ times that at phi."""
@@ -60,6 +65,7 @@ class Learner:
     def curvature(self, params: Tree, supports: Sequence[Batch], query: Batch, v: Tree) -> Tree:
         """The KL's Hessian by the parameters times v, where `query` was sampled with the adapted parameters: Jᵀ M J v.
         Of `query` the old policy's part is not read."""
+        mark = now()
         adaptation = self._adaptation(params, supports, query)
         variables = [enter(x) for x in adaptation.leaves]
         distribution = self.policy.apply(tree.unflatten(adaptation.structure, variables), query["observations"])
@@ -71,7 +77,7 @@ class Learner:
         weights = multiply(query["weights"], expand_dims(query["shares"], 1))
         weighted = [multiply(x, expand_dims(weights, 2)) for x in tree.leaves(fisher)]
         found: Any = pull(outputs, variables, weighted)
-        return _arrays(adaptation.pull(found))
+        return leave(adaptation.pull(found), mark)
 
     def _adaptation(self, params: Tree, supports: Sequence[Batch], query: Batch) -> Adaptation:
         return Adaptation(self.inner, params, supports, self.alpha, len(query["weights"]))
@@ -79,13 +85,11 @@ class Learner:
     def _through(
         self, params: Tree, supports: Sequence[Batch], query: Batch, objective: Callable[[Tree], Tensor]
     ) -> tuple[Any, Tree]:
+        mark = now()
         adaptation = self._adaptation(params, supports, query)
         variables = [enter(x) for x in adaptation.leaves]
         final = Record(lambda xs: objective(tree.unflatten(adaptation.structure, xs)), variables)
         check_finite("the outer loss", final.value, per_task=False)
         gradient: Any = final.gradient
-        return final.value.data, _arrays(adaptation.pull(gradient))
-
-
-def _arrays(found: Tree) -> Tree:
-    return tree.map(lambda x: x.data, found)
+        value, found = leave((final.value, adaptation.pull(gradient)), mark)
+        return value, found

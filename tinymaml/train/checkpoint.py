@@ -202,7 +202,7 @@ def _decode(value: Any, arrays: dict[int, Any]) -> Tree:
 
 
 def write_numbered(folder: Path, state: Tree, settings: dict[str, Any], iteration: int, keep: int = 3) -> Path:
-    """Save as `folder/ITERATION.h5`; then older ones beyond `keep` (>= 1), and what killed runs left, are removed.
+    """Save as `folder/ITERATION.h5`; then older ones beyond `keep` (>= 1) are removed.
 
     Files of a later iteration stay: they are bad ones that `latest` passed over, no reason to remove a good one.
     """
@@ -212,7 +212,7 @@ def write_numbered(folder: Path, state: Tree, settings: dict[str, Any], iteratio
     path = folder / f"{iteration:09}.h5"
     save(path, state, settings, iteration)
     older = [other for other in _numbered(folder) if int(other.stem) < iteration]
-    for old in [*older[keep - 1 :], *folder.glob("*.tmp")]:
+    for old in older[keep - 1 :]:
         old.unlink(missing_ok=True)
     return path
 
