@@ -4,7 +4,8 @@ Read the source in this order: tensor (the recorded graph), primitive (a declara
 and push), transforms (grad, hvp and the rest), maml (the explicit meta-gradient), record (a step as a program).
 """
 
-from tinymaml import command, maml, nn, ops, optim, tree  # command first: it minds signals while the rest is imported
+from tinymaml import command as command  # first: it minds signals while the rest is imported
+from tinymaml import maml, nn, ops, optim, tree
 from tinymaml.draw import draw
 from tinymaml.maml import NonFiniteError, adapt, meta_value_and_grad
 from tinymaml.ops import *  # noqa: F403
@@ -20,7 +21,6 @@ __all__ = [
     "NonFiniteError",
     "Tensor",
     "adapt",
-    "command",
     "draw",
     "record",
     "Program",
