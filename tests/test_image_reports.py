@@ -183,7 +183,7 @@ def test_the_results_are_of_one_experiment(path: Path) -> None:
     for name in ("accuracy", "diverged"):
         incomplete = image_entry(0.9)
         del incomplete[name]
-        with pytest.raises(results.ResultsError, match=f"cannot hold the entry of maml: it has no {name}"):
+        with pytest.raises(results.ResultsError, match=f"cannot hold the entry of maml: maml has no {name}"):
             results.merge(path, NAME, "maml", incomplete)
     assert path.read_bytes() == before
     found = json.loads(before)

@@ -19,6 +19,7 @@ pytest.importorskip("h5py", reason="runs need h5py: pip install 'tinymaml[train]
 from tests.conftest import ROOT
 from tests.results_cases import entry
 from tinymaml.cli import main
+from tinymaml.tasks.writing import ENDING
 from tinymaml.train import checkpoint, lock, results
 
 TINY = ["--iterations", "4", "--hidden", "4", "--meta-batch", "2", "--eval-tasks", "2", "--no-evaluate"]
@@ -115,7 +116,10 @@ def test_training_refuses_a_folder_in_which_another_process_trains(
 
 def test_what_a_killed_run_left_goes(tmp_path: Path) -> None:
     (tmp_path / "maml" / "checkpoints").mkdir(parents=True)
-    left = [tmp_path / "maml" / "metrics.jsonl.1.tmp", tmp_path / "maml" / "checkpoints" / "000000002.h5.1.tmp"]
+    left = [
+        tmp_path / "maml" / f"metrics.jsonl.1{ENDING}",
+        tmp_path / "maml" / "checkpoints" / f"000000002.h5.1{ENDING}",
+    ]
     for path in left:
         path.write_bytes(b"x")
     assert main(["train", "sinusoid", "--out", str(tmp_path), *TINY]) == 0
@@ -124,7 +128,7 @@ def test_what_a_killed_run_left_goes(tmp_path: Path) -> None:
 
 def test_evaluations_at_the_same_time_lose_no_entry(tmp_path: Path) -> None:
     path, failures = tmp_path / "results.json", []
-    (tmp_path / "results.json.1.tmp").write_bytes(b"left by a process that was killed")
+    (tmp_path / f"results.json.1{ENDING}").write_bytes(b"left by a process that was killed")
 
     def put(method: str) -> None:
         try:

@@ -144,10 +144,10 @@ def test_what_is_no_checkpoint_file_is_said_and_passed_over(tmp_path: Path) -> N
     said: list[str] = []
     found = checkpoint.latest(tmp_path, said.append)
     assert found is not None and found.iteration == 1
-    expected = ["a FIFO"] * hasattr(os, "mkfifo") + ["a folder"]
+    expected = ["a pipe"] * hasattr(os, "mkfifo") + ["a folder"]
     assert len(said) == len(expected)
     for line, kind in zip(said, expected, strict=True):
-        assert f"is {kind}, not a regular file; going on from 000000001.h5" in line
+        assert f"is {kind}, not a file; going on from 000000001.h5" in line
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no FIFOs on Windows")
@@ -158,7 +158,7 @@ def test_other_files_of_a_run_that_are_none_are_named(
     (tmp_path / "maml").mkdir()
     os.mkfifo(tmp_path / name)
     assert main([*TRAIN, "--out", str(tmp_path)]) == 1
-    assert f"{tmp_path / name} is a FIFO, not a regular file" in capsys.readouterr().err
+    assert f"{tmp_path / name} is a pipe, not a file" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"format": 1, "experiment": "sinusoid", "methods": {"maml": {}}}'])
@@ -215,7 +215,8 @@ def test_a_missing_extra_is_said_before_anything_is_done(
     before = list(tmp_path.iterdir())
     assert main([*argv, str(tmp_path / "new" if argv[0] in ("train", "data") else tmp_path)]) == 1
     said = capsys.readouterr()
-    assert said.err == f"tinymaml: {module} is not installed: pip install 'tinymaml[{extra}]'\n"
+    package = module.partition(".")[0]
+    assert said.err == f"tinymaml: {package} is not installed: pip install 'tinymaml[{extra}]'\n"
     assert not said.out
     assert list(tmp_path.iterdir()) == before
 

@@ -18,7 +18,9 @@ if not cpu.numba_is_used():
 
 DTYPES = [np.float32, np.float64]
 OPERANDS = {"add": 2, "subtract": 2, "multiply": 2, "divide": 2, "power": 2, "gate": 2, "descend": 3}
-COMPARED = {"greater", "greater_equal", "less", "less_equal", "equal", "not_equal"}
+COMPARED = {
+    "greater", "greater_equal", "less", "less_equal", "equal", "not_equal", "first_is_larger", "first_is_smaller"
+}  # fmt: skip
 STATIC = {"power_of": [{"exponent": e} for e in (2, -1, 0.5, 3, -2.5, 0)], "astype": [{"dtype": t} for t in DTYPES]}
 ELEMENTWISE = sorted(set(FORMULAS) & set(REGISTRY) - {"where"})
 

@@ -70,8 +70,6 @@ def train(
         SettingsDiffer, TrainingDiverged, Interrupted, checkpoint.CheckpointError, lock.InUse.
     """
     with lock.held(folder / "lock", str(folder)):
-        for left in folder.glob("*.tmp"):  # by a run that was killed
-            left.unlink()
         return _train(folder, settings, method, start, step, report, validate, experiment)
 
 
