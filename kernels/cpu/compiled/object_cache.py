@@ -191,16 +191,21 @@ def _optimise(module: Any, machine: Any) -> None:
     builder.getModulePassManager().run(module, builder)
 
 
+# In the order in which they are taken: ours, Numba's, and llvmlite's, which every call of LLVM takes, also the one that
+# frees what a program that has gone leaves.
+_COMPILER: tuple[Any, ...] = (_lock, global_compiler_lock, llvm.ffi.lib._lock)
+
+
 def _before_fork() -> None:
-    """A compiler that another thread is in is waited for: in the child it would be left as it is, half way and locked.
-    Numba's too."""
-    _lock.acquire()
-    global_compiler_lock.acquire()
+    """A compiler that another thread is in is waited for: in the child it would be left as it is, half way and
+    locked."""
+    for lock in _COMPILER:
+        lock.__enter__()
 
 
 def _after_fork() -> None:
-    global_compiler_lock.release()
-    _lock.release()
+    for lock in reversed(_COMPILER):
+        lock.__exit__(None, None, None)
 
 
 if hasattr(os, "register_at_fork"):
