@@ -1,4 +1,4 @@
-"""Optional packages of the extras `data` and `rl`, imported when first needed."""
+"""Optional packages of the extras, imported when first needed."""
 
 from __future__ import annotations
 

@@ -101,7 +101,7 @@ def run(args: argparse.Namespace) -> None:
         MissingExtra: h5py or Pillow is not installed.
     """
     # MiniImagenet may come as arrays, for which Pillow is not needed.
-    require_all([("h5py", "data"), *([("PIL", "data")] if args.dataset != "miniimagenet" else [])])
+    require_all([("h5py", "data"), *([("PIL.Image", "data")] if args.dataset != "miniimagenet" else [])])
     name = args.name if args.dataset == "folder" else args.dataset
     if args.dataset == "omniglot":
         name = "-".join([omniglot.SPLITS[args.split], *(["lanczos"] if args.resample == "lanczos" else [])])
