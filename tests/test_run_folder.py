@@ -189,10 +189,10 @@ NEEDED = [
     (["show", "navigation", "--run"], "PIL.Image", "rl"),
     (["show", "navigation", "--run"], "gymnasium", "rl"),
     (["show", "navigation", "--run"], "h5py", "train"),
-    (["data", "omniglot", "--download", "--out"], "PIL", "data"),
+    (["data", "omniglot", "--download", "--out"], "PIL.Image", "data"),
     (["data", "omniglot", "--download", "--out"], "h5py", "data"),
     (["data", "miniimagenet", "--from", "nothing", "--out"], "h5py", "data"),
-    (["data", "folder", "--name", "mine", "--from", "nothing", "--out"], "PIL", "data"),
+    (["data", "folder", "--name", "mine", "--from", "nothing", "--out"], "PIL.Image", "data"),
 ]
 
 
@@ -215,8 +215,7 @@ def test_a_missing_extra_is_said_before_anything_is_done(
     before = list(tmp_path.iterdir())
     assert main([*argv, str(tmp_path / "new" if argv[0] in ("train", "data") else tmp_path)]) == 1
     said = capsys.readouterr()
-    package = module.partition(".")[0]
-    assert said.err == f"tinymaml: {package} is not installed: pip install 'tinymaml[{extra}]'\n"
+    assert said.err == f"tinymaml: {module.partition('.')[0]} is not installed: pip install 'tinymaml[{extra}]'\n"
     assert not said.out
     assert list(tmp_path.iterdir()) == before
 

@@ -107,7 +107,7 @@ def run(args: argparse.Namespace) -> None:
         KeyboardInterrupt: SIGINT or SIGTERM came; nothing is left but what was there before.
     """
     # MiniImagenet may come as arrays, for which Pillow is not needed.
-    require_all([("h5py", "data"), *([("PIL", "data")] if args.dataset != "miniimagenet" else [])])
+    require_all([("h5py", "data"), *([("PIL.Image", "data")] if args.dataset != "miniimagenet" else [])])
     with _stopped_by_sigterm():
         _run(args)
 
