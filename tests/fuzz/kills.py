@@ -161,6 +161,8 @@ class _Fuzzer:
                 if self.goes_on() and self._kill(arguments, usual, log, kind, folder):
                     break  # it was done before
             self._whole_now(arguments, log)
+        # A training beside an evaluation may have been killed, and left its lock's file to the next one.
+        self._whole_now(kind.command("train", folder), log)
         for path in folder.glob("*.log"):
             path.unlink()
         _same_runs(whole, folder, kind.method)
@@ -195,18 +197,20 @@ class _Fuzzer:
         own.kill(getattr(signal, name))
         if self.rng.random() < 0.1 and name != "SIGKILL":  # impatient
             own.kill(getattr(signal, name))
-        ended = own.end()
+        ended, beside_ended = own.end(), None
+        if other is not None:  # also where something is wrong: it must not go on into the next run's folder
+            if self.rng.random() < 0.3:
+                other.kill(signal.SIGKILL)
+            beside_ended = other.end()
         allowed = {"SIGKILL": (0, -signal.SIGKILL), "SIGTERM": (0, 130, -signal.SIGTERM), "SIGINT": (0, 130)}[name]
         refused = other is not None and ended.status == 1 and _refused(ended.said)
         _must(ended.status in allowed or refused, f"{arguments[0]}, {name}: ended with {ended.status}: {ended.said}")
         _must("Traceback" not in ended.said, f"{arguments[0]}, {name}: {ended.said}")
-        if other is not None:
-            if self.rng.random() < 0.3:
-                other.kill(signal.SIGKILL)
-            ended_too = other.end()
-            good = ended_too.status in (0, -signal.SIGKILL) or (ended_too.status == 1 and _refused(ended_too.said))
-            _must(good, f"{beside} beside {arguments[0]} ended with {ended_too.status}: {ended_too.said}")
-            _must("Traceback" not in ended_too.said, f"{beside} beside {arguments[0]}: {ended_too.said}")
+        if beside_ended is not None:
+            status, said = beside_ended.status, beside_ended.said
+            good = status in (0, -signal.SIGKILL) or (status == 1 and _refused(said))
+            _must(good, f"{beside} beside {arguments[0]} ended with {status}: {said}")
+            _must("Traceback" not in said, f"{beside} beside {arguments[0]}: {said}")
         return ended.status == 0 and arguments[0] == "evaluate"
 
 

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+from tinymaml.train.files import naming
+
 if sys.platform == "win32":
     import msvcrt
 else:
@@ -37,6 +39,7 @@ def held(path: Path, what: str, wait: float = 0.0) -> Iterator[None]:
 
     Raises:
         InUse: another process still has it.
+        OSError: the file cannot be made, or its file system has no locks.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     until = time.monotonic() + wait
@@ -60,7 +63,8 @@ def _taken(path: Path) -> IO[bytes] | None:
     while True:
         file = path.open("ab")
         try:
-            _lock(file)
+            with naming(path):
+                _lock(file)
         except (BlockingIOError, PermissionError):
             file.close()
             return None
