@@ -131,6 +131,23 @@ def test_interrupted_while_it_starts(tmp_path: Path, called: str, imported: str)
     assert (done.returncode, done.stderr, done.stdout) == (130, "tinymaml: interrupted\n", "")
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
+def test_interrupted_while_something_is_freed(tmp_path: Path) -> None:
+    """In a finaliser nothing can be raised: Python would print a traceback and go on."""
+    (tmp_path / "freed.py").write_text(
+        "import os, signal\n\n\nclass Freed:\n    def __del__(self):\n        os.kill(os.getpid(), signal.SIGINT)\n"
+        "        for _ in range(100000):\n            pass\n"
+    )
+    script = tmp_path / "tinymaml"
+    script.write_text(
+        "import sys\nfrom freed import Freed\nfrom tinymaml import cli\n"
+        "cli._say = lambda text: Freed() and None\nsys.exit(cli.main(['doctor']))"
+    )
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    done = subprocess.run([sys.executable, str(script)], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr, done.stdout) == (130, "tinymaml: interrupted\n", "")
+
+
 def test_other_programs_keep_their_signals() -> None:
     code = (
         "import signal\nimport tinymaml.cli\n"

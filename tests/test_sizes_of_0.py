@@ -119,3 +119,16 @@ def test_on_a_gpu(gpu):
             one = one.data if isinstance(one, Tensor) else one
             assert (one.shape, one.dtype) == (other.shape, other.dtype), case.id
             np.testing.assert_allclose(one.get(), other, rtol=1e-5, err_msg=case.id)
+
+
+def test_a_layer_for_no_tasks_with_something_for_one():
+    """Shared by no tasks, x, w or b broadcasts as in NumPy."""
+    for sizes in product((0, 1), repeat=3):
+        x, w, b = (ones(t, *shape) for t, shape in zip(sizes, ((2, 3), (3, 4), (1, 4)), strict=True))
+        found = tm.dense(x, w, b).numpy()
+        assert found.shape == (np.matmul(x, w) + b).shape
+        assert [g.shape for g in tm.grad(lambda *p: tm.sum(tm.dense(*p)), (0, 1, 2))(x, w, b)] == [
+            x.shape,
+            w.shape,
+            b.shape,
+        ]

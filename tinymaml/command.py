@@ -29,17 +29,26 @@ def _stop(number: int, frame: Any) -> None:
     os._exit(INTERRUPTED)
 
 
+def _unraisable(found: Any) -> None:
+    """Where Python frees something nothing can be raised: an interruption that comes just then would be lost."""
+    if issubclass(found.exc_type, KeyboardInterrupt):
+        _stop(signal.SIGINT, None)
+    sys.__unraisablehook__(found)
+
+
 @contextlib.contextmanager
 def begun() -> Iterator[None]:
-    """In here SIGINT raises KeyboardInterrupt again."""
+    """In here SIGINT raises KeyboardInterrupt again; where it cannot, it ends the process at once."""
     if signal.getsignal(signal.SIGINT) is not _stop:
         yield
         return
     try:
+        sys.unraisablehook = _unraisable
         signal.signal(signal.SIGINT, signal.default_int_handler)
         yield
     finally:
         signal.signal(signal.SIGINT, _stop)
+        sys.unraisablehook = sys.__unraisablehook__
 
 
 if _is_this_program() and signal.getsignal(signal.SIGINT) is signal.default_int_handler:

@@ -94,7 +94,7 @@ def dense(x: Any, w: Any, b: Any = None) -> Tensor:
     if w.shape[0] == 1 < x.shape[0] and (b is None or b.shape[0] == 1):
         rows = reshape(x, (1, x.shape[0] * x.shape[1], x.shape[2]))
         return reshape(linear(rows, w, b), (x.shape[0], x.shape[1], w.shape[2]))
-    if b is not None and b.shape[0] > max(x.shape[0], w.shape[0]):
+    if b is not None and b.shape[0] not in (1, max(x.shape[0], w.shape[0])):
         return add(linear(x, w), b)  # only the bias is per task
     return linear(x, w, b)
 
