@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tinymaml.autodiff.primitive import Primitive
 from tinymaml.kernels.cpu import numba_is_used, threads
-from tinymaml.primitive import Primitive
 
 ROOT = Path(__file__).parents[1]
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from tests.primitive_cases import Case, Source, case
+from tinymaml.autodiff.primitive import REGISTRY
 from tinymaml.ops.conv import explicit_padding, output_size
-from tinymaml.primitive import REGISTRY
 
 
 def _correlate(x: Any, w: Any, stride: Any, padding: Any) -> Any:

@@ -10,7 +10,8 @@ class MayImport(Contract):
     """Every rule reads "importers: what they may import, directly, besides themselves and the standard library".
 
     ".nn" is the root package's module nn with everything below it, "." the root package's own `__init__`, and "numpy"
-    another package. Every module needs a rule, and every rule a module.
+    another package. Of several rules for a module the one that names it most closely holds. Every module needs a rule,
+    and every rule a module.
     """
 
     rules = fields.ListField(subfield=fields.StringField())
@@ -22,21 +23,28 @@ class MayImport(Contract):
             importers, _, imported = rule.partition(":")
             allowed.update({importer: {importer, *imported.split()} for importer in importers.split()})
 
-        def part(module: str) -> str:
+        def names(module: str) -> list[str]:
+            """What a rule may call it, the closest name first."""
             first, *rest = module.split(".")
-            return first if first != root else "." + "".join(rest[:1])
+            if first != root:
+                return [first]
+            return ["." + ".".join(rest[:i]) for i in range(len(rest), 0, -1)] or ["."]
 
-        inside = sorted(module for module in graph.modules if part(module).startswith("."))
-        parts = {part(module) for module in inside}
-        wrong = [f"no rule says what {name} may import" for name in sorted(parts - set(allowed))]
-        wrong += [f"there is a rule for {name}, but no such module" for name in sorted(set(allowed) - parts)]
+        def rule_of(module: str) -> str | None:
+            return next((name for name in names(module) if name in allowed), None)
+
+        inside = sorted(module for module in graph.modules if module.split(".")[0] == root)
+        known = {name for module in inside for name in names(module)}
+        wrong = [f"no rule says what {names(module)[-1]} may import" for module in inside if rule_of(module) is None]
+        wrong += [f"there is a rule for {name}, but no such module" for name in sorted(set(allowed) - known)]
         for importer in inside:
+            may = allowed.get(rule_of(importer) or "", set())
             for imported in sorted(graph.find_modules_directly_imported_by(importer)):
-                if part(imported) not in allowed.get(part(importer), ()) and imported not in sys.stdlib_module_names:
+                if not may.intersection(names(imported)) and imported not in sys.stdlib_module_names:
                     details = graph.get_import_details(importer=importer, imported=imported)
                     lines = ", ".join(str(detail["line_number"]) for detail in details)
                     wrong.append(f"{importer} may not import {imported} (line {lines})")
-        return ContractCheck(kept=not wrong, metadata={"wrong": wrong})
+        return ContractCheck(kept=not wrong, metadata={"wrong": list(dict.fromkeys(wrong))})
 
     def render_broken_contract(self, check: ContractCheck) -> None:
         for line in check.metadata["wrong"]:

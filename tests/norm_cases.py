@@ -12,7 +12,7 @@ import numpy as np
 
 import tinymaml as tm
 from tests.primitive_cases import Case, Source, case
-from tinymaml.primitive import REGISTRY
+from tinymaml.autodiff.primitive import REGISTRY
 
 
 def over(p: Any, x: Any) -> Any:

@@ -8,8 +8,8 @@ import numpy as np
 
 import tinymaml as tm
 from tests.primitive_cases import Case, Source, case
+from tinymaml.autodiff.primitive import REGISTRY
 from tinymaml.ops.conv import explicit_padding, output_size
-from tinymaml.primitive import REGISTRY
 
 
 class _Draw:

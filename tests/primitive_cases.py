@@ -13,7 +13,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 import tinymaml as tm
-from tinymaml.primitive import REGISTRY
+from tinymaml.autodiff.primitive import REGISTRY
 
 LAYOUTS = ("C", "Fortran", "strided", "reversed", "stride-0")
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import tinymaml as tm
+from tinymaml.autodiff.tensor import SWEEP
 from tinymaml.draw import CONSTANT_FILL, ORDERS, VARIABLE
-from tinymaml.tensor import SWEEP
 
 needs_graphviz = pytest.mark.skipif(shutil.which("dot") is None, reason="needs the program dot of graphviz")
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from tests import gpu_cases
 from tests.primitive_cases import CASES, Source
+from tinymaml.autodiff.primitive import REGISTRY
 from tinymaml.kernels import cpu, gpu
-from tinymaml.primitive import REGISTRY
 
 pytestmark = pytest.mark.usefixtures("gpu")
 

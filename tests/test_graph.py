@@ -386,7 +386,7 @@ def test_deep_second_order():
 
 def test_sweeps_cost_only_what_lies_between(monkeypatch):
     """However long the history below an input is, it is not visited."""
-    from tinymaml import sweeps
+    from tinymaml.autodiff import sweeps
 
     x = tm.Tensor(0.5)
     for _ in range(1_000):

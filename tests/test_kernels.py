@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 import tinymaml as tm
 from tests.primitive_cases import CASES, Source
+from tinymaml.autodiff.primitive import REGISTRY
 from tinymaml.kernels import cpu
-from tinymaml.primitive import REGISTRY
 
 if not cpu.numba_is_used():
     pytest.skip("compiled kernels need numba, of the extra `fast`, and TINYMAML_NUMBA not 0", allow_module_level=True)
@@ -23,7 +23,7 @@ DRAWN = settings(
     max_examples=25, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
 )
 TOLERANCE = {np.float32: 1e-5, np.float64: 1e-12}
-# No primitive has these: a test below has the first, test_pairs.py the others.
+# No primitive has these: a test below has the first, test_peephole.py the others.
 ELSEWHERE = {"adam", *[f"batch_norm{part}_pool" for part in ("", "_tangent", "_gradient", "_hessian")]}
 
 

@@ -8,7 +8,7 @@ import pytest
 
 import tinymaml as tm
 from tests.maml_cases import problem
-from tinymaml.tensor import Node
+from tinymaml.autodiff.tensor import Node
 
 ALPHA = 0.05
 

@@ -5,9 +5,9 @@ import pytest
 
 import tinymaml as tm
 from tests.norm_cases import over
+from tinymaml.autodiff.primitive import REGISTRY, Primitive
 from tinymaml.kernels import cpu
 from tinymaml.ops import norm
-from tinymaml.primitive import REGISTRY, Primitive
 from tinymaml.testing import DerivativeError, check_derivatives
 
 RNG = np.random.default_rng(7)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 import tinymaml as tm
+from tinymaml.autodiff.primitive import REGISTRY
 from tinymaml.kernels import cpu
 from tinymaml.kernels.cpu import threads
 from tinymaml.ops.conv import output_size
-from tinymaml.primitive import REGISTRY
 from tinymaml.testing import DerivativeError, check_derivatives
 
 KERNELS = [cpu.find, cpu.numpy_kernel]

@@ -9,7 +9,7 @@ import tinymaml as tm
 from tests.composite_cases import COMPOSITES
 from tests.primitive_cases import CASES, CONSTANT, Source
 from tinymaml import tree
-from tinymaml.primitive import REGISTRY, Primitive
+from tinymaml.autodiff.primitive import REGISTRY, Primitive
 from tinymaml.testing import check_derivatives
 
 DRAWN = settings(

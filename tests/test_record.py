@@ -9,9 +9,9 @@ import pytest
 import tinymaml as tm
 from tests.step_cases import POINTS, TASKS, classification, normal, regression
 from tinymaml import nn, tree
+from tinymaml.autodiff.tracing import RecordingError
 from tinymaml.kernels import cpu
 from tinymaml.ops.reduce import _max_last
-from tinymaml.trace import RecordingError
 
 
 def same(found, expected):

@@ -7,9 +7,9 @@ import pytest
 
 import tinymaml as tm
 from tests.test_episodes import numbered
+from tinymaml.autodiff.tracing import RecordingError
 from tinymaml.device import to_device, to_host
 from tinymaml.tasks import episodes, sinusoid
-from tinymaml.trace import RecordingError
 from tinymaml.train import sampling
 
 IMAGES = numbered([5, 8, 6, 9])

@@ -10,8 +10,8 @@ import pytest
 import tinymaml as tm
 from tests.rl_cases import TASKS, assert_close, batch, parameters, policy_of
 from tinymaml import adapt, broadcast_to, grad, hvp, mean, record, tree, value_and_grad
+from tinymaml.autodiff.tree import Tree
 from tinymaml.rl.learner import Learner
-from tinymaml.tree import Tree
 
 ALPHA = 0.1
 

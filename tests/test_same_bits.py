@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 import tinymaml as tm
 from tests.primitive_cases import CASES, LAYOUTS, Source
 from tinymaml import tree
+from tinymaml.autodiff.primitive import REGISTRY
+from tinymaml.autodiff.tensor import Tensor
 from tinymaml.kernels import cpu
 from tinymaml.kernels.formulas import FORMULAS
-from tinymaml.primitive import REGISTRY
-from tinymaml.tensor import Tensor
 
 if not cpu.numba_is_used():
     pytest.skip("needs numba, of the extra `fast`, and TINYMAML_NUMBA not 0", allow_module_level=True)

@@ -7,7 +7,7 @@ import pytest
 
 import tinymaml as tm
 from tinymaml import tree
-from tinymaml.tensor import Tensor
+from tinymaml.autodiff.tensor import Tensor
 
 
 def ones(*shape):

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import tinymaml as tm
-from tinymaml.trace import RecordingError
+from tinymaml.autodiff.tracing import RecordingError
 
 NUMPY = [
     np.asarray, np.array, np.ascontiguousarray, np.asanyarray, np.asfortranarray, np.require, np.copy, np.from_dlpack,

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import tinymaml as tm
 from tinymaml import tree
-from tinymaml.tree import LEAF, Structure
+from tinymaml.autodiff.tree import LEAF, Structure
 
 
 class Layer(NamedTuple):

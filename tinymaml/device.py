@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from tinymaml import trace, tree
+from tinymaml.autodiff import tracing, tree
+from tinymaml.autodiff.tree import Tree
 from tinymaml.kernels import cpu
-from tinymaml.tree import Tree
 
 DEVICES = ("cpu", "gpu")
 
@@ -60,7 +60,7 @@ def kernel(name: str) -> Launch:
 
     def launch(specs: Any, ins: Sequence[Any], static: dict[str, Any]) -> tuple[Any, ...]:
         nonlocal run
-        recorded = trace.current()
+        recorded = tracing.current()
         if recorded is not None:
             return recorded.launch(name, specs, ins, static)
         for x in ins:
@@ -76,7 +76,7 @@ def kernel(name: str) -> Launch:
 
 
 def _launch_on_gpu(name: str, specs: Any, ins: Sequence[Any], static: dict[str, Any]) -> tuple[Any, ...]:
-    trace.check_values(ins)
+    tracing.check_values(ins)
     from tinymaml.kernels import gpu
 
     outs = tuple([gpu.cupy().empty(shape, dtype) for shape, dtype in specs])
@@ -90,13 +90,13 @@ def view(name: str) -> Launch:
     def look(array: Any, static: dict[str, Any]) -> Any:
         if isinstance(array, np.ndarray):
             return cpu.find(name)(array, **static)
-        trace.check_values([array])
+        tracing.check_values([array])
         from tinymaml.kernels import gpu
 
         return gpu.planner(name)(array, **static)
 
     def launch(specs: Any, ins: Sequence[Any], static: dict[str, Any]) -> tuple[Any, ...]:
-        recorded = trace.current()
+        recorded = tracing.current()
         if recorded is not None:
             return (recorded.view(lambda x: look(x, static), *ins),)
         return (look(ins[0], static),)
@@ -106,7 +106,7 @@ def view(name: str) -> Launch:
 
 def on_gpu(array: Any) -> bool:
     """Whether an array is on a GPU."""
-    return not isinstance(array, np.ndarray | np.generic | trace.Traced)
+    return not isinstance(array, np.ndarray | np.generic | tracing.Traced)
 
 
 def number(value: float, like: Any) -> Any:

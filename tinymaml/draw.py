@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from tinymaml import tree
-from tinymaml.tensor import CONSTANT, Array, Node, Tensor
+from tinymaml.autodiff import tree
+from tinymaml.autodiff.tensor import CONSTANT, Array, Node, Tensor
 
 INK, PAPER, FAINT = "#24292f", "#ffffff", "#6e7781"
 # For each order: what it is called, fill and line.

@@ -19,14 +19,14 @@ from typing import Any
 
 import numpy as np
 
-from tinymaml import tree
+from tinymaml.autodiff import tree
+from tinymaml.autodiff.tensor import Tensor, known, now
+from tinymaml.autodiff.tree import Tree
 from tinymaml.ops import abs, add, clip, divide, greater, maximum, multiply, sqrt, subtract, where
 from tinymaml.ops import max as largest_of
 from tinymaml.ops import sum as sum_over
 from tinymaml.problem import Loss, NonFiniteError, Problem
-from tinymaml.tensor import Tensor, known, now
 from tinymaml.transforms import MODES, Record, enter, leave
-from tinymaml.tree import Tree
 
 __all__ = ["MODES", "Loss", "NonFiniteError", "adapt", "meta_value_and_grad"]
 

@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tinymaml.autodiff.tensor import FLOATS, Tensor
+from tinymaml.autodiff.tree import Tree
 from tinymaml.nn import STARTS, choose, linear
 from tinymaml.ops import (
     as_tensor,
@@ -25,8 +27,6 @@ from tinymaml.ops import (
     reshape,
     spatial_mean,
 )
-from tinymaml.tensor import FLOATS, Tensor
-from tinymaml.tree import Tree
 
 EPS = 1e-3  # batch-norm's, as in the authors' code
 KERNEL = (3, 3)

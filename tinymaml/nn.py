@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tinymaml.autodiff.tensor import FLOATS, Array, Tensor
+from tinymaml.autodiff.tree import Tree
 from tinymaml.ops import dense, relu, sigmoid, softplus, tanh
-from tinymaml.tensor import FLOATS, Array, Tensor
-from tinymaml.tree import Tree
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": relu,

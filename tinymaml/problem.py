@@ -10,15 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from tinymaml import tree
+from tinymaml.autodiff import tree
+from tinymaml.autodiff.tensor import FLOATS, Array, Tensor, constant, is_array
+from tinymaml.autodiff.tracing import when_known
+from tinymaml.autodiff.tree import Structure, Tree
 from tinymaml.device import zeros
 from tinymaml.ops import broadcast_to, mean, multiply, subtract
 from tinymaml.ops.elementwise import descend
 from tinymaml.ops.shape import sum_to
-from tinymaml.tensor import FLOATS, Array, Tensor, constant, is_array
-from tinymaml.trace import when_known
 from tinymaml.transforms import Record, enter
-from tinymaml.tree import Structure, Tree
 
 Loss = Callable[[Tree, Tree], Tensor]
 

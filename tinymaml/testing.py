@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from tinymaml import tree
-from tinymaml.primitive import Primitive
-from tinymaml.sweeps import pull, push
-from tinymaml.tensor import FLOATS, OPERATORS, Array, Tensor, constant
+from tinymaml.autodiff import tree
+from tinymaml.autodiff.primitive import Primitive
+from tinymaml.autodiff.sweeps import pull, push
+from tinymaml.autodiff.tensor import FLOATS, OPERATORS, Array, Tensor, constant
 from tinymaml.transforms import enter
 
 __all__ = ["DerivativeError", "check_derivatives"]

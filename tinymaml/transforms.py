@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from tinymaml import tree
+from tinymaml.autodiff import tree
+from tinymaml.autodiff.sweeps import pull, push
+from tinymaml.autodiff.tensor import CONSTANT, FLOATS, Array, Tensor, as_tensor, constant, host, is_array, known, now
+from tinymaml.autodiff.tree import Tree
 from tinymaml.device import alike, zeros
 from tinymaml.ops import add, divide, multiply, ones_like, reshape, stack, subtract, zeros_like
 from tinymaml.ops.elementwise import identity
 from tinymaml.ops.shape import whole_numbers
-from tinymaml.sweeps import pull, push
-from tinymaml.tensor import CONSTANT, FLOATS, Array, Tensor, as_tensor, constant, host, is_array, known, now
-from tinymaml.tree import Tree
 
 MODES = ("forward-over-reverse", "reverse-over-reverse", "reverse-over-forward", "finite-difference")
 

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 import tinymaml as tm
-from tinymaml.tensor import constant
+from tinymaml.autodiff.tensor import constant
 
 Case = dict[str, Any]
 Pick = Callable[[Sequence[Any]], Any]  # one of several

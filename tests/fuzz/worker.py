@@ -6,7 +6,7 @@ import sys
 import numpy as np
 
 from tests.fuzz import programs
-from tinymaml import layout
+from tinymaml.compile import memory_plan
 
 if __name__ == "__main__":
     device = sys.argv[1]
@@ -17,7 +17,7 @@ if __name__ == "__main__":
     np.seterr(all="ignore")
     for line in sys.stdin:
         case = json.loads(line)
-        layout.CACHE = case["cache"]
+        memory_plan.CACHE = case["cache"]
         try:
             answer = programs.check(case, device)
         except Exception as error:  # whatever it is, it is what the case found

@@ -1,5 +1,6 @@
 """The primitives and what is made of them. Names that are NumPy's mean what they mean there."""
 
+from tinymaml.autodiff.tensor import OPERATORS, as_tensor
 from tinymaml.ops.conv import conv2d
 from tinymaml.ops.elementwise import (
     abs,
@@ -56,7 +57,6 @@ from tinymaml.ops.shape import (
     transpose,
     zeros_like,
 )
-from tinymaml.tensor import OPERATORS, as_tensor
 
 __all__ = [
     "abs",

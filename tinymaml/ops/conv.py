@@ -17,10 +17,10 @@ from collections.abc import Callable, Sequence
 from numbers import Integral
 from typing import Any
 
+from tinymaml.autodiff.primitive import Primitive, Spec, Tangent
+from tinymaml.autodiff.tensor import Array, Tensor, as_tensor
 from tinymaml.device import kernel
 from tinymaml.ops.shape import broadcast_to, sum_to
-from tinymaml.primitive import Primitive, Spec, Tangent
-from tinymaml.tensor import Array, Tensor, as_tensor
 
 Pair = tuple[int, int]
 Padding = tuple[Pair, Pair]

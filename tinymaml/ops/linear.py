@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from tinymaml.autodiff.primitive import Primitive, Spec, Tangent
+from tinymaml.autodiff.tensor import Array, Tensor, as_tensor
 from tinymaml.device import kernel
 from tinymaml.ops.elementwise import add, broadcast_shapes
 from tinymaml.ops.shape import broadcast_to, expand_dims, reshape, squeeze, sum_to, swapaxes
-from tinymaml.primitive import Primitive, Spec, Tangent
-from tinymaml.tensor import Array, Tensor, as_tensor
 
 
 def _specs(a: Array, b: Array, c: Array | None = None, *, ta: bool, tb: bool) -> Sequence[Spec]:

@@ -6,15 +6,15 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from tinymaml.autodiff.primitive import Primitive, Spec, Tangent
+from tinymaml.autodiff.tensor import Array, Tensor, as_tensor
+from tinymaml.autodiff.tracing import is_below, when_known
 from tinymaml.device import kernel
 from tinymaml.ops.elementwise import add_tangents, multiply, negative, stop_gradient, subtract
 from tinymaml.ops.reduce import max as largest
 from tinymaml.ops.reduce import softmax
 from tinymaml.ops.reduce import sum as sum_over
 from tinymaml.ops.shape import ones_like, reshape, sum_to
-from tinymaml.primitive import Primitive, Spec, Tangent
-from tinymaml.tensor import Array, Tensor, as_tensor
-from tinymaml.trace import is_below, when_known
 
 
 def _mse_specs(prediction: Array, target: Array) -> Sequence[Spec]:

@@ -22,13 +22,13 @@ from typing import Any
 
 import numpy as np
 
+from tinymaml.autodiff.primitive import Primitive, Spec, Tangent
+from tinymaml.autodiff.sweeps import pull, push
+from tinymaml.autodiff.tensor import CONSTANT, Array, Tensor, as_tensor, constant
 from tinymaml.device import kernel
 from tinymaml.ops.elementwise import add, identity, multiply, power, relu, subtract
 from tinymaml.ops.reduce import sum as sum_over
 from tinymaml.ops.shape import broadcast_to, reshape
-from tinymaml.primitive import Primitive, Spec, Tangent
-from tinymaml.sweeps import pull, push
-from tinymaml.tensor import CONSTANT, Array, Tensor, as_tensor, constant
 
 Given = tuple[bool, ...]  # which of its last inputs, all optional, a primitive has
 Plain = Callable[..., Sequence[Tangent]]

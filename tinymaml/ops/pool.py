@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
+from tinymaml.autodiff.primitive import Primitive, Spec, Tangent
+from tinymaml.autodiff.tensor import Array, Tensor, as_tensor
 from tinymaml.device import kernel
 from tinymaml.ops.conv import Padding, Pair, explicit_padding, output_size, pair
 from tinymaml.ops.reduce import mean
-from tinymaml.primitive import Primitive, Spec, Tangent
-from tinymaml.tensor import Array, Tensor, as_tensor
 
 
 def _pooled_shape(x: Array, window: Pair, stride: Pair, padding: Padding) -> tuple[int, ...]:

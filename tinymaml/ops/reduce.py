@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from tinymaml.autodiff.primitive import Primitive, Spec, Tangent, each
+from tinymaml.autodiff.tensor import Array, Tensor, as_tensor
 from tinymaml.device import kernel
 from tinymaml.ops.elementwise import exp, multiply, subtract
 from tinymaml.ops.shape import (
@@ -19,8 +21,6 @@ from tinymaml.ops.shape import (
     transpose,
     zeros_like,
 )
-from tinymaml.primitive import Primitive, Spec, Tangent, each
-from tinymaml.tensor import Array, Tensor, as_tensor
 
 Axis = int | Sequence[int] | None
 

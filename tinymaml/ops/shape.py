@@ -15,10 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from tinymaml.device import kernel, number, view
-from tinymaml.operators import public_name
-from tinymaml.primitive import Primitive, Spec, Tangent
-from tinymaml.tensor import (
+from tinymaml.autodiff.operators import public_name
+from tinymaml.autodiff.primitive import Primitive, Spec, Tangent
+from tinymaml.autodiff.tensor import (
     Array,
     Tensor,
     as_array,
@@ -29,7 +28,8 @@ from tinymaml.tensor import (
     is_array,
     joined,
 )
-from tinymaml.trace import Traced
+from tinymaml.autodiff.tracing import Traced
+from tinymaml.device import kernel, number, view
 
 Shape = tuple[int, ...]
 

@@ -16,13 +16,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tinymaml import tree
+from tinymaml.autodiff import tree
+from tinymaml.autodiff.tensor import Tensor, constant, now
+from tinymaml.autodiff.tree import Tree
 from tinymaml.ops import broadcast_to, multiply, subtract
 from tinymaml.ops.shape import sum_to
 from tinymaml.problem import Loss, Problem
-from tinymaml.tensor import Tensor, constant, now
 from tinymaml.transforms import Record
-from tinymaml.tree import Tree
 
 
 class Adaptation:

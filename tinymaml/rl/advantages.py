@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from tinymaml.autodiff.tensor import Array
 from tinymaml.problem import NonFiniteError
 from tinymaml.rl.rollouts import Rollouts
-from tinymaml.tensor import Array
 
 RIDGE = 1e-5
 _TRIES = 5

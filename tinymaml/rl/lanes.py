@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from tinymaml.autodiff.tensor import Array
 from tinymaml.tasks.extras import require
-from tinymaml.tensor import Array
 
 require("gymnasium", "rl")
 

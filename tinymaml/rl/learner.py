@@ -6,16 +6,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tinymaml import tree
+from tinymaml.autodiff import tree
+from tinymaml.autodiff.sweeps import pull, push
+from tinymaml.autodiff.tensor import Tensor, now
+from tinymaml.autodiff.tree import Tree
 from tinymaml.ops import expand_dims, mean, multiply, sum
 from tinymaml.problem import check_finite
 from tinymaml.rl.adaptation import Adaptation
 from tinymaml.rl.objectives import Batch, Loss, divergence, reinforce, surrogate
 from tinymaml.rl.policies import Distribution, Policy
-from tinymaml.sweeps import pull, push
-from tinymaml.tensor import Tensor, now
 from tinymaml.transforms import Record, enter, leave
-from tinymaml.tree import Tree
 
 
 class Learner:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from tinymaml.autodiff.tensor import Tensor
+from tinymaml.autodiff.tree import Tree
 from tinymaml.ops import exp, maximum, minimum, multiply, negative, subtract, sum
 from tinymaml.rl.policies import Distribution, Policy
-from tinymaml.tensor import Tensor
-from tinymaml.tree import Tree
 
 Batch = dict[str, Any]
 Loss = Callable[[Tree, Batch], Tensor]

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tinymaml import nn
+from tinymaml.autodiff.tensor import Array, Tensor
+from tinymaml.autodiff.tree import Tree
 from tinymaml.ops import (
     add,
     broadcast_to,
@@ -25,8 +27,6 @@ from tinymaml.ops import (
     sum,
     take_along_axis,
 )
-from tinymaml.tensor import Array, Tensor
-from tinymaml.tree import Tree
 
 Distribution = dict[str, Tensor]
 

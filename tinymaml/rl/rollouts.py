@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tinymaml import tree
-from tinymaml.tensor import Array
+from tinymaml.autodiff import tree
+from tinymaml.autodiff.tensor import Array
 
 
 class Rollouts(NamedTuple):

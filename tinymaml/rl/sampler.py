@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 
 from tinymaml import record, tree
+from tinymaml.autodiff.tensor import Array
+from tinymaml.autodiff.tree import Tree
 from tinymaml.maml import NonFiniteError
 from tinymaml.rl import lanes
 from tinymaml.rl.policies import Policy
 from tinymaml.rl.rollouts import Rollouts, empty
-from tinymaml.tensor import Array
-from tinymaml.tree import Tree
 
 
 class Sampler:

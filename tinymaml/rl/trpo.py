@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tinymaml.tensor import Array
+from tinymaml.autodiff.tensor import Array
 
 Product = Callable[[Array], Array]
 

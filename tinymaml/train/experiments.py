@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from tinymaml.autodiff.tree import Tree
 from tinymaml.train import (
     image_plots,
     image_settings,
@@ -24,7 +25,6 @@ from tinymaml.train import (
 from tinymaml.train.loop import Figures, Step, Trained
 from tinymaml.train.results import Results
 from tinymaml.train.settings import Settings, SinusoidSettings
-from tinymaml.tree import Tree
 
 
 class Code(Protocol):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tinymaml.autodiff.tensor import Array
 from tinymaml.tasks import episodes, glyphs, imageset
 from tinymaml.tasks.imageset import ImageSet
-from tinymaml.tensor import Array
 from tinymaml.train.image_settings import DRAWN, LARGE, ImageSettings
 
 Batch = dict[str, Array]  # {"x": [T, N, H, W, C], "y": [T, N]}

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from tinymaml import meta_value_and_grad, nets, optim, softmax_cross_entropy, tree
+from tinymaml.autodiff.tensor import Array, known
+from tinymaml.autodiff.tree import Tree
 from tinymaml.tasks.imageset import ImageSet
-from tinymaml.tensor import Array, known
 from tinymaml.train import image_data, sampling
 from tinymaml.train.image_data import Batch
 from tinymaml.train.image_settings import ImageSettings
@@ -24,7 +25,6 @@ from tinymaml.train.progress import Progress
 from tinymaml.train.replay import outer_step, replayed
 from tinymaml.train.results import Accuracy, BestAccuracy, shares
 from tinymaml.train.stretch import right, stretches
-from tinymaml.tree import Tree
 
 METHODS: tuple[str, ...] = tuple(ORDERS)
 

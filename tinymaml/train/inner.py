@@ -7,11 +7,11 @@ from collections.abc import Callable
 import numpy as np
 
 from tinymaml import adapt, tree
+from tinymaml.autodiff.tensor import Array
+from tinymaml.autodiff.tree import Tree
 from tinymaml.maml import Loss, NonFiniteError
-from tinymaml.tensor import Array
 from tinymaml.train.replay import replayed
 from tinymaml.train.settings import MetaSettings
-from tinymaml.tree import Tree
 
 InnerStep = Callable[[Tree, Tree], Tree]
 

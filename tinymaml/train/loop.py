@@ -13,12 +13,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tinymaml.autodiff.tree import Tree
 from tinymaml.device import describe_gpu
 from tinymaml.maml import NonFiniteError
 from tinymaml.train import checkpoint, lock
 from tinymaml.train.metrics import Metrics
 from tinymaml.train.settings import Settings
-from tinymaml.tree import Tree
 
 Figures = dict[str, float]
 Step = Callable[..., tuple[Tree, list[Figures]]]  # step(state, count=1) -> (state, figures of each iteration)

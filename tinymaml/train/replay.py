@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from tinymaml import record, tree
+from tinymaml.autodiff.tree import Tree
 from tinymaml.device import to_device, to_host
 from tinymaml.optim import Optimiser
-from tinymaml.tree import Tree
 
 Step = Callable[..., Any]
 

@@ -10,8 +10,8 @@ from typing import Annotated, Any, TypedDict, cast
 
 import numpy as np
 
+from tinymaml.autodiff.tensor import Array
 from tinymaml.tasks.reading import DataError, one_line, parse_json, read_file
-from tinymaml.tensor import Array
 from tinymaml.train import files, lock, schema
 
 FORMAT = 1

@@ -15,18 +15,18 @@ from typing import Any
 import numpy as np
 
 from tinymaml import optim, tree
+from tinymaml.autodiff.tensor import Array
+from tinymaml.autodiff.tree import Tree
 from tinymaml.maml import NonFiniteError
 from tinymaml.rl import policies, trpo
 from tinymaml.rl.advantages import advantages
 from tinymaml.rl.learner import Learner
 from tinymaml.rl.objectives import Batch
 from tinymaml.rl.rollouts import Rollouts, alike, batch_of, thinned
-from tinymaml.tensor import Array
 from tinymaml.train.loop import Figures, Step, Trained, one_by_one, provenance
 from tinymaml.train.replay import replayed
 from tinymaml.train.results import half_width
 from tinymaml.train.rl_settings import RLSettings
-from tinymaml.tree import Tree
 
 METHODS: tuple[str, ...] = ("maml", "pretrained", "oracle", "random")
 

@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from tinymaml import tree
-from tinymaml.tensor import Array
+from tinymaml.autodiff import tree
+from tinymaml.autodiff.tensor import Array
+from tinymaml.autodiff.tree import Tree
 from tinymaml.train import loop
 from tinymaml.train.experiments import Experiment, check_run
 from tinymaml.train.extras import require, require_all
 from tinymaml.train.files import atomic_write
 from tinymaml.train.rl import Workbench
-from tinymaml.tree import Tree
 
 _FRAMES = 25  # a second, at most
 _EPISODE, _ADAPTATION = 3, 4  # parts of the random numbers' key, which training and evaluation do not have

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from tinymaml.autodiff.tensor import Tensor, constant
+from tinymaml.autodiff.tracing import declare_below
 from tinymaml.device import kernel
-from tinymaml.tensor import Tensor, constant
-from tinymaml.trace import declare_below
 
 _episodes, _sinusoids = kernel("sampling.episodes"), kernel("sampling.sinusoids")
 

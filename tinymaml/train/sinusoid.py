@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 
 from tinymaml import mean, meta_value_and_grad, mse, nn, optim, tree, value_and_grad
+from tinymaml.autodiff.tensor import Array
+from tinymaml.autodiff.tree import Tree
 from tinymaml.maml import NonFiniteError
 from tinymaml.tasks import sinusoid
-from tinymaml.tensor import Array
 from tinymaml.train import sampling
 from tinymaml.train.inner import ORDERS, inner_step, of_tasks, step_of_those_alive
 from tinymaml.train.loop import Figures, Step, Trained, one_by_one, provenance
@@ -26,7 +27,6 @@ from tinymaml.train.replay import outer_step
 from tinymaml.train.results import summary
 from tinymaml.train.settings import SinusoidSettings
 from tinymaml.train.stretch import stretches
-from tinymaml.tree import Tree
 
 METHODS: tuple[str, ...] = ("maml", "fomaml", "pretrained", "oracle")
 

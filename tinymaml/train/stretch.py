@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from tinymaml import record
+from tinymaml.autodiff.tensor import Tensor, constant
+from tinymaml.autodiff.tree import Tree
 from tinymaml.device import kernel, to_device, to_host
 from tinymaml.maml import NonFiniteError
 from tinymaml.optim import Optimiser
-from tinymaml.tensor import Tensor, constant
 from tinymaml.train.loop import Figures, Step
-from tinymaml.tree import Tree
 
 _row, _note, _right = kernel("training.row"), kernel("training.note"), kernel("training.right")
 

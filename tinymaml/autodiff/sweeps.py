@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from operator import attrgetter
 from typing import Any
 
-from tinymaml.tensor import CONSTANT, OPERATORS, SWEEP, Node, Tensor
+from tinymaml.autodiff.tensor import CONSTANT, OPERATORS, SWEEP, Node, Tensor
 
 Tangent = Tensor | None
 _serial = attrgetter("serial")

@@ -11,8 +11,8 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from tinymaml import tree
-from tinymaml.operators import OPERATORS
+from tinymaml.autodiff import tree
+from tinymaml.autodiff.operators import OPERATORS
 
 # The ufuncs that stand for operators, which NumPy calls when an array is on their left.
 _OPERATORS_OF = {

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from html import escape
 from typing import Any
 
-from tinymaml.arrange import Region
-from tinymaml.assemble import PYTHON, Assembly
-from tinymaml.layout import Block
-from tinymaml.trace import Call
+from tinymaml.autodiff.tracing import Call
+from tinymaml.compile.lower_cpu import PYTHON, Assembly
+from tinymaml.compile.memory_plan import Block
+from tinymaml.compile.passes import Region
 
 _COLOURS = {"conv": "#3b6fb6", "linear": "#3b6fb6", "norm": "#d98b2b", "pool": "#8a5fb0", "losses": "#b9434e",
             "fused": "#4f9d69", "shape": "#8c8c8c", "optim": "#c9b037"}  # fmt: skip

@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tinymaml as tm
-from tinymaml import arrange
+from tinymaml.autodiff.tracing import Call, traced, tracing
+from tinymaml.compile import fusion, memory_plan, passes
 from tinymaml.kernels import cpu
-from tinymaml.trace import Call, traced, tracing
 
 needs_numba = pytest.mark.skipif(not cpu.numba_is_used(), reason="tasks are apart in machine code; needs numba")
 
@@ -20,9 +20,9 @@ INTERVAL = st.tuples(st.integers(0, 20), st.integers(0, 20), st.integers(0, 5000
 @settings(deadline=None, derandomize=True, database=None)
 @given(intervals=st.lists(INTERVAL, max_size=30))
 def test_blocks_in_use_at_the_same_time_do_not_overlap(intervals):
-    offsets, total = arrange.place(intervals)
+    offsets, total = memory_plan.place(intervals)
     for i, (first, last, size) in enumerate(intervals):
-        assert offsets[i] % arrange.ALIGN == 0 and offsets[i] >= 0 and offsets[i] + size <= total
+        assert offsets[i] % memory_plan.ALIGN == 0 and offsets[i] >= 0 and offsets[i] + size <= total
         for j in range(i):
             other_first, other_last, other = intervals[j]
             if first <= other_last and other_first <= last and size and other:
@@ -32,7 +32,7 @@ def test_blocks_in_use_at_the_same_time_do_not_overlap(intervals):
 
 
 def test_memory_is_not_more_than_what_is_alive_in_a_chain():
-    _, total = arrange.place([(i, i + 1, 640) for i in range(100)])
+    _, total = memory_plan.place([(i, i + 1, 640) for i in range(100)])
     assert total == 2 * 640
 
 
@@ -44,9 +44,9 @@ def calls_of(step, *shapes):
 
 def regions_of(step, *shapes):
     calls = calls_of(step, *shapes)
-    tasks = arrange.count_tasks(calls)
+    tasks = passes.count_tasks(calls)
     return tasks, [
-        (r.apart, [c.name.split(".")[1] for c in r.calls]) for r in arrange.regions(calls, tasks, lambda c: True)
+        (r.apart, [c.name.split(".")[1] for c in r.calls]) for r in passes.regions(calls, tasks, lambda c: True)
     ]
 
 
@@ -111,23 +111,23 @@ def test_a_group_has_a_largest_size():
             x = x * x
         return x
 
-    found = arrange.regions(calls_of(step, (4, 4)), 4, lambda call: True)
-    arrange.fuse(found[0], lambda call: True, {found[0].calls[-1].outs[0].root})
-    assert max(len(call.static["parts"]) for call in found[0].calls) <= arrange.MOST
+    found = passes.regions(calls_of(step, (4, 4)), 4, lambda call: True)
+    fusion.fuse(found[0], lambda call: True, {found[0].calls[-1].outs[0].root})
+    assert max(len(call.static["parts"]) for call in found[0].calls) <= fusion.MOST
 
 
 def test_dead_calls():
     calls = calls_of(lambda x: (tm.exp(x), tm.sin(x)), (3, 2))
-    assert [c.name for c in arrange.alive(calls, [calls[1].outs[0]])] == ["elementwise.sin"]
-    assert arrange.alive(calls, []) == []
+    assert [c.name for c in passes.eliminate_dead(calls, [calls[1].outs[0]])] == ["elementwise.sin"]
+    assert passes.eliminate_dead(calls, []) == []
 
 
 def test_operands_that_move_with_the_tasks():
     x = np.ones((4, 3))
     call = Call("linear.linear", [traced((4, 3, 1), np.float64, None)], [])
-    assert arrange.moves(call, x, 4) is True
-    assert arrange.moves(call, x[:1], 4) is False
-    assert arrange.moves(call, np.broadcast_to(x[:1], (4, 3)), 4) is False
-    assert arrange.moves(call, x[:2], 4) is None
+    assert passes.moves(call, x, 4) is True
+    assert passes.moves(call, x[:1], 4) is False
+    assert passes.moves(call, np.broadcast_to(x[:1], (4, 3)), 4) is False
+    assert passes.moves(call, x[:2], 4) is None
     elementwise = Call("elementwise.add", [traced((4, 4, 3), np.float64, None)], [])
-    assert arrange.moves(elementwise, x, 4) is False, "its first axis meets the second of what comes out"
+    assert passes.moves(elementwise, x, 4) is False, "its first axis meets the second of what comes out"

@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from tinymaml.interop import Interop, not_none
-from tinymaml.operators import OPERATORS as OPERATORS
-from tinymaml.operators import public_name
-from tinymaml.trace import Traced
+from tinymaml.autodiff.interop import Interop, not_none
+from tinymaml.autodiff.operators import OPERATORS as OPERATORS
+from tinymaml.autodiff.operators import public_name
+from tinymaml.autodiff.tracing import Traced
 
 if TYPE_CHECKING:
-    from tinymaml.primitive import Primitive
+    from tinymaml.autodiff.primitive import Primitive
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -12,12 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from tinymaml import arrange, pairs
-from tinymaml.arrange import Region
-from tinymaml.groups import group_of
+from tinymaml.autodiff.tracing import Call, Traced, placeholder, traced
+from tinymaml.compile import fusion, passes, peephole
+from tinymaml.compile.memory_plan import Layout, address
+from tinymaml.compile.passes import Region
 from tinymaml.kernels import cpu, formulas
-from tinymaml.layout import Layout, address
-from tinymaml.trace import Call, Traced, placeholder, traced
 
 FUSED, LAUNCHED, PYTHON = "fused", "launched", "Python"  # what a call is run by
 
@@ -35,16 +34,16 @@ class Assembly:
 
     def __init__(self, calls: Sequence[Call], outputs: Sequence[Any], checked: Sequence[Any], workers: int) -> None:
         self.workers = workers
-        self.calls = arrange.alive(calls, [*outputs, *checked])
+        self.calls = passes.eliminate_dead(calls, [*outputs, *checked])
         self.dropped = len(calls) - len(self.calls)
         self._how: dict[Call, str] = {}
         compiled = cpu.numba_is_used()
         kept = {x.root for x in (*outputs, *checked) if isinstance(x, Traced)}
         if compiled:
-            self.calls = arrange.alive(_joined(self.calls, kept), [*outputs, *checked])
+            self.calls = passes.eliminate_dead(_joined(self.calls, kept), [*outputs, *checked])
             self.calls = self._prepared()
-        self.tasks = arrange.count_tasks(self.calls) if compiled else 0
-        self.regions = arrange.regions(self.calls, self.tasks, lambda call: self.how(call) != PYTHON)
+        self.tasks = passes.count_tasks(self.calls) if compiled else 0
+        self.regions = passes.regions(self.calls, self.tasks, lambda call: self.how(call) != PYTHON)
         if compiled:
             self._fuse(kept)
         self.layout = Layout(self.regions, outputs, checked, self.tasks, workers)
@@ -92,7 +91,7 @@ class Assembly:
             if how is None:
                 for i, x in enumerate(call.ins):
                     if not x.flags.c_contiguous:
-                        key = arrange.operand_key(x)
+                        key = passes.operand_key(x)
                         if key not in copies:
                             copy = copies[key] = Call("elementwise.copy", [], [x])
                             copy.outs = [traced(x.shape, x.dtype, None, copy)]
@@ -105,10 +104,10 @@ class Assembly:
         return found
 
     def _fuse(self, kept: set[Any]) -> None:
-        read = [arrange.read(region.calls) for region in self.regions]
+        read = [passes.read(region.calls) for region in self.regions]
         for i, region in enumerate(self.regions):
             elsewhere = set().union(kept, *read[:i], *read[i + 1 :])
-            arrange.fuse(region, lambda call: self.how(call) == FUSED, elsewhere)
+            fusion.fuse(region, lambda call: self.how(call) == FUSED, elsewhere)
             self._how.update({call: FUSED for call in region.calls if call.name == "fused"})
 
     def _bind(self) -> None:
@@ -172,7 +171,7 @@ def _joined(calls: list[Call], kept: set[Any]) -> list[Call]:
         return calls
     from tinymaml.kernels.cpu.compiled.norm import can_pool
 
-    return pairs.join(calls, kept, can_pool)
+    return peephole.join(calls, kept, can_pool)
 
 
 def _way(call: Call) -> str | None:
@@ -199,4 +198,4 @@ def _compiled(calls: Sequence[Call]) -> dict[Call, Any]:
         return {}
     from tinymaml.kernels.cpu.compiled import fused
 
-    return dict(zip(calls, fused.compile([group_of(call) for call in calls]), strict=True))
+    return dict(zip(calls, fused.compile([fusion.group_of(call) for call in calls]), strict=True))

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tinymaml import arrange
-from tinymaml.trace import Call, Root, Traced
+from tinymaml.autodiff.tracing import Call, Root, Traced
+from tinymaml.compile import passes
 
 CanPool = Callable[..., bool]  # (shape of the images, window, stride, padding)
 
@@ -46,7 +46,7 @@ def join(calls: Sequence[Call], needed: set[Root], can_pool: CanPool) -> list[Ca
 
 def _maker(x: Any) -> Call | None:
     """The call that made all of x."""
-    return x.root.maker if arrange.is_whole(x) else None
+    return x.root.maker if passes.is_whole(x) else None
 
 
 def _fits(call: Call, shape: Sequence[int], can_pool: CanPool) -> bool:
@@ -80,4 +80,4 @@ def _fits_put(put: Call, call: Call, can_pool: CanPool) -> bool:
 
 
 def _same(x: Any, y: Any) -> bool:
-    return bool(arrange.operand_key(x) == arrange.operand_key(y))
+    return bool(passes.operand_key(x) == passes.operand_key(y))

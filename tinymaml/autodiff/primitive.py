@@ -13,8 +13,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tinymaml.operators import public_name
-from tinymaml.tensor import CONSTANT, FLOATS, NUMBERS, Array, Node, Tensor, check_kinds, constant, is_array, joined
+from tinymaml.autodiff.operators import public_name
+from tinymaml.autodiff.tensor import (
+    CONSTANT,
+    FLOATS,
+    NUMBERS,
+    Array,
+    Node,
+    Tensor,
+    check_kinds,
+    constant,
+    is_array,
+    joined,
+)
 
 Spec = tuple[tuple[int, ...], Any]  # shape and dtype of one output
 Tangent = Tensor | None

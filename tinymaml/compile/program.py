@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from tinymaml import trace, tree
+from tinymaml.autodiff import tracing, tree
+from tinymaml.autodiff.tensor import Tensor, adopt, constant, host, is_array, now
+from tinymaml.autodiff.tracing import Traced
+from tinymaml.autodiff.tree import Tree
 from tinymaml.kernels.cpu.threads import MOST
 from tinymaml.kernels.locks import Lock
-from tinymaml.tensor import Tensor, adopt, constant, host, is_array, now
-from tinymaml.trace import Traced
-from tinymaml.tree import Tree
 
 __all__ = ["Program", "record"]
 
@@ -60,12 +60,12 @@ class Program:
             _check_array(leaf, tree.place("the arguments", examples, i))
         self._places = [tree.place("the arguments", examples, i) for i in range(len(leaves))]
         mark = now()
-        with trace.tracing() as recorded:
+        with tracing.tracing() as recorded:
             inputs = [recorded.input(leaf.shape, leaf.dtype) for leaf in leaves]
             result = step(*tree.unflatten(self._structure, [constant(x) for x in inputs]))
         found, self._result = tree.flatten(result)
         if any(isinstance(x, Tensor) and x.node.root < mark for x in found):
-            raise trace.RecordingError(
+            raise tracing.RecordingError(
                 "the step returns a tensor that depends on a variable from outside of it, whose derivative would be "
                 "lost: give the variable as an argument, and record the derivative"
             )
@@ -125,8 +125,8 @@ class Program:
 
     def _take(self, arguments: tuple[Tree, ...]) -> None:
         """Copy the arguments in."""
-        if trace.current() is not None:
-            raise trace.RecordingError("a program is called while a step is recorded: record the step it was made of")
+        if tracing.current() is not None:
+            raise tracing.RecordingError("a program is called while a step is recorded: record the step it was made of")
         leaves = tree.leaves_like(self._structure, arguments, "the arguments")
         for i, (own, leaf) in enumerate(zip(self._inputs, leaves, strict=True)):
             if type(leaf) is not np.ndarray or leaf.shape != own.shape or leaf.dtype != own.dtype:
@@ -146,15 +146,15 @@ class Program:
 
     def explain(self) -> str:
         """Launches by kernel and region, operations, bytes, memory, and which elementwise kernels were fused."""
-        from tinymaml import explain
+        from tinymaml.compile import report
 
-        return explain.text(self._assembly)
+        return report.text(self._assembly)
 
     def picture(self) -> str:
         """An SVG of its memory: what is in use where, from launch to launch."""
-        from tinymaml import explain
+        from tinymaml.compile import report
 
-        return explain.picture(self._assembly)
+        return report.picture(self._assembly)
 
     def _fitting(self, i: int, own: Any, leaf: Any) -> Any:
         """The argument, if it is an array that the program can take."""
@@ -175,10 +175,10 @@ class Program:
 def _assembly(on_gpu: bool, calls: Any, found: Any, checked: Any, inputs: Any, threads: int | None) -> Any:
     """Imported here, so that `import tinymaml` stays quick."""
     if on_gpu:
-        from tinymaml.assemble_gpu import GpuAssembly
+        from tinymaml.compile.lower_gpu import GpuAssembly
 
         return GpuAssembly(calls, found, checked, inputs)
-    from tinymaml.assemble import Assembly
+    from tinymaml.compile.lower_cpu import Assembly
     from tinymaml.kernels.cpu.threads import count
 
     return Assembly(calls, found, checked, count() if threads is None else threads)

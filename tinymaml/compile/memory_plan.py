@@ -13,10 +13,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tinymaml import arrange
-from tinymaml.arrange import ALIGN, Region
-from tinymaml.trace import Call, Root, Traced
+from tinymaml.autodiff.tracing import Call, Root, Traced
+from tinymaml.compile import passes
+from tinymaml.compile.passes import Region
 
+ALIGN = 64  # bytes: a line of the cache
 CACHE = 1 << 20  # bytes that the tasks of a shard may take, unless one alone needs more: half of a core's second cache
 
 
@@ -101,7 +102,7 @@ class Layout:
             self._of_finite.update(zip(roots, starts, strict=False))
 
         own = [root for root in life.first if life.alone[root] is not None]
-        places, per_task = arrange.place([(life.first[r], life.last[r], r.nbytes // tasks) for r in own])
+        places, per_task = place([(life.first[r], life.last[r], r.nbytes // tasks) for r in own])
         self._own = dict(zip(own, places, strict=True))
         self.shard = max(1, min(-(-tasks // workers), CACHE // max(per_task, 1))) if tasks else 0
         self.scratch = per_task * self.shard
@@ -110,7 +111,7 @@ class Layout:
 
         shared = [root for root in life.first if root not in self._own and root not in self._of_finite]
         times = [life.wide(root) for root in shared]
-        places, self.arena = arrange.place([(*time, r.nbytes) for time, r in zip(times, shared, strict=True)])
+        places, self.arena = place([(*time, r.nbytes) for time, r in zip(times, shared, strict=True)])
         self._shared = dict(zip(shared, places, strict=True))
         self._arena = _memory(self.arena)
         self.blocks = [self._block(r, True, life.first[r], life.last[r], life.launches) for r in own]
@@ -143,8 +144,8 @@ class Layout:
             start = self._own[x.root] * self.shard + x.offset
             return _view(self._scratch[0], start, x, (self.shard, *x.shape[1:])), 0
         whole = self.array(x)
-        part = whole[: self.shard] if arrange.has_task_axis(call, x, self.tasks) else whole
-        return part, whole.strides[0] if arrange.moves(call, x, self.tasks) else 0
+        part = whole[: self.shard] if passes.has_task_axis(call, x, self.tasks) else whole
+        return part, whole.strides[0] if passes.moves(call, x, self.tasks) else 0
 
     def is_finite(self) -> bool:
         """Whether all that was to be checked is; it may say no without a reason, then a closer look is due."""
@@ -155,3 +156,27 @@ class Layout:
 def address(array: Any) -> int:
     """Of an array's first number."""
     return int(array.__array_interface__["data"][0])
+
+
+def place(intervals: Sequence[tuple[float, float, int]]) -> tuple[list[int], int]:
+    """Where blocks (first use, last use, bytes) may lie in one stretch of memory; and how long it is.
+
+    Blocks that are in use at the same time do not overlap. The largest are placed first, each as low as it fits.
+    """
+    offsets = [0] * len(intervals)
+    placed: list[int] = []
+    total = 0
+    for i in sorted(range(len(intervals)), key=lambda i: -intervals[i][2]):
+        first, last, size = intervals[i]
+        size = -(-size // ALIGN) * ALIGN
+        at = 0
+        for j in placed:  # in the order of their offsets
+            other_first, other_last, other = intervals[j]
+            if other_first <= last and first <= other_last:
+                if offsets[j] - at >= size:
+                    break
+                at = max(at, offsets[j] + -(-other // ALIGN) * ALIGN)
+        offsets[i] = at
+        total = max(total, at + size)
+        placed.insert(int(np.searchsorted([offsets[j] for j in placed], at)), i)
+    return offsets, total

@@ -1,4 +1,4 @@
-"""From the calls of a step to a program: what is dead goes, tasks are kept apart, neighbours fuse, memory is placed.
+"""Passes over the calls of a step: dead calls are eliminated, and tasks are kept apart in regions.
 
 Most calls compute task by task: entry t of what comes out depends on entry t of what goes in. Those that do are
 gathered in regions which run for a few tasks at a time, from the first call to the last, while their memory is in the
@@ -14,13 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from tinymaml.trace import Call, Root, Traced
+from tinymaml.autodiff.tracing import Call, Root, Traced
 
 # Kernels whose first axis is one of entries that do not meet; sums are when they keep that axis.
 _APART = {"conv", "elementwise", "linear", "losses", "norm", "pool"}
-
-ALIGN = 64  # bytes: a line of the cache
-MOST = 16  # calls in a group, and arrays that it reads: more would not stay in registers
 
 
 @dataclass(eq=False)
@@ -31,7 +28,7 @@ class Region:
     calls: list[Call] = field(default_factory=list)
 
 
-def alive(calls: Sequence[Call], needed: Iterable[Any]) -> list[Call]:
+def eliminate_dead(calls: Sequence[Call], needed: Iterable[Any]) -> list[Call]:
     """The calls that something needed depends on."""
     roots = {x.root for x in needed if isinstance(x, Traced)}
     found = []
@@ -126,96 +123,6 @@ def is_whole(x: Any) -> bool:
     return isinstance(x, Traced) and x.shape == x.root.shape and x.flags.c_contiguous and x.offset == 0
 
 
-def fuse(region: Region, fusable: Callable[[Call], bool], needed: set[Root]) -> None:
-    """Make one call of neighbouring elementwise ones over the same shape, where they read the same or each other.
-
-    `needed` are the roots that are read outside of the region.
-    """
-    items: list[list[Call]] = []
-    place: dict[Call, int] = {}
-    open_groups: dict[tuple[int, ...], list[int]] = {}
-    for call in region.calls:
-        joined = None
-        if fusable(call):
-            same_shape = open_groups.setdefault(call.outs[0].shape, [])
-            joined = next((i for i in reversed(same_shape) if _may_join(call, i, items, place)), None)
-            if joined is None:
-                same_shape.append(len(items))
-        if joined is None:
-            items.append([])
-        place[call] = len(items) - 1 if joined is None else joined
-        items[place[call]].append(call)
-    readers: dict[Root, set[int]] = {}
-    for call, i in place.items():
-        for x in call.ins:
-            if isinstance(x, Traced):
-                readers.setdefault(x.root, set()).add(i)
-    region.calls = [
-        _as_one(i, group, readers, needed) if fusable(group[0]) else group[0] for i, group in enumerate(items)
-    ]
-
-
-def _may_join(call: Call, at: int, items: list[list[Call]], place: dict[Call, int]) -> bool:
-    group = items[at]
-    if len(group) >= MOST:
-        return False
-    read = {_memory(x) for part in group for x in part.ins}
-    shares = False
-    for x in call.ins:
-        maker = x.root.maker if isinstance(x, Traced) else None
-        if maker is not None and place.get(maker) == at:
-            if not is_whole(x):
-                return False
-            shares = True
-        elif maker is not None and place.get(maker, -1) > at:
-            return False
-        shares = shares or (x.ndim > 0 and _memory(x) in read)
-    own = {_memory(x) for x in call.ins}
-    return shares and len(read | own) <= MOST
-
-
-def _memory(x: Any) -> Any:
-    return x.root if isinstance(x, Traced) else id(x)
-
-
-def _as_one(number: int, group: list[Call], readers: dict[Root, set[int]], needed: set[Root]) -> Call:
-    made = {y.root for call in group for y in call.outs}
-    outs = [y for call in group for y in call.outs if y.root in needed or readers.get(y.root, set()) - {number}]
-    ins: dict[Any, Any] = {}
-    for call in group:
-        for x in call.ins:
-            if not (isinstance(x, Traced) and x.root in made):
-                ins.setdefault(operand_key(x), x)
-    fused = Call("fused", outs, list(ins.values()), {"parts": group})
-    for y in outs:
-        y.root.maker = fused
-    return fused
-
-
 def operand_key(x: Any) -> Any:
     """The same for operands that are the same look at the same memory; along an axis of length 1 any stride is."""
     return start(x), x.shape, tuple([0 if n == 1 else s for n, s in zip(x.shape, x.strides, strict=True)])
-
-
-def place(intervals: Sequence[tuple[float, float, int]]) -> tuple[list[int], int]:
-    """Where blocks (first use, last use, bytes) may lie in one stretch of memory; and how long it is.
-
-    Blocks that are in use at the same time do not overlap. The largest are placed first, each as low as it fits.
-    """
-    offsets = [0] * len(intervals)
-    placed: list[int] = []
-    total = 0
-    for i in sorted(range(len(intervals)), key=lambda i: -intervals[i][2]):
-        first, last, size = intervals[i]
-        size = -(-size // ALIGN) * ALIGN
-        at = 0
-        for j in placed:  # in the order of their offsets
-            other_first, other_last, other = intervals[j]
-            if other_first <= last and first <= other_last:
-                if offsets[j] - at >= size:
-                    break
-                at = max(at, offsets[j] + -(-other // ALIGN) * ALIGN)
-        offsets[i] = at
-        total = max(total, at + size)
-        placed.insert(int(np.searchsorted([offsets[j] for j in placed], at)), i)
-    return offsets, total

@@ -13,16 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from tinymaml import arrange, pairs
-from tinymaml.arrange import ALIGN, Region
-from tinymaml.groups import group_of
+from tinymaml.autodiff.tensor import is_array
+from tinymaml.autodiff.tracing import Call, Root, Traced
+from tinymaml.compile import fusion, memory_plan, passes, peephole
+from tinymaml.compile.memory_plan import ALIGN, Block
+from tinymaml.compile.passes import Region
 from tinymaml.kernels import gpu
 from tinymaml.kernels.formulas import supported
 from tinymaml.kernels.gpu import support
 from tinymaml.kernels.gpu.launch import Plan
-from tinymaml.layout import Block
-from tinymaml.tensor import is_array
-from tinymaml.trace import Call, Root, Traced
 
 FUSED, LAUNCHED = "fused", "launched"
 
@@ -40,15 +39,15 @@ class GpuAssembly:
     def __init__(
         self, calls: Sequence[Call], outputs: Sequence[Any], checked: Sequence[Any], inputs: Sequence[Any]
     ) -> None:
-        self.calls = arrange.alive(calls, [*outputs, *checked])
+        self.calls = passes.eliminate_dead(calls, [*outputs, *checked])
         kept = {x.root for x in (*outputs, *checked) if isinstance(x, Traced)}
         if any(call.name.startswith("pool.") for call in self.calls):
             from tinymaml.kernels.gpu.norm import can_pool
 
-            self.calls = arrange.alive(pairs.join(self.calls, kept, can_pool), [*outputs, *checked])
+            self.calls = passes.eliminate_dead(peephole.join(self.calls, kept, can_pool), [*outputs, *checked])
         self.dropped = len(calls) - len(self.calls)
         region = Region(False, list(self.calls))
-        arrange.fuse(region, _fusable, kept)
+        fusion.fuse(region, _fusable, kept)
         self._batches = _batches(_as_one_update(region.calls))
         region.calls = [call for batch in self._batches for call in batch]
         self.regions = [region]
@@ -80,7 +79,7 @@ class GpuAssembly:
                     last[x.root] = i
         passing = [root for root in first if root not in kept]
         lives = [(first[root], last[root], root.nbytes) for root in passing]
-        starts, self.arena = arrange.place(lives)
+        starts, self.arena = memory_plan.place(lives)
         self.blocks = [
             Block(root.maker.name, False, begins, ends, start, size)  # type: ignore[union-attr]  # inputs are not here
             for root, (begins, ends, size), start in zip(passing, lives, starts, strict=True)
@@ -250,7 +249,7 @@ def _as_one_update(calls: Sequence[Call]) -> list[Call]:
         call.static == last.static and call.ins[4].root is last.ins[4].root and call.ins[0].dtype == last.ins[0].dtype
         for call in updates
     )
-    if not same or made & arrange.read(calls[start:end]):
+    if not same or made & passes.read(calls[start:end]):
         return list(calls)
     outs = [y for call in updates for y in call.outs]
     ins = [x for call in updates for x in call.ins[:4]]
@@ -267,7 +266,7 @@ def _batches(calls: Sequence[Call]) -> list[list[Call]]:
     found: list[list[Call]] = []
     waiting: list[Call] = []
     for call in calls:
-        if len(waiting) == _MOST or arrange.read([call]) & {y.root for other in waiting for y in other.outs}:
+        if len(waiting) == _MOST or passes.read([call]) & {y.root for other in waiting for y in other.outs}:
             found.append(waiting)
             waiting = []
         if call.name == "fused":
@@ -284,7 +283,7 @@ def _planners(batches: Sequence[Sequence[Call]], array: Callable[[Any], Any]) ->
     """For each batch what appends its launches to a plan."""
     from tinymaml.kernels.gpu.elementwise import fused_launches
 
-    bundles = [[group_of(call, array) for call in batch] for batch in batches if batch[0].name == "fused"]
+    bundles = [[fusion.group_of(call, array) for call in batch] for batch in batches if batch[0].name == "fused"]
     generated = iter(fused_launches(bundles))
 
     def planner(call: Call) -> Callable[[Plan, Any, Any], None]:

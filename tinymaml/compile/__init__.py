@@ -1,0 +1,6 @@
+"""A recorded step becomes a program: no autodiff, no shapes, no Python between its launches. Read in this order:
+
+passes (dead-code elimination, regions of tasks apart) · peephole (pairs of kernels that are one) · fusion (elementwise
+neighbours as one generated kernel) · memory_plan (buffers placed by lifetime) · lower_cpu, lower_gpu (calls become
+launches) · program (`record`, and calling what it gives) · report (`explain` and `picture`).
+"""
