@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tinymaml.maml import NonFiniteError
+from tinymaml.meta.maml import NonFiniteError
 from tinymaml.rl import advantages as adv
 from tinymaml.rl.rollouts import Rollouts, alike, batch_of, thinned
 

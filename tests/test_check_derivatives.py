@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 import tinymaml as tm
+from tinymaml.autodiff.dispatch import kernel, view
 from tinymaml.autodiff.primitive import REGISTRY, Primitive, each
-from tinymaml.device import kernel, view
 from tinymaml.testing import DerivativeError, check_derivatives
 
 X = np.array([[0.3, -0.7, 1.2], [0.4, 0.1, -0.2]])

@@ -9,8 +9,9 @@ import tinymaml as tm
 from tests import gpu_cases
 from tests.step_cases import TASKS, classification, normal, regression
 from tinymaml import optim, tree
-from tinymaml.device import on_gpu, to_device, to_host
-from tinymaml.problem import NonFiniteError
+from tinymaml.autodiff.dispatch import on_gpu
+from tinymaml.device import to_device, to_host
+from tinymaml.meta.problem import NonFiniteError
 
 pytestmark = pytest.mark.usefixtures("gpu")
 

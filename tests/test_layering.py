@@ -21,8 +21,8 @@ PLANTED = {
         "from tinymaml.compile import report",
         "tinymaml.compile.passes may not import tinymaml.compile.report",
     ),
-    "tinymaml/nn.py": ("import tinymaml", "tinymaml.nn may not import tinymaml"),
-    "tinymaml/maml.py": ("def late():\n    import torch", "tinymaml.maml may not import torch"),
+    "tinymaml/nn/layers.py": ("import tinymaml", "tinymaml.nn.layers may not import tinymaml"),
+    "tinymaml/meta/maml.py": ("def late():\n    import torch", "tinymaml.meta.maml may not import torch"),
     "tinymaml/optim.py": ("from . import cli", "tinymaml.optim may not import tinymaml.cli"),
     "kernels/cpu/__init__.py": (
         "from tinymaml.autodiff import tree",

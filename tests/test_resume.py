@@ -19,7 +19,7 @@ import pytest
 pytest.importorskip("h5py", reason="checkpoints need h5py: pip install 'tinymaml[train]'")
 
 from tinymaml import tree
-from tinymaml.maml import NonFiniteError
+from tinymaml.meta.maml import NonFiniteError
 from tinymaml.train import checkpoint, loop, metrics, sinusoid
 from tinymaml.train.settings import SinusoidSettings
 

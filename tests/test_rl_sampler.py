@@ -15,7 +15,7 @@ from gymnasium.spaces import Box, Dict, Discrete
 
 from tests import rl_environments
 from tinymaml import tree
-from tinymaml.maml import NonFiniteError
+from tinymaml.meta.maml import NonFiniteError
 from tinymaml.rl import lanes, policies
 from tinymaml.rl.rollouts import Rollouts
 from tinymaml.rl.sampler import Sampler

@@ -22,7 +22,7 @@ from tests import rl_environments  # noqa: F401  # registers them
 from tests.test_resume import ROOT, assert_same_bits
 from tinymaml import tree
 from tinymaml.cli import main
-from tinymaml.maml import NonFiniteError
+from tinymaml.meta.maml import NonFiniteError
 from tinymaml.train import checkpoint, loop, metrics, results, rl
 from tinymaml.train.rl_settings import EXPERIMENTS, RLSettings
 

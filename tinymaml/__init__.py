@@ -1,17 +1,20 @@
 """Model-agnostic meta-learning on an autodiff of its own, with explicit Hessian-vector products.
 
 Read the source in this order: autodiff (the recorded graph and its two sweeps), ops (the primitives), transforms (grad,
-hvp and the rest), maml (the explicit meta-gradient), compile (a recorded step as a program), rl (policies), train.
+hvp and the rest), nn and optim, meta (adaptation and the explicit meta-gradient), compile (a recorded step as a
+program), rl (policies), train.
 """
 
 from tinymaml import command as command  # first: it minds signals while the rest is imported
-from tinymaml import maml, nn, ops, optim
+from tinymaml import nn, ops, optim
 from tinymaml.autodiff import tree
 from tinymaml.autodiff.sweeps import pull, push
 from tinymaml.autodiff.tensor import Tensor
 from tinymaml.compile.program import Program, record
 from tinymaml.draw import draw
-from tinymaml.maml import NonFiniteError, adapt, meta_value_and_grad
+from tinymaml.meta import maml
+from tinymaml.meta.maml import NonFiniteError, adapt, meta_value_and_grad
+from tinymaml.nn import nets
 from tinymaml.ops import *  # noqa: F403
 from tinymaml.ops import __all__ as _ops
 from tinymaml.transforms import grad, grad_and_hvp, hessian, hvp, jvp, value_and_grad, vjp
@@ -32,6 +35,7 @@ __all__ = [
     "jvp",
     "maml",
     "meta_value_and_grad",
+    "nets",
     "nn",
     "ops",
     "optim",

@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tinymaml.autodiff import tree
+from tinymaml.autodiff.dispatch import alike, kernel, zeros
 from tinymaml.autodiff.interop import lost
 from tinymaml.autodiff.tensor import FLOATS, Array, Tensor, adopt, as_tensor, constant, is_array
 from tinymaml.autodiff.tree import Tree
-from tinymaml.device import alike, kernel, zeros
 from tinymaml.ops import add, astype, multiply
 from tinymaml.ops.elementwise import descend
 

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from tinymaml.autodiff import tree
+from tinymaml.autodiff.dispatch import alike, zeros
 from tinymaml.autodiff.sweeps import pull, push
 from tinymaml.autodiff.tensor import CONSTANT, FLOATS, Array, Tensor, as_tensor, constant, host, is_array, known, now
 from tinymaml.autodiff.tree import Tree
-from tinymaml.device import alike, zeros
 from tinymaml.ops import add, divide, multiply, ones_like, reshape, stack, subtract, zeros_like
 from tinymaml.ops.elementwise import identity
 from tinymaml.ops.shape import whole_numbers

@@ -17,9 +17,9 @@ from collections.abc import Callable, Sequence
 from numbers import Integral
 from typing import Any
 
+from tinymaml.autodiff.dispatch import kernel
 from tinymaml.autodiff.primitive import Primitive, Spec, Tangent
 from tinymaml.autodiff.tensor import Array, Tensor, as_tensor
-from tinymaml.device import kernel
 from tinymaml.ops.shape import broadcast_to, sum_to
 
 Pair = tuple[int, int]

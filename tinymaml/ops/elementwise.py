@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from tinymaml.autodiff.dispatch import kernel, view
 from tinymaml.autodiff.operators import public_name
 from tinymaml.autodiff.primitive import Primitive, Spec, Tangent, each
 from tinymaml.autodiff.tensor import FLOATS, Array, Tensor, as_tensor, constant, joined
-from tinymaml.device import kernel, view
 from tinymaml.ops.shape import broadcast_to, ones_like, sum_to
 
 Partial = Callable[..., Any]

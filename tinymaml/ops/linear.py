@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from tinymaml.autodiff.dispatch import kernel
 from tinymaml.autodiff.primitive import Primitive, Spec, Tangent
 from tinymaml.autodiff.tensor import Array, Tensor, as_tensor
-from tinymaml.device import kernel
 from tinymaml.ops.elementwise import add, broadcast_shapes
 from tinymaml.ops.shape import broadcast_to, expand_dims, reshape, squeeze, sum_to, swapaxes
 

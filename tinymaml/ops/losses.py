@@ -6,10 +6,10 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from tinymaml.autodiff.dispatch import kernel
 from tinymaml.autodiff.primitive import Primitive, Spec, Tangent
 from tinymaml.autodiff.tensor import Array, Tensor, as_tensor
 from tinymaml.autodiff.tracing import is_below, when_known
-from tinymaml.device import kernel
 from tinymaml.ops.elementwise import add_tangents, multiply, negative, stop_gradient, subtract
 from tinymaml.ops.reduce import max as largest
 from tinymaml.ops.reduce import softmax

@@ -22,10 +22,10 @@ from typing import Any
 
 import numpy as np
 
+from tinymaml.autodiff.dispatch import kernel
 from tinymaml.autodiff.primitive import Primitive, Spec, Tangent
 from tinymaml.autodiff.sweeps import pull, push
 from tinymaml.autodiff.tensor import CONSTANT, Array, Tensor, as_tensor, constant
-from tinymaml.device import kernel
 from tinymaml.ops.elementwise import add, identity, multiply, power, relu, subtract
 from tinymaml.ops.reduce import sum as sum_over
 from tinymaml.ops.shape import broadcast_to, reshape

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from tinymaml.autodiff.dispatch import kernel
 from tinymaml.autodiff.primitive import Primitive, Spec, Tangent
 from tinymaml.autodiff.tensor import Array, Tensor, as_tensor
-from tinymaml.device import kernel
 from tinymaml.ops.conv import Padding, Pair, explicit_padding, output_size, pair
 from tinymaml.ops.reduce import mean
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from tinymaml.autodiff.dispatch import kernel
 from tinymaml.autodiff.primitive import Primitive, Spec, Tangent, each
 from tinymaml.autodiff.tensor import Array, Tensor, as_tensor
-from tinymaml.device import kernel
 from tinymaml.ops.elementwise import exp, multiply, subtract
 from tinymaml.ops.shape import (
     normal_axes,

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from tinymaml.autodiff.dispatch import kernel, number, view
 from tinymaml.autodiff.operators import public_name
 from tinymaml.autodiff.primitive import Primitive, Spec, Tangent
 from tinymaml.autodiff.tensor import (
@@ -29,7 +30,6 @@ from tinymaml.autodiff.tensor import (
     joined,
 )
 from tinymaml.autodiff.tracing import Traced
-from tinymaml.device import kernel, number, view
 
 Shape = tuple[int, ...]
 

@@ -19,9 +19,9 @@ from typing import Any
 from tinymaml.autodiff import tree
 from tinymaml.autodiff.tensor import Tensor, constant, now
 from tinymaml.autodiff.tree import Tree
+from tinymaml.meta.problem import Loss, Problem
 from tinymaml.ops import broadcast_to, multiply, subtract
 from tinymaml.ops.shape import sum_to
-from tinymaml.problem import Loss, Problem
 from tinymaml.transforms import Record
 
 

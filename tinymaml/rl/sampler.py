@@ -20,7 +20,7 @@ import numpy as np
 from tinymaml import record, tree
 from tinymaml.autodiff.tensor import Array
 from tinymaml.autodiff.tree import Tree
-from tinymaml.maml import NonFiniteError
+from tinymaml.meta.maml import NonFiniteError
 from tinymaml.rl import lanes
 from tinymaml.rl.policies import Policy
 from tinymaml.rl.rollouts import Rollouts, empty

@@ -6,7 +6,7 @@ import itertools
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from tinymaml.nn import STARTS
+from tinymaml.nn.initialisers import STARTS
 from tinymaml.train.settings import MetaSettings, Settings, setting
 
 DRAWN = "glyphs"  # by a program: there is no file of them

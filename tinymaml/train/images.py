@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from tinymaml import meta_value_and_grad, nets, optim, softmax_cross_entropy, tree
+from tinymaml import meta_value_and_grad, optim, softmax_cross_entropy, tree
 from tinymaml.autodiff.tensor import Array, known
 from tinymaml.autodiff.tree import Tree
+from tinymaml.nn import nets
 from tinymaml.tasks.imageset import ImageSet
 from tinymaml.train import image_data, sampling
 from tinymaml.train.image_data import Batch

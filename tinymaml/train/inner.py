@@ -9,7 +9,7 @@ import numpy as np
 from tinymaml import adapt, tree
 from tinymaml.autodiff.tensor import Array
 from tinymaml.autodiff.tree import Tree
-from tinymaml.maml import Loss, NonFiniteError
+from tinymaml.meta.maml import Loss, NonFiniteError
 from tinymaml.train.replay import replayed
 from tinymaml.train.settings import MetaSettings
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from tinymaml.autodiff.tree import Tree
 from tinymaml.device import describe_gpu
-from tinymaml.maml import NonFiniteError
+from tinymaml.meta.maml import NonFiniteError
 from tinymaml.train import checkpoint, lock
 from tinymaml.train.metrics import Metrics
 from tinymaml.train.settings import Settings

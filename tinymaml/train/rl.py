@@ -17,7 +17,7 @@ import numpy as np
 from tinymaml import optim, tree
 from tinymaml.autodiff.tensor import Array
 from tinymaml.autodiff.tree import Tree
-from tinymaml.maml import NonFiniteError
+from tinymaml.meta.maml import NonFiniteError
 from tinymaml.rl import policies, trpo
 from tinymaml.rl.advantages import advantages
 from tinymaml.rl.learner import Learner

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from tinymaml.autodiff.dispatch import kernel
 from tinymaml.autodiff.tensor import Tensor, constant
 from tinymaml.autodiff.tracing import declare_below
-from tinymaml.device import kernel
 
 _episodes, _sinusoids = kernel("sampling.episodes"), kernel("sampling.sinusoids")
 

@@ -18,7 +18,7 @@ import numpy as np
 from tinymaml import mean, meta_value_and_grad, mse, nn, optim, tree, value_and_grad
 from tinymaml.autodiff.tensor import Array
 from tinymaml.autodiff.tree import Tree
-from tinymaml.maml import NonFiniteError
+from tinymaml.meta.maml import NonFiniteError
 from tinymaml.tasks import sinusoid
 from tinymaml.train import sampling
 from tinymaml.train.inner import ORDERS, inner_step, of_tasks, step_of_those_alive

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 
 from tinymaml import record
+from tinymaml.autodiff.dispatch import kernel
 from tinymaml.autodiff.tensor import Tensor, constant
 from tinymaml.autodiff.tree import Tree
-from tinymaml.device import kernel, to_device, to_host
-from tinymaml.maml import NonFiniteError
+from tinymaml.device import to_device, to_host
+from tinymaml.meta.maml import NonFiniteError
 from tinymaml.optim import Optimiser
 from tinymaml.train.loop import Figures, Step
 

@@ -6,7 +6,6 @@ O]. The same `apply` runs with a set of parameters for each task, w[T, I, O], as
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from numbers import Integral
@@ -14,8 +13,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tinymaml.autodiff.tensor import FLOATS, Array, Tensor
+from tinymaml.autodiff.tensor import FLOATS, Tensor
 from tinymaml.autodiff.tree import Tree
+from tinymaml.nn.initialisers import STARTS, choose
 from tinymaml.ops import dense, relu, sigmoid, softplus, tanh
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -31,48 +31,6 @@ class Model(NamedTuple):
 
     init: Callable[..., Tree]
     apply: Callable[[Tree, Any], Tensor]
-
-
-# How weights start: [1, *taps, inputs, outputs], where taps are the places of a convolution's kernel.
-
-
-def he_normal(rng: np.random.Generator, inputs: int, outputs: int, taps: tuple[int, ...] = ()) -> Array:
-    """Normal with variance 2 / fan-in, for ReLU (He et al. 2015)."""
-    return rng.normal(0.0, math.sqrt(2 / (inputs * math.prod(taps))), (1, *taps, inputs, outputs))
-
-
-def xavier_uniform(rng: np.random.Generator, inputs: int, outputs: int, taps: tuple[int, ...] = ()) -> Array:
-    """Uniform within sqrt(6 / (fan-in + fan-out)) (Glorot & Bengio 2010)."""
-    limit = math.sqrt(6 / ((inputs + outputs) * math.prod(taps)))
-    return rng.uniform(-limit, limit, (1, *taps, inputs, outputs))
-
-
-def truncated_normal(rng: np.random.Generator, inputs: int, outputs: int, taps: tuple[int, ...] = ()) -> Array:
-    """Normal with sigma .01, redrawn beyond two sigmas (the authors' code)."""
-    w = rng.normal(0.0, 1.0, (1, *taps, inputs, outputs))
-    while (outside := np.abs(w) > 2).any():
-        w[outside] = rng.normal(0.0, 1.0, int(outside.sum()))
-    return 0.01 * w
-
-
-def standard_normal(rng: np.random.Generator, inputs: int, outputs: int, taps: tuple[int, ...] = ()) -> Array:
-    """Normal with sigma 1 (the authors' code, for the last layer on Omniglot)."""
-    return rng.normal(0.0, 1.0, (1, *taps, inputs, outputs))
-
-
-STARTS: dict[str, Callable[..., Array]] = {
-    "he-normal": he_normal,
-    "xavier-uniform": xavier_uniform,
-    "truncated-normal": truncated_normal,
-    "standard-normal": standard_normal,
-}
-
-
-def choose(name: str, value: str, choices: dict[str, Any]) -> Any:
-    """The choice of this name. Raises ValueError if there is none."""
-    if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
-    return choices[value]
 
 
 def linear(inputs: int, outputs: int, start: str = "he-normal") -> Model:

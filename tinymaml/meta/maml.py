@@ -22,10 +22,10 @@ import numpy as np
 from tinymaml.autodiff import tree
 from tinymaml.autodiff.tensor import Tensor, known, now
 from tinymaml.autodiff.tree import Tree
+from tinymaml.meta.problem import Loss, NonFiniteError, Problem
 from tinymaml.ops import abs, add, clip, divide, greater, maximum, multiply, sqrt, subtract, where
 from tinymaml.ops import max as largest_of
 from tinymaml.ops import sum as sum_over
-from tinymaml.problem import Loss, NonFiniteError, Problem
 from tinymaml.transforms import MODES, Record, enter, leave
 
 __all__ = ["MODES", "Loss", "NonFiniteError", "adapt", "meta_value_and_grad"]

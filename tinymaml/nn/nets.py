@@ -16,7 +16,8 @@ import numpy as np
 
 from tinymaml.autodiff.tensor import FLOATS, Tensor
 from tinymaml.autodiff.tree import Tree
-from tinymaml.nn import STARTS, choose, linear
+from tinymaml.nn.initialisers import STARTS, choose
+from tinymaml.nn.layers import linear
 from tinymaml.ops import (
     as_tensor,
     batch_norm_relu,

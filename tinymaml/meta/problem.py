@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from tinymaml.autodiff import tree
+from tinymaml.autodiff.dispatch import zeros
 from tinymaml.autodiff.tensor import FLOATS, Array, Tensor, constant, is_array
 from tinymaml.autodiff.tracing import when_known
 from tinymaml.autodiff.tree import Structure, Tree
-from tinymaml.device import zeros
 from tinymaml.ops import broadcast_to, mean, multiply, subtract
 from tinymaml.ops.elementwise import descend
 from tinymaml.ops.shape import sum_to
@@ -33,7 +33,7 @@ class NonFiniteError(ArithmeticError):
 
 @dataclass(frozen=True)
 class Problem:
-    """The arguments of `tinymaml.maml.adapt`, checked, with one entry a parameter in each list."""
+    """The arguments of `adapt`, checked, with one entry a parameter in each list."""
 
     loss: Loss
     support: Tree

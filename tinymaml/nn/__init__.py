@@ -1,0 +1,25 @@
+"""Networks as pairs of pure functions, `init(rng) -> params` and `apply(params, x) -> y`, on the task axis.
+
+Read in this order: initialisers (how weights start) · layers (dense layers and perceptrons) · nets (the paper's networks for images).
+"""
+
+from tinymaml.nn import nets
+from tinymaml.nn.initialisers import STARTS, choose, he_normal, standard_normal, truncated_normal, xavier_uniform
+from tinymaml.nn.layers import ACTIVATIONS, Model, linear, mlp
+from tinymaml.nn.nets import conv_net, norm_mlp
+
+__all__ = [
+    "ACTIVATIONS",
+    "STARTS",
+    "Model",
+    "choose",
+    "conv_net",
+    "he_normal",
+    "linear",
+    "mlp",
+    "nets",
+    "norm_mlp",
+    "standard_normal",
+    "truncated_normal",
+    "xavier_uniform",
+]
