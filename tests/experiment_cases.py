@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from tinymaml.experiments.few_shot.settings import ImageSettings
 from tinymaml.tasks import imageset
-from tinymaml.train.image_settings import ImageSettings
 
 SMALL: dict[str, Any] = {
     "dataset": "small",

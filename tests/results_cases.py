@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from tinymaml.experiments.control.settings import NavigationSettings
+from tinymaml.experiments.few_shot.settings import ImageSettings
+from tinymaml.experiments.sinusoid.settings import SinusoidSettings
 from tinymaml.train import results
-from tinymaml.train.image_settings import ImageSettings
-from tinymaml.train.rl_settings import NavigationSettings
-from tinymaml.train.settings import SinusoidSettings
 
 
 def entry(level: float, diverged: int = 0, best: bool = False) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("h5py", reason="runs need h5py: pip install 'tinymaml[train]'")
 
 from tinymaml.cli import main
-from tinymaml.train.settings import SinusoidSettings
+from tinymaml.experiments.sinusoid.settings import SinusoidSettings
 
 SMALL = [
     *("--iterations", "30", "--hidden", "8", "--meta-batch", "4", "--log-every", "10", "--checkpoint-every", "10"),

@@ -13,7 +13,7 @@ pytest.importorskip("h5py", reason="runs need h5py: pip install 'tinymaml[train]
 
 from tests.experiment_cases import SMALL, write_small
 from tinymaml.cli import main
-from tinymaml.train.image_settings import EXPERIMENTS, ImageSettings
+from tinymaml.experiments.few_shot.settings import EXPERIMENTS, ImageSettings
 
 
 def options(folder: Path, **changes: Any) -> list[str]:

@@ -13,8 +13,10 @@ pytest.importorskip("h5py", reason="checkpoints need h5py: pip install 'tinymaml
 from tests.experiment_cases import small, write_small
 from tests.test_resume import TINY, assert_same_bits
 from tinymaml import tree
-from tinymaml.train import images, loop, metrics, sinusoid
-from tinymaml.train.settings import SinusoidSettings
+from tinymaml.experiments.few_shot import training as images
+from tinymaml.experiments.sinusoid import training as sinusoid
+from tinymaml.experiments.sinusoid.settings import SinusoidSettings
+from tinymaml.train import loop, metrics
 
 pytestmark = pytest.mark.usefixtures("gpu")
 

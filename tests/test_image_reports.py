@@ -12,6 +12,7 @@ import pytest
 from tests.conftest import ROOT
 from tests.results_cases import entry, image_entry, rl_entry
 from tests.test_plots import check_picture
+from tinymaml.experiments.sinusoid.settings import SinusoidSettings
 from tinymaml.train import (
     image_plots,
     image_settings,
@@ -25,7 +26,6 @@ from tinymaml.train import (
     sinusoid_plots,
     sinusoid_table,
 )  # fmt: skip
-from tinymaml.train.settings import SinusoidSettings
 
 NAME = "omniglot-5way-1shot"
 

@@ -15,9 +15,11 @@ import tinymaml as tm
 from tests.experiment_cases import small, write_small
 from tests.test_resume import assert_same_bits
 from tinymaml import nets
+from tinymaml.experiments.few_shot import data as image_data
+from tinymaml.experiments.few_shot import training as images
+from tinymaml.experiments.few_shot.settings import EXPERIMENTS, ImageSettings
 from tinymaml.tasks import episodes
-from tinymaml.train import image_data, images, loop, metrics
-from tinymaml.train.image_settings import EXPERIMENTS, ImageSettings
+from tinymaml.train import loop, metrics
 
 LINEAR = {"network": "mlp", "hidden": (6, 5), "start": "truncated-normal", "head_start": "truncated-normal"}
 COLOUR = {"downsample": "max-pool", "head_start": "xavier-uniform", "rotations": False, "steps": 2}

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.results_cases import entry
-from tinymaml.train import plots, results, sinusoid_plots
+from tinymaml.experiments.sinusoid import plots as sinusoid_plots
+from tinymaml.train import plots, results
 from tinymaml.train.extras import MissingExtra
 
 ALL = ["figure2.png", "figure3.png", "figure6.png", "figure7.png", "training.png"]

@@ -8,10 +8,10 @@ import pytest
 import tinymaml as tm
 from tests.test_record import same
 from tinymaml import cli
+from tinymaml.experiments.sinusoid import training as sinusoid
+from tinymaml.experiments.sinusoid.settings import SinusoidSettings
 from tinymaml.optim import sgd
-from tinymaml.train import sinusoid
 from tinymaml.train.replay import outer_step, replayed
-from tinymaml.train.settings import SinusoidSettings
 
 SETTINGS = SinusoidSettings(meta_batch=4, hidden=(8, 8), eval_tasks=6, eval_steps=3, eval_query=7)
 

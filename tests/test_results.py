@@ -13,7 +13,10 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.results_cases import entry, image_entry, rl_entry
-from tinymaml.train import image_table, results, rl_table, sinusoid_table
+from tinymaml.experiments.control import table as rl_table
+from tinymaml.experiments.few_shot import table as image_table
+from tinymaml.experiments.sinusoid import table as sinusoid_table
+from tinymaml.train import results
 
 
 @pytest.fixture

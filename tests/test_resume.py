@@ -19,9 +19,10 @@ import pytest
 pytest.importorskip("h5py", reason="checkpoints need h5py: pip install 'tinymaml[train]'")
 
 from tinymaml import tree
+from tinymaml.experiments.sinusoid import training as sinusoid
+from tinymaml.experiments.sinusoid.settings import SinusoidSettings
 from tinymaml.meta.maml import NonFiniteError
-from tinymaml.train import checkpoint, loop, metrics, sinusoid
-from tinymaml.train.settings import SinusoidSettings
+from tinymaml.train import checkpoint, loop, metrics
 
 ROOT = Path(__file__).parent.parent
 TINY: dict[str, Any] = {

@@ -22,9 +22,10 @@ from tests import rl_environments  # noqa: F401  # registers them
 from tests.test_resume import ROOT, assert_same_bits
 from tinymaml import tree
 from tinymaml.cli import main
+from tinymaml.experiments.control import training as rl
+from tinymaml.experiments.control.settings import EXPERIMENTS, RLSettings
 from tinymaml.meta.maml import NonFiniteError
-from tinymaml.train import checkpoint, loop, metrics, results, rl
-from tinymaml.train.rl_settings import EXPERIMENTS, RLSettings
+from tinymaml.train import checkpoint, loop, metrics, results
 
 TINY: dict[str, Any] = {
     "meta_batch": 3,
@@ -100,7 +101,7 @@ def test_methods(name: str, method: str, tmp_path: Path) -> None:
             assert all(line[f"seconds_{part}"] > 0 for line in trained)
         assert all(line["kl"] <= settings.max_kl for line in trained)
     results.merge(tmp_path / "results.json", name, method, entry)
-    from tinymaml.train import rl_table
+    from tinymaml.experiments.control import table as rl_table
 
     assert results.NAMES[method] in rl_table.table(results.load(tmp_path / "results.json", name))
 

@@ -18,8 +18,8 @@ pytest.importorskip("h5py", reason="runs need h5py: pip install 'tinymaml[train]
 from tests.conftest import ROOT
 from tests.test_checkpoint import signed
 from tinymaml.cli import main
+from tinymaml.experiments.registry import EXPERIMENTS, RunOfAnother, check_run
 from tinymaml.train import checkpoint, loop, results
-from tinymaml.train.experiments import EXPERIMENTS, RunOfAnother, check_run
 
 TINY = ["--iterations", "4", "--hidden", "4", "--meta-batch", "2", "--eval-tasks", "2", "--eval-steps", "1"]
 TRAIN = ["train", "sinusoid", "--no-evaluate", *TINY]
@@ -226,8 +226,8 @@ def side_by_side(folder: Path, child: str) -> subprocess.CompletedProcess[str]:
     program.write_text(f"#!{sys.executable}\n{child}")
     program.chmod(0o755)
     code = (
-        "import sys\nfrom pathlib import Path\nfrom tinymaml.train import run\n"
-        "from tinymaml.train.experiments import EXPERIMENTS\n"
+        "import sys\nfrom pathlib import Path\nfrom tinymaml.experiments import run\n"
+        "from tinymaml.experiments.registry import EXPERIMENTS\n"
         "sys.executable, own = sys.argv[1], EXPERIMENTS['sinusoid']\n"
         "run.train_side_by_side(own, Path(sys.argv[2]), ('maml', 'oracle'), own.settings, [], 2)"
     )

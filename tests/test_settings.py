@@ -11,9 +11,12 @@ from typing import Any
 import pytest
 
 from tinymaml.cli import main
-from tinymaml.train import memory, run, sinusoid
-from tinymaml.train.experiments import EXPERIMENTS
-from tinymaml.train.settings import Settings, SinusoidSettings, hints_of, kind_of
+from tinymaml.experiments import run
+from tinymaml.experiments.registry import EXPERIMENTS
+from tinymaml.experiments.sinusoid import training as sinusoid
+from tinymaml.experiments.sinusoid.settings import SinusoidSettings
+from tinymaml.train import memory
+from tinymaml.train.settings import Settings, hints_of, kind_of
 
 ONE_OF_EACH = [EXPERIMENTS[name].settings for name in ("sinusoid", "omniglot-5way-1shot", "navigation", "ant-velocity")]
 

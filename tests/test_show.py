@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("matplotlib", reason="pictures need matplotlib: pip install 'tinymaml[train]'")
 
 from tinymaml.cli import main
-from tinymaml.train import show
+from tinymaml.experiments.few_shot import show
 
 
 def test_show_draws_a_task_of_the_glyphs(tmp_path, capsys):

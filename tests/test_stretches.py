@@ -11,9 +11,10 @@ import pytest
 pytest.importorskip("h5py", reason="checkpoints need h5py: pip install 'tinymaml[train]'")
 
 from tests.test_resume import TINY, assert_same_bits
+from tinymaml.experiments.sinusoid import training as sinusoid
+from tinymaml.experiments.sinusoid.settings import SinusoidSettings
 from tinymaml.meta.maml import NonFiniteError
-from tinymaml.train import checkpoint, loop, metrics, sinusoid
-from tinymaml.train.settings import SinusoidSettings
+from tinymaml.train import checkpoint, loop, metrics
 
 
 def settings(device: str = "gpu", **changes: Any) -> SinusoidSettings:

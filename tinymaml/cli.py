@@ -16,8 +16,8 @@ from typing import Any
 
 from tinymaml import __version__
 from tinymaml.command import INTERRUPTED, begun
+from tinymaml.experiments.registry import EXPERIMENTS, Experiment
 from tinymaml.train import data
-from tinymaml.train.experiments import EXPERIMENTS, Experiment
 from tinymaml.train.files import naming
 from tinymaml.train.settings import Settings, hints_of, kind_of
 
@@ -175,7 +175,8 @@ def _method(args: argparse.Namespace, experiment: Experiment) -> str:
 
 
 def _train(args: argparse.Namespace, experiment: Experiment) -> None:
-    from tinymaml.train import extras, run
+    from tinymaml.experiments import run
+    from tinymaml.train import extras
 
     method = _method(args, experiment)
     settings = dataclasses.replace(experiment.settings, **_given(args, experiment.settings))
@@ -209,7 +210,8 @@ def _bars() -> list[tuple[str, str]]:
 
 
 def _evaluate(args: argparse.Namespace, experiment: Experiment) -> None:
-    from tinymaml.train import extras, run
+    from tinymaml.experiments import run
+    from tinymaml.train import extras
 
     extras.require_all([*_RUNS, *experiment.needs, *_bars()])
     method = _method(args, experiment)
@@ -234,12 +236,14 @@ def _plot(args: argparse.Namespace, experiment: Experiment) -> None:
 
 def _show(args: argparse.Namespace, experiment: Experiment) -> None:
     if experiment.show == "policy":
-        from tinymaml.train import rl_show
+        from tinymaml.experiments.control import show as rl_show
 
         picture = args.picture or args.run / "policy.gif"
         _say(str(rl_show.draw(experiment, args.run, args.method, args.goal, args.steps, args.seed, picture)))
         return
-    from tinymaml.train import extras, image_data, show
+    from tinymaml.experiments.few_shot import data as image_data
+    from tinymaml.experiments.few_shot import show
+    from tinymaml.train import extras
 
     if not 0 <= args.task < 2**63:
         raise ValueError(f"task must be in [0, {2**63 - 1}], got {args.task}")

@@ -37,9 +37,13 @@ from tests.conftest import ROOT
 from tests.fuzz.mutations import WORDS, Rng, mutated, mutated_json, pick, twist
 from tests.image_cases import encoded, lay_out, noise, pack
 from tests.results_cases import entry, image_entry, rl_entry
+from tinymaml.experiments.control import table as rl_table
+from tinymaml.experiments.few_shot import table as image_table
+from tinymaml.experiments.sinusoid import plots as sinusoid_plots
+from tinymaml.experiments.sinusoid import table as sinusoid_table
 from tinymaml.tasks import archive, folder, imageset, miniimagenet, npz, seal
 from tinymaml.tasks.archive import DataError, Limits
-from tinymaml.train import checkpoint, image_table, metrics, plots, results, rl_table, sinusoid_plots, sinusoid_table
+from tinymaml.train import checkpoint, metrics, plots, results
 
 SECONDS = 10  # that a case may take
 MEMORY = 1 << 28  # bytes that a case may use, beyond what a process does before the first

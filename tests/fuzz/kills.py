@@ -262,7 +262,7 @@ def _must(holds: bool, otherwise: str) -> None:
 
 if __name__ == "__main__":
     import tinymaml.cli
-    import tinymaml.train.run  # noqa: F401  # all that a command imports, before it is forked
+    import tinymaml.experiments.run  # noqa: F401  # all that a command imports, before it is forked
 
     for extra in ("h5py", "gymnasium", "mujoco", "threadpoolctl"):
         if importlib.util.find_spec(extra):

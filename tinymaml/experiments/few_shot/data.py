@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from tinymaml.autodiff.tensor import Array
+from tinymaml.experiments.few_shot.settings import DRAWN, LARGE, ImageSettings
 from tinymaml.tasks import episodes, glyphs, imageset
 from tinymaml.tasks.imageset import ImageSet
-from tinymaml.train.image_settings import DRAWN, LARGE, ImageSettings
 
 Batch = dict[str, Array]  # {"x": [T, N, H, W, C], "y": [T, N]}
 

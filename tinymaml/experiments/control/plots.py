@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from tinymaml.experiments.control.table import published
 from tinymaml.train import results
 from tinymaml.train.plots import Picture, colours, methods_in
-from tinymaml.train.rl_table import published
 
 
 def _returns(plt: Any, found: results.Results) -> Any:

@@ -8,23 +8,22 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from tinymaml.autodiff.tree import Tree
-from tinymaml.train import (
-    image_plots,
-    image_settings,
-    image_table,
-    images,
-    plots,
-    rl,
-    rl_plots,
-    rl_settings,
-    rl_table,
-    sinusoid,
-    sinusoid_plots,
-    sinusoid_table,
-)
+from tinymaml.experiments.control import plots as rl_plots
+from tinymaml.experiments.control import settings as rl_settings
+from tinymaml.experiments.control import table as rl_table
+from tinymaml.experiments.control import training as rl
+from tinymaml.experiments.few_shot import plots as image_plots
+from tinymaml.experiments.few_shot import settings as image_settings
+from tinymaml.experiments.few_shot import table as image_table
+from tinymaml.experiments.few_shot import training as images
+from tinymaml.experiments.sinusoid import plots as sinusoid_plots
+from tinymaml.experiments.sinusoid import table as sinusoid_table
+from tinymaml.experiments.sinusoid import training as sinusoid
+from tinymaml.experiments.sinusoid.settings import SinusoidSettings
+from tinymaml.train import plots
 from tinymaml.train.loop import Figures, Step, Trained
 from tinymaml.train.results import Results
-from tinymaml.train.settings import Settings, SinusoidSettings
+from tinymaml.train.settings import Settings
 
 
 class Code(Protocol):

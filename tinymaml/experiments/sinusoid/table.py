@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from tinymaml.experiments.sinusoid.settings import SinusoidSettings
 from tinymaml.train.results import Figures, Results, SinusoidEntry, entries, name_of
-from tinymaml.train.settings import SinusoidSettings
 
 # Finn, Abbeel & Levine 2017, table 2 and figure 3: 5-shot mean squared error after 1, 5 and 10 inner steps.
 PAPER_STEPS = (1, 5, 10)

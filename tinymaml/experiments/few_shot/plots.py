@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from tinymaml.experiments.few_shot.table import published
 from tinymaml.train import results
-from tinymaml.train.image_table import published
 from tinymaml.train.plots import Picture, colours, methods_in
 
 LINES = {"transductive": "-", "inductive": "--"}

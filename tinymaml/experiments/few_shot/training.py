@@ -15,11 +15,12 @@ import numpy as np
 from tinymaml import meta_value_and_grad, optim, softmax_cross_entropy, tree
 from tinymaml.autodiff.tensor import Array, known
 from tinymaml.autodiff.tree import Tree
+from tinymaml.experiments.few_shot import data as image_data
+from tinymaml.experiments.few_shot.data import Batch
+from tinymaml.experiments.few_shot.settings import ImageSettings
 from tinymaml.nn import nets
 from tinymaml.tasks.imageset import ImageSet
-from tinymaml.train import image_data, sampling
-from tinymaml.train.image_data import Batch
-from tinymaml.train.image_settings import ImageSettings
+from tinymaml.train import sampling
 from tinymaml.train.inner import ORDERS, inner_step, of_tasks, step_of_those_alive
 from tinymaml.train.loop import Figures, Step, Trained, one_by_one, provenance
 from tinymaml.train.progress import Progress

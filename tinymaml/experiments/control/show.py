@@ -13,11 +13,11 @@ import numpy as np
 from tinymaml.autodiff import tree
 from tinymaml.autodiff.tensor import Array
 from tinymaml.autodiff.tree import Tree
+from tinymaml.experiments.control.training import Workbench
+from tinymaml.experiments.registry import Experiment, check_run
 from tinymaml.train import loop
-from tinymaml.train.experiments import Experiment, check_run
 from tinymaml.train.extras import require, require_all
 from tinymaml.train.files import atomic_write
-from tinymaml.train.rl import Workbench
 
 _FRAMES = 25  # a second, at most
 _EPISODE, _ADAPTATION = 3, 4  # parts of the random numbers' key, which training and evaluation do not have

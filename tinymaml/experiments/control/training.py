@@ -17,6 +17,7 @@ import numpy as np
 from tinymaml import optim, tree
 from tinymaml.autodiff.tensor import Array
 from tinymaml.autodiff.tree import Tree
+from tinymaml.experiments.control.settings import RLSettings
 from tinymaml.meta.maml import NonFiniteError
 from tinymaml.rl import policies, trpo
 from tinymaml.rl.advantages import advantages
@@ -26,7 +27,6 @@ from tinymaml.rl.rollouts import Rollouts, alike, batch_of, thinned
 from tinymaml.train.loop import Figures, Step, Trained, one_by_one, provenance
 from tinymaml.train.replay import replayed
 from tinymaml.train.results import half_width
-from tinymaml.train.rl_settings import RLSettings
 
 METHODS: tuple[str, ...] = ("maml", "pretrained", "oracle", "random")
 

@@ -18,6 +18,7 @@ import numpy as np
 from tinymaml import mean, meta_value_and_grad, mse, nn, optim, tree, value_and_grad
 from tinymaml.autodiff.tensor import Array
 from tinymaml.autodiff.tree import Tree
+from tinymaml.experiments.sinusoid.settings import SinusoidSettings
 from tinymaml.meta.maml import NonFiniteError
 from tinymaml.tasks import sinusoid
 from tinymaml.train import sampling
@@ -25,7 +26,6 @@ from tinymaml.train.inner import ORDERS, inner_step, of_tasks, step_of_those_ali
 from tinymaml.train.loop import Figures, Step, Trained, one_by_one, provenance
 from tinymaml.train.replay import outer_step
 from tinymaml.train.results import summary
-from tinymaml.train.settings import SinusoidSettings
 from tinymaml.train.stretch import stretches
 
 METHODS: tuple[str, ...] = ("maml", "fomaml", "pretrained", "oracle")

@@ -1,0 +1,1 @@
+"""Meta reinforcement learning (paper, section 5.3): settings · training · table · plots · show (a policy, animated)."""
