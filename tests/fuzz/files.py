@@ -33,10 +33,10 @@ from typing import Any
 
 import numpy as np
 
+from tests.cases.image_cases import encoded, lay_out, noise, pack
+from tests.cases.results_cases import entry, image_entry, rl_entry
 from tests.conftest import ROOT
 from tests.fuzz.mutations import WORDS, Rng, mutated, mutated_json, pick, twist
-from tests.image_cases import encoded, lay_out, noise, pack
-from tests.results_cases import entry, image_entry, rl_entry
 from tinymaml.experiments.control import table as rl_table
 from tinymaml.experiments.few_shot import table as image_table
 from tinymaml.experiments.sinusoid import plots as sinusoid_plots

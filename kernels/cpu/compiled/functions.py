@@ -1,7 +1,7 @@
 """exp, expm1, tanh, log and log1p as arithmetic, which LLVM turns into vectors: libm takes one number at a time.
 
 Each is a few lines of text-book mathematics: reduce the argument, take a polynomial, scale the result. They are within
-2.6 units in the last place (exp and the logarithms 1.1: tests/test_functions.py), right at 0, at infinities and for
+2.6 units in the last place, exp and the logarithms within 1.1 (a test measures it), right at 0, at infinities and for
 subnormal numbers, and NaN stays. Nothing is rounded together or reordered, so a number's result depends on that number
 alone, wherever it lies in whatever kernel.
 """

@@ -1,0 +1,133 @@
+"""Every compiled kernel equals its reference in NumPy, and the reference is NumPy's own function (test_primitives)."""
+
+import importlib
+import inspect
+import pkgutil
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import tinymaml as tm
+from tests.cases.primitive_cases import CASES, Source
+from tinymaml.autodiff.primitive import REGISTRY
+from tinymaml.kernels import cpu
+
+if not cpu.numba_is_used():
+    pytest.skip("compiled kernels need numba, of the extra `fast`, and TINYMAML_NUMBA not 0", allow_module_level=True)
+
+from tinymaml.kernels.cpu import compiled
+
+DRAWN = settings(
+    max_examples=25, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
+)
+TOLERANCE = {np.float32: 1e-5, np.float64: 1e-12}
+# No primitive has these: a test below has the first, test_peephole.py the others.
+ELSEWHERE = {"adam", *[f"batch_norm{part}_pool" for part in ("", "_tangent", "_gradient", "_hessian")]}
+
+
+def kernels() -> list[str]:
+    """The kernels of compiled/: public functions of `outs`."""
+    found = []
+    for module in pkgutil.iter_modules(compiled.__path__):
+        loaded = importlib.import_module(f"{compiled.__name__}.{module.name}")
+        for name, function in vars(loaded).items():
+            own = inspect.isfunction(function) and not name.startswith("_")
+            if own and "outs" in inspect.signature(function).parameters:
+                found.append(f"{module.name}.{name}")
+    return found
+
+
+def check(name, outs, ins, static, dtype):
+    """Both kernels on the same arrays; leaves the reference's answer in `outs`."""
+    ours = [np.full_like(out, 7) for out in outs]
+    before = [np.array(x) for x in ins]
+    cpu.numba_kernel(name)(ours, ins, **static)
+    cpu.numpy_kernel(name)(outs, ins, **static)
+    for x, old in zip(ins, before, strict=True):
+        np.testing.assert_array_equal(x, old, err_msg=f"{name} changed an input")
+    for one, other in zip(ours, outs, strict=True):
+        assert np.linalg.norm((one - other).ravel()) <= TOLERANCE[dtype] * max(1, np.linalg.norm(other.ravel())), name
+
+
+def test_every_compiled_kernel_is_compared():
+    assert len(kernels()) >= 5
+    assert {name.split(".")[1] for name in kernels()} <= set(CASES) | ELSEWHERE, "a new kernel needs a case"
+    for name in kernels():
+        assert cpu.numpy_kernel(name) is not cpu.numba_kernel(name) is cpu.find(name)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("name", [name for name in kernels() if name.split(".")[1] in CASES])
+@DRAWN
+@given(data=st.data())
+def test_compiled_equals_reference(name, dtype, data):
+    """The primitive's case, with a kernel in between that runs and compares both."""
+    primitive = REGISTRY[name.split(".")[1]]
+    case = CASES[primitive.name](Source(data, dtype, sides=(1, 2, 3, 0, 5, 17, 50)))
+    calls = 0
+
+    def both(specs, ins, static):
+        nonlocal calls
+        calls += 1
+        outs = tuple(np.empty(shape, kind) for shape, kind in specs)
+        check(name, outs, ins, static, dtype)
+        return outs
+
+    own = primitive.kernel
+    object.__setattr__(primitive, "kernel", both)
+    try:
+        case.function(*case.arrays)
+        assert calls == 1
+    finally:
+        object.__setattr__(primitive, "kernel", own)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("ta", [False, True])
+@pytest.mark.parametrize("tb", [False, True])
+@pytest.mark.parametrize(
+    "sizes", [(3, 31, 40, 97), (2, 64, 256, 33), (1, 5, 300, 7), (25, 10, 40, 40), (2, 13, 1, 48), (2, 9, 700, 50)]
+)
+def test_products_of_all_tile_sizes(sizes, ta, tb, dtype):
+    tasks, n, k, o = sizes
+    rng = np.random.default_rng(0)
+
+    def normal(*shape):
+        return rng.standard_normal(shape).astype(dtype)
+
+    a, shared = normal(tasks, *((k, n) if ta else (n, k))), normal(1, *((o, k) if tb else (k, o)))
+    for b in (shared, np.repeat(shared, tasks, 0), np.broadcast_to(shared, (tasks, *shared.shape[1:]))):
+        for c in ([], [normal(tasks, 1, o)], [normal(1, n, o)]):
+            check("linear.linear", [np.empty((tasks, n, o), dtype)], [a, b, *c], {"ta": ta, "tb": tb}, dtype)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("shape", [(), (1,), (3, 4, 5), (0, 3)])
+def test_adam(shape, dtype):
+    rng = np.random.default_rng(0)
+    x, g, m = (rng.standard_normal(shape).astype(dtype) for _ in range(3))
+    v = np.abs(rng.standard_normal(shape)).astype(dtype)
+    outs = [np.empty(shape, dtype) for _ in range(3)]
+    settings = {"beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8}
+    scales = np.array([0.01, 1.5])
+    for layout in (np.asarray, np.asfortranarray):
+        ins = [layout(y).reshape(shape) for y in (x, g, m, v)]
+        check("optim.adam", outs, [*ins, scales], settings, dtype)
+
+
+def test_numpy_is_used_when_asked(monkeypatch):
+    monkeypatch.setenv("TINYMAML_NUMBA", "0")
+    for cached in (cpu.find, cpu.numba_kernel, cpu.numba_launch, cpu.numba_is_used):
+        cached.cache_clear()
+    try:
+        assert cpu.find("elementwise.gate") is cpu.numpy_kernel("elementwise.gate")
+    finally:
+        monkeypatch.undo()
+        for cached in (cpu.find, cpu.numba_kernel, cpu.numba_launch, cpu.numba_is_used):
+            cached.cache_clear()
+    assert cpu.find("elementwise.gate") is cpu.numba_kernel("elementwise.gate")
+    with pytest.raises(KeyError, match=r"no kernel 'elementwise\.nothing'"):
+        cpu.find("elementwise.nothing")
+    assert tm.relu(tm.Tensor(1.0)).item() == 1

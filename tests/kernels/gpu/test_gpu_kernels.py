@@ -1,0 +1,93 @@
+"""Every kernel is there for the GPU too, and gives there what the reference gives for what primitives ask of it."""
+
+import importlib
+import inspect
+import pkgutil
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.cases import gpu_cases
+from tests.cases.primitive_cases import CASES, Source
+from tinymaml.autodiff.primitive import REGISTRY
+from tinymaml.kernels import cpu, gpu
+
+pytestmark = pytest.mark.usefixtures("gpu")
+
+DRAWN = settings(
+    max_examples=8, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
+)
+# Not families of kernels: how they are launched and planned, and what a recorded program needs besides.
+INFRASTRUCTURE = {"cpu": {"threads"}, "gpu": {"launch", "many", "support"}}
+
+
+def names(side, package):
+    """family.kernel of the public functions of a package's families."""
+    found = set()
+    for module in pkgutil.iter_modules(package.__path__):
+        if module.ispkg or module.name in INFRASTRUCTURE[side]:
+            continue
+        loaded = importlib.import_module(f"{package.__name__}.{module.name}")
+        for name, function in vars(loaded).items():
+            own = inspect.isfunction(function) and not name.startswith("_")
+            parameters = list(inspect.signature(function).parameters) if own else []
+            if "outs" in parameters or parameters[:1] == ["x"]:
+                found.add(f"{module.name}.{name}")
+    return found
+
+
+def test_the_same_kernels_on_both_sides():
+    both = names("cpu", cpu)
+    assert len(both) > 50
+    assert both == names("gpu", gpu)
+
+
+def on_gpu(primitive):
+    """A stand-in for the primitive's kernel: it runs where it did, and on the GPU, and compares."""
+    own, name = primitive.kernel, NAMES[primitive.name]
+
+    def both(specs, ins, static):
+        found = own(specs, ins, static)
+        if primitive.specs is None:
+            y = gpu.planner(name)(gpu_cases.put(ins[0]), **static)
+            np.testing.assert_array_equal(y.get(), found[0])
+        else:
+            tolerance = 1e-4 if found[0].dtype == np.float32 and primitive.name in LOOSE else None
+            gpu_cases.check(name, specs, ins, static, tolerance)
+        return found
+
+    return both
+
+
+# The library's exp, log and power differ from NumPy's by units in the last place, which their arguments magnify.
+LOOSE = {"power", "power_of"}
+FAMILIES = {own: name for name in names("cpu", cpu) for own in [name.split(".")[1]]}
+NAMES = {name: FAMILIES[name] for name in REGISTRY if name in FAMILIES}
+
+
+# Those without derivatives, which test_gpu_elementwise.py compares.
+CONSTANT = {
+    "equal", "first_is_larger", "first_is_smaller", "greater", "greater_equal", "less", "less_equal", "not_equal",
+    "sign", "stop_gradient",
+}  # fmt: skip
+
+
+def test_every_primitive_is_compared():
+    assert set(NAMES) | CONSTANT == set(CASES) | CONSTANT == set(REGISTRY)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", sorted(CASES))
+@DRAWN
+@given(data=st.data())
+def test_a_primitive_on_the_gpu(name, dtype, data):
+    primitive = REGISTRY[name]
+    case = CASES[name](Source(data, dtype, sides=(1, 2, 3, 0, 5, 17, 50)))
+    own = primitive.kernel
+    object.__setattr__(primitive, "kernel", on_gpu(primitive))
+    try:
+        case.function(*case.arrays)
+    finally:
+        object.__setattr__(primitive, "kernel", own)

@@ -1,0 +1,119 @@
+"""Training with `--device gpu`: in stretches, to what the CPU gives; a run that goes on gives the same bits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("h5py", reason="checkpoints need h5py: pip install 'tinymaml[train]'")
+
+from tests.cases.experiment_cases import small, write_small
+from tests.train.test_resume import TINY, assert_same_bits
+from tinymaml import tree
+from tinymaml.experiments.few_shot import training as images
+from tinymaml.experiments.sinusoid import training as sinusoid
+from tinymaml.experiments.sinusoid.settings import SinusoidSettings
+from tinymaml.train import loop, metrics
+
+pytestmark = pytest.mark.usefixtures("gpu")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_small(tmp_path_factory.mktemp("data"))
+
+
+def run(out: Path, settings: Any, method: str = "maml") -> Any:
+    code: Any = sinusoid if isinstance(settings, SinusoidSettings) else images
+    start = lambda: code.start_state(settings, method)  # noqa: E731
+    step, validate = code.stepper(settings, method), code.validator(settings, method)
+    return loop.train(out, settings, method, start, step, validate=validate)
+
+
+def waves(**changes: Any) -> SinusoidSettings:
+    return SinusoidSettings(**{**TINY, "iterations": 12, "log_every": 5, "checkpoint_every": 8, **changes})
+
+
+def pictures(folder: Path, **changes: Any) -> Any:
+    return small(folder, **{"iterations": 6, "log_every": 4, "validate_every": 6, "validation_tasks": 3, **changes})
+
+
+def assert_same_run(one: Path, other: Path, limit: float) -> None:
+    """Parameters to the limit, norm-wise; lines of metrics, figures of which may differ by as much."""
+    ends = [loop.latest(out) for out in (one, other)]
+    found, expected = (tree.leaves(end.state["params"]) for end in ends)
+    for x, y in zip(found, expected, strict=True):
+        assert x.dtype == y.dtype and np.linalg.norm(x - y) <= limit * max(1.0, np.linalg.norm(y))
+    assert ends[0].state["stream"] == ends[1].state["stream"]
+    assert int(ends[0].state["optimiser"]["iteration"]) == ends[1].iterations
+    lines = [metrics.read(out / "metrics.jsonl") for out in (one, other)]
+    assert [set(line) for line in lines[0]] == [set(line) for line in lines[1]]
+    for own, reference in zip(*lines, strict=True):
+        for name in set(own) - {"seconds", "images_per_second"}:
+            assert own[name] == pytest.approx(reference[name], rel=limit, abs=limit)
+
+
+@pytest.mark.parametrize("method", sinusoid.METHODS)
+def test_sinusoids_train_as_on_the_cpu(tmp_path: Path, method: str) -> None:
+    for device in ("cpu", "gpu"):
+        run(tmp_path / device, waves(device=device, dtype="float64", learn_alpha=method == "maml"), method)
+    assert_same_run(tmp_path / "gpu", tmp_path / "cpu", 1e-9)
+
+
+def test_sinusoids_in_single_precision(tmp_path: Path) -> None:
+    for device in ("cpu", "gpu"):
+        run(tmp_path / device, waves(device=device))
+    assert_same_run(tmp_path / "gpu", tmp_path / "cpu", 1e-4)
+
+
+@pytest.mark.parametrize("downsample", ["stride", "max-pool"])
+def test_images_train_as_on_the_cpu(tmp_path: Path, folder: Path, downsample: str) -> None:
+    for device in ("cpu", "gpu"):
+        run(tmp_path / device, pictures(folder, device=device, dtype="float64", downsample=downsample))
+    assert_same_run(tmp_path / "gpu", tmp_path / "cpu", 1e-8)
+
+
+def test_a_resumed_run_gives_the_same_bits(tmp_path: Path, folder: Path) -> None:
+    for name, settings in (("waves", waves), ("pictures", lambda **own: pictures(folder, **own))):
+        whole = run(tmp_path / name / "whole", settings(device="gpu"))
+        parts = tmp_path / name / "parts"
+        run(parts, settings(device="gpu", iterations=3))
+        assert_same_bits(run(parts, settings(device="gpu", log_every=2)), whole)  # in other stretches too
+
+
+def test_a_run_goes_on_on_the_other_device(tmp_path: Path) -> None:
+    run(tmp_path / "cpu", waves(dtype="float64", log_every=4))
+    for device, iterations in (("gpu", 4), ("cpu", 8), ("gpu", 12)):
+        run(tmp_path / "both", waves(device=device, dtype="float64", log_every=4, iterations=iterations))
+    assert_same_run(tmp_path / "both", tmp_path / "cpu", 1e-9)
+
+
+def test_precision_belongs_to_the_run(tmp_path: Path) -> None:
+    run(tmp_path, waves(device="gpu", iterations=2))
+    with pytest.raises(loop.SettingsDiffer, match="precision = fp32, this one has tf32"):
+        run(tmp_path, waves(device="gpu", precision="tf32"))
+
+
+def test_divergence_names_the_first_bad_iteration(tmp_path: Path) -> None:
+    said = []
+    for device in ("cpu", "gpu"):
+        with np.errstate(all="ignore"), pytest.raises(loop.TrainingDiverged) as caught:
+            run(tmp_path / device, waves(device=device, alpha=10.0, learning_rate=100.0, iterations=100, log_every=50))
+        said.append(str(caught.value).partition(";")[0])
+    assert said[0] == said[1]
+    assert said[0].startswith("training diverged at iteration 9: the query loss is not finite (tasks 1)")
+
+
+def test_evaluation(tmp_path: Path, folder: Path) -> None:
+    settings = pictures(folder, iterations=2)
+    run(tmp_path, settings)
+    cpu, gpu = (
+        images.evaluate(pictures(folder, device=device), "maml", loop.latest(tmp_path)) for device in ("cpu", "gpu")
+    )
+    assert "compute capability" in gpu["machine"] and "compute" not in cpu["machine"]
+    for kind in images.KINDS:
+        for queries, own in gpu["accuracy"][kind].items():
+            np.testing.assert_allclose(own["mean"], cpu["accuracy"][kind][queries]["mean"], atol=0.03)
