@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import tinymaml as tm
+from tinymaml.autodiff.tensor import Node
 from tinymaml.transforms import MODES
 
 RNG = np.random.default_rng(5)
@@ -331,7 +332,7 @@ def test_no_cycles():
 
 def test_every_node_is_freed():
     def alive():
-        return sum(isinstance(thing, tm.tensor.Node) for thing in gc.get_objects())
+        return sum(isinstance(thing, Node) for thing in gc.get_objects())
 
     with without_collector():
         before = alive()

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tinymaml as tm
+from tinymaml.autodiff.tensor import constant
 from tinymaml.autodiff.tracing import Call, traced, tracing
 from tinymaml.compile import fusion, memory_plan, passes
 from tinymaml.kernels import cpu
@@ -38,7 +39,7 @@ def test_memory_is_not_more_than_what_is_alive_in_a_chain():
 
 def calls_of(step, *shapes):
     with tracing() as trace:
-        step(*[tm.tensor.constant(trace.input(shape, np.float32)) for shape in shapes])
+        step(*[constant(trace.input(shape, np.float32)) for shape in shapes])
     return trace.calls
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 # The operators of Tensor are looked up here by name; tinymaml.ops fills it in.
 OPERATORS: dict[str, Callable[..., Any]] = {}
-_INSIDE = ("tinymaml.ops.", "tinymaml.primitive", "tinymaml.tensor")  # where they are made
+_INSIDE = ("tinymaml.ops.", "tinymaml.autodiff.")  # where they are made
 
 
 def public_name(inner: str) -> str:
