@@ -93,7 +93,7 @@ OWN: dict[str, Callable[..., Any]] = {
     "numpy.asarray of float32": lambda *xs: np.asarray(xs, dtype=np.float32),
     "copy.copy": copy.copy,
     "copy.deepcopy": copy.deepcopy,
-    "pickle": lambda *xs: pickle.loads(pickle.dumps(xs)),
+    "pickle": lambda *xs: pickle.dumps(xs),
     "array.array": lambda *xs: list(array.array("d", *xs)),
     "struct": lambda *xs: struct.unpack(f"{len(xs)}d", struct.pack(f"{len(xs)}d", *xs)),
     "decimal": lambda *xs: [float(decimal.Decimal(x)) for x in xs],
