@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import platform
 import signal
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from importlib import metadata
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from tinymaml.autodiff.tree import Tree
-from tinymaml.device import describe_gpu
 from tinymaml.meta.maml import NonFiniteError
 from tinymaml.train import checkpoint, lock
 from tinymaml.train.metrics import Metrics
-from tinymaml.train.settings import Settings
+from tinymaml.train.trainer import Figures, Trained, Trainer
+from tinymaml.train.training import Loop
 
-Figures = dict[str, float]
-Step = Callable[..., tuple[Tree, list[Figures]]]  # step(state, count=1) -> (state, figures of each iteration)
 Report = Callable[..., None]  # with the names and values of a line of metrics
 
 
@@ -39,29 +34,19 @@ class SettingsDiffer(ValueError):
 
 def train(
     folder: Path,
-    settings: Settings,
-    method: str,
-    start: Callable[[], Tree],
-    step: Step,
+    trainer: Trainer,
     report: Report = lambda **line: None,
-    validate: Callable[[Tree], Figures] | None = None,
-    experiment: str | None = None,
+    defaults: Mapping[str, Any] | None = None,
 ) -> Tree:
-    """Train to `settings.iterations`, from where the folder's latest checkpoint is.
+    """Train to the trainer's `iterations`, from where the folder's latest checkpoint is.
 
     Args:
         folder: holds `checkpoints/` and `metrics.jsonl`; made if need be. While it trains no other process may.
-        start: gives the first state, a pytree that holds all that a step depends on: parameters, the optimiser's state,
-            the position in the stream of tasks.
-        step: step(state, count) -> (the state after so many iterations, and of each {"loss": ...}, with other figures
-            perhaps, which are averaged between two lines of metrics); pure, so that a resumed run gives the same bits
-            as one that never stopped. It is asked for at most `settings.longest_step` iterations, and never for
-            more than there are until the next line, validation or checkpoint.
+        trainer: what is trained. Figures of its steps are averaged between two lines of metrics. A step is asked for at
+            most `longest_step` iterations, and never for more than there are until the next line, validation or
+            checkpoint. The parameters with the smallest validation error are kept in the checkpoints, beside the last.
         report: is called with every line of metrics, and the figures of the last validation among them.
-        validate: state -> {"validation": the error on held-out tasks}, with other figures perhaps; every
-            `settings.validate_every` iterations. The parameters with the smallest error are kept in the checkpoints,
-            beside the last.
-        experiment: the name of what is trained, if it has one: checkpoints say it, and are refused elsewhere.
+        defaults: what settings were for runs from before there were these settings; the trainer's own, if not given.
 
     Returns:
         The final state.
@@ -69,33 +54,25 @@ def train(
     Raises:
         SettingsDiffer, TrainingDiverged, Interrupted, checkpoint.CheckpointError, lock.InUse.
     """
+    trainer.ready()
     with lock.held(folder / "lock", str(folder)):
-        return _train(folder, settings, method, start, step, report, validate, experiment)
+        return _train(folder, trainer, report, defaults or {})
 
 
-def _train(
-    folder: Path,
-    settings: Settings,
-    method: str,
-    start: Callable[[], Tree],
-    step: Step,
-    report: Report,
-    validate: Callable[[Tree], Figures] | None,
-    experiment: str | None,
-) -> Tree:
-    places = folder / "checkpoints"
-    wanted = {**({"experiment": experiment} if experiment else {}), "method": method, **settings.as_dict()}
-    found = checkpoint.latest(places)
-    if found is None:
-        iteration, state, running, seconds, best = 0, start(), _EMPTY, 0.0, None
+def _train(folder: Path, trainer: Trainer, report: Report, defaults: Mapping[str, Any]) -> Tree:
+    places, settings = folder / "checkpoints", trainer.training
+    wanted = {"experiment": trainer.experiment, "method": trainer.name, **trainer.settings()}
+    latest_one = checkpoint.latest(places)
+    if latest_one is None:
+        iteration, state, running, seconds, best = 0, trainer.start(), _EMPTY, 0.0, None
     else:
-        _check_settings(folder, found, wanted, settings.FREE)
-        iteration, state = found.iteration, found.state["state"]
-        running, seconds, best = (found.state[name] for name in ("running", "seconds", "best"))
+        _check_settings(folder, latest_one, wanted, {**wanted, **defaults}, trainer.free())
+        iteration, state = latest_one.iteration, latest_one.state["state"]
+        running, seconds, best = (latest_one.state[name] for name in ("running", "seconds", "best"))
     if iteration >= settings.iterations:
         return state
 
-    saved = iteration if found is not None else None
+    saved = iteration if latest_one is not None else None
 
     def save() -> None:
         nonlocal saved
@@ -111,24 +88,25 @@ def _train(
             while iteration < settings.iterations:
                 began, count = time.perf_counter(), _until_next_event(iteration, settings)
                 try:
-                    state, figures = step(state, count)
+                    state, figures = trainer.step(state, count)
                 except NonFiniteError as caught:
-                    done, reason = _first_bad(step, state, count, caught)
+                    done, reason = _first_bad(trainer, state, count, caught)
                     raise TrainingDiverged(_diverged(iteration + done, reason, places, saved)) from reason
                 iteration += count
                 running = _add(running, figures, time.perf_counter() - began)
                 if iteration % settings.log_every == 0 or iteration == settings.iterations:
                     seconds = time.perf_counter() - before
-                    line = {**_means(running, settings.images), "seconds": round(seconds, 3)}
+                    line = {**_means(running, trainer.images), "seconds": round(seconds, 3)}
                     running = _EMPTY
                     metrics.write(iteration, **line)
                     report(iteration=iteration, **line, **validated)
-                if validate is not None and iteration % settings.validate_every == 0:
-                    validated = validate(state)
-                    metrics.write(iteration, **validated)
-                    error = validated["validation"]
-                    if best is None or error < best["error"]:
-                        best = {"iteration": iteration, "error": error, "params": state["params"]}
+                if iteration % settings.validate_every == 0:
+                    validated = trainer.validate(state) or {}
+                    if validated:
+                        metrics.write(iteration, **validated)
+                        error = validated["validation"]
+                        if best is None or error < best["error"]:
+                            best = {"iteration": iteration, "error": error, "params": state["params"]}
                 if iteration % settings.checkpoint_every == 0 or iteration == settings.iterations or stopped():
                     seconds = time.perf_counter() - before
                     save()
@@ -139,35 +117,22 @@ def _train(
     return state
 
 
-def one_by_one(step: Callable[[Tree], tuple[Tree, Figures]]) -> Step:
-    """A step of several iterations from a step of one."""
-
-    def several(state: Tree, count: int = 1) -> tuple[Tree, list[Figures]]:
-        found = []
-        for _ in range(count):
-            state, figures = step(state)
-            found.append(figures)
-        return state, found
-
-    return several
-
-
-def _until_next_event(iteration: int, settings: Settings) -> int:
+def _until_next_event(iteration: int, settings: Loop) -> int:
     """How many iterations to take at once."""
     events = (settings.log_every, settings.validate_every, settings.checkpoint_every)
     left = [every - iteration % every for every in events]
     return min(settings.longest_step, settings.iterations - iteration, *left)
 
 
-def _first_bad(step: Step, state: Tree, count: int, error: NonFiniteError) -> tuple[int, NonFiniteError]:
+def _first_bad(trainer: Trainer, state: Tree, count: int, error: NonFiniteError) -> tuple[int, NonFiniteError]:
     """How many of the iterations are good, and what the next one raises: they are taken again, one at a time."""
     if count == 1:
         return 0, error
     for done in range(count):
         try:
-            state, _ = step(state, 1)
-        except NonFiniteError as found:
-            return done, found
+            state, _ = trainer.step(state, 1)
+        except NonFiniteError as first:
+            return done, first
     return count - 1, error
 
 
@@ -177,72 +142,56 @@ _EMPTY: dict[str, Any] = {"iterations": 0, "busy": 0.0, "sums": {}}
 
 def _add(running: dict[str, Any], figures: list[Figures], busy: float) -> dict[str, Any]:
     sums = running["sums"]
-    for own in figures:
-        sums = {name: sums.get(name, 0.0) + value for name, value in own.items()}
+    for of_iteration in figures:
+        sums = {name: sums.get(name, 0.0) + value for name, value in of_iteration.items()}
     return {"iterations": running["iterations"] + len(figures), "busy": running["busy"] + busy, "sums": sums}
 
 
 def _means(running: dict[str, Any], images: int) -> Figures:
     """The means of the figures, and how many images a second the steps went through, if it was images."""
     count = running["iterations"]
-    found = {name: total / count for name, total in running["sums"].items()}
-    return {**found, "images_per_second": round(images * count / running["busy"], 1)} if images else found
-
-
-class Trained(NamedTuple):
-    """What the latest checkpoint of a run holds."""
-
-    settings: dict[str, Any]
-    state: Tree
-    iterations: int
-    seconds: float
-    best: dict[str, Any] | None  # iteration, validation error and params; None if there was no validation
+    means = {name: total / count for name, total in running["sums"].items()}
+    return {**means, "images_per_second": round(images * count / running["busy"], 1)} if images else means
 
 
 def latest(folder: Path) -> Trained:
     """The latest checkpoint in a run's folder. Raises FileNotFoundError if there is none."""
-    found = checkpoint.latest(folder / "checkpoints")
-    if found is None:
+    saved = checkpoint.latest(folder / "checkpoints")
+    if saved is None:
         raise FileNotFoundError(f"{folder} has no checkpoint: train it first")
-    return Trained(found.settings, found.state["state"], found.iteration, found.state["seconds"], found.state["best"])
+    return Trained(
+        renamed(saved.settings), saved.state["state"], saved.iteration, saved.state["seconds"], saved.state["best"]
+    )
 
 
-def provenance(settings: Settings, trained: Trained) -> dict[str, Any]:
-    """What every entry of results.json says of how its figures came about."""
-    on_gpu = settings.device == "gpu"
-    return {
-        "seed": settings.seed,
-        "iterations": trained.iterations,
-        "seconds": round(trained.seconds, 1),
-        "versions": versions(),
-        "machine": f"{platform.machine()}, {platform.system()}" + (f", {describe_gpu()}" if on_gpu else ""),
-        "settings": settings.as_dict(),
-    }
+# Settings that had other names once.
+_RENAMED = {"start": "initialiser", "head_start": "head_initialiser"}
 
 
-def versions() -> dict[str, str]:
-    """Of Python and of what the figures depend on."""
-    found = {"python": platform.python_version()}
-    for name in ("tinymaml", "numpy", "numba"):
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = sys.modules[name].__version__ if name in sys.modules else "not installed"
-    return found
+def renamed(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a checkpoint under their names of today."""
+    return {_RENAMED.get(name, name): value for name, value in settings.items()}
 
 
-def _check_settings(folder: Path, saved: checkpoint.Checkpoint, wanted: dict[str, Any], free: tuple[str, ...]) -> None:
-    # Runs from before there was a choice, and from before they said what they are of.
-    found = {"precision": "fp32", "experiment": wanted.get("experiment"), **saved.settings}
+def _check_settings(
+    folder: Path,
+    saved: checkpoint.Checkpoint,
+    wanted: Mapping[str, Any],
+    defaults: Mapping[str, Any],
+    free: frozenset[str],
+) -> None:
+    """Raises SettingsDiffer, which names the first difference, unless a run may go on from a checkpoint."""
+    before = renamed(saved.settings)
     if saved.iteration > wanted["iterations"]:
         raise SettingsDiffer(
             f"{folder} holds a run of {saved.iteration} iterations, this one has {wanted['iterations']}: "
             f"take another --out, or --iterations {saved.iteration} to evaluate what is there"
         )
-    for name in ("experiment", "method", *sorted(set(found) | set(wanted))):
-        if name not in free and found.get(name) != wanted.get(name):
+    for name in ("experiment", "method", *sorted(set(wanted) | set(before) - set(defaults))):
+        was = before[name] if name in before else defaults.get(name)
+        if name not in free and was != wanted.get(name):
             raise SettingsDiffer(
-                f"{folder} holds a run with {name} = {found.get(name)}, this one has {wanted.get(name)}: "
+                f"{folder} holds a run with {name} = {was}, this one has {wanted.get(name)}: "
                 "take another --out, or the same settings to go on"
             )
 

@@ -1,0 +1,87 @@
+"""Predictions after inner steps, which go on when some tasks leave all bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from tinymaml.autodiff import tree
+from tinymaml.autodiff.tensor import Array, known
+from tinymaml.autodiff.tree import Tree
+from tinymaml.meta.maml import NonFiniteError, adapt
+from tinymaml.methods.method import Batch, Problem
+
+
+def predictions_after(
+    problem: Problem, params: Tree, alpha: Tree, support: Batch, inputs: Tree, steps: Sequence[int], adapted: Tree = None
+) -> Tree:
+    """Predictions for inputs by name after inner steps of size `alpha` from `params` on the support set.
+
+    Args:
+        alpha: a tree of arrays, or one array ().
+        adapted: as of `tinymaml.adapt`.
+
+    Returns:
+        {name: [len(steps), T, Q, ...]}, NaN for tasks that have left all bounds by then.
+    """
+    inner = problem.replayed(
+        "inner step", lambda params, batch, alpha: adapt(problem.objective, params, batch, alpha, 1, adapted=adapted)
+    )
+    outputs = problem.replayed(
+        "outputs", lambda params, batch, inputs: tree.map(known, problem.answer(params, batch, inputs))
+    )
+    remaining = np.arange(len(support["x"]))  # the tasks that are within bounds
+    measured: list[tuple[Array, Tree]] = []  # (remaining tasks, their predictions) after each of `steps`
+    phi = params
+    with np.errstate(over="ignore", invalid="ignore"):
+        for k in range(steps[-1] + 1):
+            if k:
+                phi, within = _step_within_bounds(inner, phi, _of_tasks(support, remaining), alpha)
+                remaining = remaining[within]
+            if k in steps:
+                # Where none remains, any parameters tell the shapes of the predictions.
+                tasks, own = (remaining, phi) if len(remaining) else (np.arange(1), params)
+                answered = outputs(own, _of_tasks(support, tasks), _of_tasks(inputs, tasks))
+                measured.append((remaining, tree.map(np.asarray, answered)))
+    return _together(measured, len(support["x"]))
+
+
+def _together(measured: list[tuple[Array, Tree]], tasks: int) -> Tree:
+    """The predictions of all tasks after all steps, [steps, T, Q, ...] each."""
+
+    def stacked(*predictions: Array) -> Array:
+        result = np.full((len(measured), tasks, *predictions[0].shape[1:]), np.nan, predictions[0].dtype)
+        for k, ((remaining, _), one) in enumerate(zip(measured, predictions, strict=True)):
+            result[k, remaining] = one[: len(remaining)]
+        return result
+
+    return tree.map(stacked, *[predictions for _, predictions in measured])
+
+
+def _of_tasks(batch: Tree, tasks: Array) -> Tree:
+    """A batch of some of the tasks."""
+    return tree.map(lambda x: x[tasks], batch)
+
+
+def _step_within_bounds(step: Callable[..., Tree], params: Tree, support: Tree, alpha: Tree) -> tuple[Tree, Array]:
+    """One inner step, and the indices of the tasks that it did not take beyond all bounds, none perhaps."""
+    within = np.arange(len(support["x"]))
+    while len(within):
+        try:
+            return step(params, _of_tasks(support, within), alpha), within
+        except NonFiniteError as error:
+            keep = np.delete(np.arange(len(within)), error.tasks)
+            params, alpha = (_parameters_of(one, keep, len(within)) for one in (params, alpha))
+            within = within[keep]
+    return params, within
+
+
+def _parameters_of(params: Tree, keep: Array, tasks: int) -> Tree:
+    """The parameters of some tasks; those that all share stay."""
+
+    def of(x: Any) -> Any:
+        return x[keep] if np.ndim(x) and len(x) == tasks > 1 else x
+
+    return tree.map(of, params)

@@ -1,0 +1,327 @@
+"""Training and evaluating any method on any domain of tasks with support and query sets."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tinymaml.autodiff import tree
+from tinymaml.autodiff.tensor import Array
+from tinymaml.autodiff.tree import Tree
+from tinymaml.compile.program import record
+from tinymaml.meta.maml import NonFiniteError
+from tinymaml.methods import Method, Problem
+from tinymaml.methods.method import Batch
+from tinymaml.train import results
+from tinymaml.train.device_loop import device_step
+from tinymaml.train.domain import Domain, Test
+from tinymaml.train.progress import Progress
+from tinymaml.train.provenance import provenance
+from tinymaml.train.trainer import Figures, Trained
+from tinymaml.train.training import Training
+
+_TASKS = 25_000  # drawn at once at most, unless one meta-batch has more
+
+STREAM = "stream"  # the part of a state that is the place in the stream of tasks; the rest is the method's
+
+
+class SupervisedTrainer:
+    """A method on a domain; see `tinymaml.train.trainer.Trainer`.
+
+    Args:
+        domain: what to learn on; for a method whose inputs are to tell the task, it is asked for its informed one.
+        experiment: what is trained, by name; the domain's name, if not given.
+        name: the method's, if not its own.
+
+    Raises:
+        ValueError: the method and the domain do not go together, or the settings do not; the message says why.
+    """
+
+    def __init__(
+        self, domain: Domain, method: Method, training: Training, experiment: str | None = None, name: str | None = None
+    ) -> None:
+        self.method, self.training = method, training
+        self.experiment, self.name = experiment or domain.name, name or method.name
+        if method.STREAM not in domain.STREAMS:
+            offered = " and ".join(domain.STREAMS)
+            raise ValueError(f"{self.name} learns from a stream of {method.STREAM}, {domain.name} has one of {offered}")
+        domain.check(training)
+        self._told = domain  # of whose settings the run is
+        self.domain = domain.informed() if method.INFORMED else domain
+        model = self.domain.model()
+        self.problem = Problem(
+            model,
+            self.domain.loss,
+            self.domain.figures,
+            lambda params, support, inputs: self.domain.answer(model, params, support, inputs),
+            self.domain.adapted,
+            self.domain.inner_scale,
+            training.record,
+            training.device,
+        )
+        self.images, self._data = self.domain.images(training), self.domain.identity()
+        self._step: Any = None
+        self._validation: list[tuple[list[Test], int]] | None = None
+
+    def settings(self) -> dict[str, Any]:
+        """All settings, for JSON."""
+        return {**self.training.as_dict(), **self._told.as_dict(), **self.method.as_dict()}
+
+    def free(self) -> frozenset[str]:
+        """The settings that may differ between a checkpoint and the run that goes on from it."""
+        return self.training.names("free") | self._told.names("free") | self.method.names("free")
+
+    def ready(self) -> None:
+        """Raises what can be said before training begins: there are no data, or they do not suffice for the tasks."""
+        dtype = np.dtype(self.training.dtype)
+        self.domain.episodes(self.training.seed, "train", 0, 1, dtype)
+        if self.method.VALIDATED:
+            self.domain.validation_tests(self.training.eval_seed, 0, 1, dtype)
+
+    # Training.
+
+    def start(self) -> Tree:
+        """The method's state from the seed, and the place in the stream of tasks."""
+        state = self.method.init(
+            self.problem, np.random.default_rng(self.training.seed), np.dtype(self.training.dtype)
+        )
+        if not isinstance(state, dict) or "params" not in state or STREAM in state:
+            raise ValueError(f'{self.name}: init must return a dict with "params" and without "{STREAM}", got {state!r}')
+        data = {} if self._data is None else {"data": self._data}
+        return {**state, STREAM: {"seed": self.training.seed, "next_task": 0, **data}}
+
+    def step(self, state: Tree, count: int = 1) -> tuple[Tree, list[Figures]]:
+        """The state after so many meta-iterations, and the figures of each."""
+        if state[STREAM].get("data") != self._data:
+            raise ValueError(
+                f"the data of {self.experiment} have changed since this run began: take another --out, or the old data"
+            )
+        if self._step is None:
+            self._step = device_step(self) if self.training.device == "gpu" else _HostStep(self)
+        return self._step(state, count)
+
+    # Validation and evaluation.
+
+    def validate(self, state: Tree) -> Figures | None:
+        """The error on validation tasks, for methods that are followed by it."""
+        if not self.method.VALIDATED:
+            return None
+        if self._validation is None:
+            self._validation = list(self._batches("validation", following=True))
+        steps = self.domain.validation_steps(self.training)
+        scores = self._scores(state, self._validation, [self.method], steps)
+        return self.domain.validation({condition: scored.scores for condition, scored in scores.items()})
+
+    def evaluate(self, trained: Trained) -> dict[str, Any]:
+        """The entry of results.json: scores on fresh test tasks after every inner step, of the last parameters and of
+        those that were best in validation."""
+        domain, training, best = self.domain, self.training, trained.best
+        tests = list(self._batches("test"))
+        conditions = [_conditions(test) for test in tests[0][0]]
+        searched = [self._search(trained.state, index) for index in range(len(conditions))]
+        methods = [_best(search, domain.BETTER, self.method) for search in searched]
+        steps = range(training.eval_steps + 1)
+
+        again = best is not None and best["iteration"] != trained.iterations  # else the best parameters are the last
+        progress = Progress(f"{self.name}, test", training.eval_tasks * (1 + again), unit="task")
+        done = _Counter(progress)
+        last = self._scores(trained.state, tests, methods, steps, done)
+        parameters = {"last": results.measured(trained.iterations, _figures(last))}
+        if best is not None:
+            state = {**trained.state, "params": best["params"]}
+            scored = self._scores(state, tests, methods, steps, done) if again else last
+            parameters["best in validation"] = results.measured(best["iteration"], _figures(scored))
+        progress.close()
+
+        of_condition = {c: method for method, names in zip(methods, conditions, strict=True) for c in names}
+        sizes = {condition: method.step_size for condition, method in of_condition.items()}
+        return results.entry(
+            domain=self._told.name,
+            metric=domain.METRIC,
+            unit=domain.UNIT,
+            better=domain.BETTER,
+            protocol={
+                "split": "test",
+                "seed": training.eval_seed,
+                "first_task": 0,
+                "tasks": training.eval_tasks,
+                "alpha": next(iter(sizes.values())) if len({str(a) for a in sizes.values()}) == 1 else sizes,
+                **({} if self._data is None else {"data": self._data}),
+                **domain.protocol(training),
+                "interval": "mean ± 1.96 sigma / sqrt(tasks)",
+            },
+            provenance=provenance(self.settings(), trained),
+            parameters=parameters,
+            step_size_search={
+                condition: {alpha: score for alpha, (_, score) in search.items()}
+                for search, names in zip(searched, conditions, strict=True)
+                for condition in names[:1]
+                if search
+            },
+            details=domain.details(
+                lambda condition, support, inputs, steps: of_condition[condition].predict(
+                    self.problem, trained.state, support, inputs, steps
+                ),
+                training,
+            ),
+        )
+
+    def _batches(self, split: str, following: bool = False) -> Any:
+        """(tests, their number of tasks), of `eval_batch` tasks at a time."""
+        training = self.training
+        count = training.eval_tasks if split == "test" else training.validation_tasks
+        for first in range(0, count, training.eval_batch):
+            tasks = min(training.eval_batch, count - first)
+            given = (first, tasks, np.dtype(training.dtype))
+            if following:
+                yield self.domain.validation_tests(training.eval_seed, *given), tasks
+            else:
+                yield self.domain.tests(training.eval_seed, split, *given), tasks
+
+    def _search(self, state: Tree, index: int) -> dict[str, tuple[Method, float | None]]:
+        """The method's candidates with their mean scores after all inner steps on validation tasks, for a test; None
+        where that is not finite."""
+        candidates = self.method.candidates()
+        if not candidates:
+            return {}
+        batches = [([tests[index]], tasks) for tests, tasks in self._batches("validation")]
+        steps, searched = [self.training.eval_steps], {}
+        for name, candidate in candidates.items():
+            (scored, *_) = self._scores(state, batches, [candidate], steps).values()
+            mean = float(scored.scores[-1].mean(dtype=np.float64))
+            searched[name] = (candidate, mean if math.isfinite(mean) else None)
+        return searched
+
+    def _scores(
+        self,
+        state: Tree,
+        batches: Sequence[tuple[list[Test], int]],
+        methods: Sequence[Method],
+        steps: Sequence[int],
+        done: Any = lambda tasks: None,
+    ) -> dict[str, Scored]:
+        """Scores [steps, tasks] by condition, of a method for each test, or one for all of them."""
+        found: dict[str, list[Scored]] = {}
+        for tests, tasks in batches:
+            for test, method in zip(tests, methods if len(methods) == len(tests) else methods * len(tests), strict=True):
+                for condition, scored in self._scores_of(state, test, method, steps).items():
+                    found.setdefault(condition, []).append(scored)
+            done(tasks)
+        return {
+            condition: Scored(*(np.concatenate(parts, -1) for parts in zip(*scored, strict=True)))
+            for condition, scored in found.items()
+        }
+
+    def _scores_of(self, state: Tree, test: Test, method: Method, steps: Sequence[int]) -> dict[str, Scored]:
+        """Scores by condition; a task with predictions that are not finite is as bad as can be from there on."""
+        fit = self.domain.CHECKS_FIT
+        inputs = {**test.inputs, _SUPPORT: test.support["x"]} if fit else test.inputs
+        predicted = method.predict(self.problem, state, test.support, inputs, steps)
+        worst = np.inf if self.domain.BETTER == "lower" else -np.inf
+
+        def scores(predictions: Tree, targets: Any) -> Array:
+            found = []
+            for k in range(len(steps)):
+                with np.errstate(over="ignore", invalid="ignore"):
+                    scored = np.asarray(self.domain.score(tree.map(lambda x, k=k: x[k], predictions), targets))
+                found.append(np.where(np.isnan(scored), worst, scored))
+            return np.array(found)
+
+        if fit:
+            fits = scores(predicted[_SUPPORT], test.support["y"])
+            diverged = ~(fits[-1] <= fits[0]) if self.domain.BETTER == "lower" else ~(fits[-1] >= fits[0])
+        else:
+            finite = [np.isfinite(x[-1]).reshape(x.shape[1], -1).all(1) for x in tree.leaves(predicted)]
+            diverged = ~np.logical_and.reduce(finite)
+        return {
+            condition: Scored(scores(predicted[condition], test.targets[condition]), diverged)
+            for condition in test.inputs
+        }
+
+
+_SUPPORT = "the support set itself"  # the name of its inputs, which no condition has
+
+
+class Scored(NamedTuple):
+    """Scores of tasks."""
+
+    scores: Array  # [steps, tasks]
+    diverged: Array  # booleans [tasks]
+
+
+def _conditions(test: Test) -> list[str]:
+    return list(test.inputs)
+
+
+def _figures(scored: Mapping[str, Scored]) -> dict[str, Any]:
+    return {condition: results.figures(one.scores, one.diverged) for condition, one in scored.items()}
+
+
+def _best(searched: Mapping[str, tuple[Method, float | None]], better: str, method: Method) -> Method:
+    """The candidate with the best score, the first of them if all diverged; the method itself, if there are none."""
+    sign = 1 if better == "lower" else -1
+    ordered = [(math.inf if score is None else sign * score, i) for i, (_, score) in enumerate(searched.values())]
+    return list(searched.values())[min(ordered)[1]][0] if ordered else method
+
+
+class _Counter:
+    """Tells progress how many tasks were evaluated, and for how long."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress, self.tasks, self.began = progress, 0, time.perf_counter()
+
+    def __call__(self, tasks: int) -> None:
+        self.tasks += tasks
+        self.progress.update(self.tasks, time.perf_counter() - self.began)
+
+
+class _HostStep:
+    """Meta-iterations whose meta-batches are drawn on the CPU, one at a time."""
+
+    def __init__(self, trainer: SupervisedTrainer) -> None:
+        self.trainer, self._program = trainer, None if trainer.training.record else self._update
+        size = trainer.training.meta_batch
+        self._count = max(1, min(trainer.domain.BLOCK, _TASKS // size)) * size
+        self._drawn: tuple[int, int] | None = None  # (seed, first task) of the meta-batches that were drawn last,
+        self._block: Tree = None  # and they
+
+    def __call__(self, state: Tree, count: int) -> tuple[Tree, list[Figures]]:
+        found = []
+        for _ in range(count):
+            place = state[STREAM]
+            batch = self._batch(place["seed"], place["next_task"])
+            learned = {name: part for name, part in state.items() if name != STREAM}
+            if self._program is None:
+                self._program = record(self._update, learned, batch)
+            learned, figures = self._program(learned, batch)
+            found.append(_finite(figures))
+            place = {**place, "next_task": place["next_task"] + self.trainer.training.meta_batch}
+            state = {**learned, STREAM: place}
+        return state, found
+
+    def _update(self, state: Tree, batch: Batch) -> tuple[Tree, dict[str, Any]]:
+        return self.trainer.method.update(self.trainer.problem, state, batch)
+
+    def _batch(self, seed: int, task: int) -> Tree:
+        """A meta-batch of the stream, out of the block that was drawn last."""
+        trainer, size = self.trainer, self.trainer.training.meta_batch
+        if self._drawn is None or self._drawn[0] != seed or not 0 <= task - self._drawn[1] < self._count:
+            draw = getattr(trainer.domain, trainer.method.STREAM)
+            self._drawn = seed, task
+            self._block = draw(seed, "train", task, self._count, np.dtype(trainer.training.dtype))
+        first = task - self._drawn[1]
+        here = slice(first, first + size)
+        return tree.map(lambda x: x[here], self._block)
+
+
+def _finite(figures: Mapping[str, Any]) -> Figures:
+    """The means of figures over the tasks. Raises NonFiniteError: one is not finite."""
+    means = {name: float(np.mean(value, dtype=np.float64)) for name, value in figures.items()}
+    for name, mean in means.items():
+        if not math.isfinite(mean):
+            raise NonFiniteError(f"the {name} is not finite")
+    return means
