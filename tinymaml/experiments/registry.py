@@ -1,111 +1,50 @@
-"""The experiments by name: their settings, the code that runs them, their tables and pictures."""
+"""The experiments by name: the package's own, and those that installed packages offer as entry points."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Mapping
+from importlib import metadata
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
-from tinymaml.autodiff.tree import Tree
-from tinymaml.experiments.control import plots as rl_plots
-from tinymaml.experiments.control import settings as rl_settings
-from tinymaml.experiments.control import table as rl_table
-from tinymaml.experiments.control import training as rl
-from tinymaml.experiments.few_shot import plots as image_plots
-from tinymaml.experiments.few_shot import settings as image_settings
-from tinymaml.experiments.few_shot import table as image_table
-from tinymaml.experiments.few_shot import training as images
-from tinymaml.experiments.sinusoid import plots as sinusoid_plots
-from tinymaml.experiments.sinusoid import table as sinusoid_table
-from tinymaml.experiments.sinusoid import training as sinusoid
-from tinymaml.experiments.sinusoid.settings import SinusoidSettings
-from tinymaml.train import plots
-from tinymaml.train.loop import Figures, Step, Trained
-from tinymaml.train.results import Results
-from tinymaml.train.settings import Settings
+from tinymaml.experiments.control.experiments import ENVIRONMENT
+from tinymaml.experiments.control.experiments import EXPERIMENTS as CONTROL
+from tinymaml.experiments.few_shot.experiments import EXPERIMENTS as FEW_SHOT
+from tinymaml.experiments.few_shot.experiments import IMAGES
+from tinymaml.experiments.sinusoid.experiments import EXPERIMENTS as SINUSOID
+from tinymaml.train.experiment import Experiment
+from tinymaml.train.loop import renamed
 
+# With the paper's settings.
+EXPERIMENTS: dict[str, Experiment] = {**SINUSOID, **FEW_SHOT, **CONTROL}
 
-class Code(Protocol):
-    """What a module of experiments has, for settings of its own class and one of its methods."""
+# For any set of images, and for any environment.
+GENERAL: dict[str, Experiment] = {"images": IMAGES, "control": ENVIRONMENT}
 
-    METHODS: tuple[str, ...]
-
-    def start_state(self, settings: Any, method: str) -> Tree:
-        """The state that training starts from."""
-
-    def stepper(self, settings: Any, method: str) -> Step:
-        """Iterations of training."""
-
-    def validator(self, settings: Any, method: str) -> Callable[[Tree], Figures] | None:
-        """The error on validation tasks, or None."""
-
-    def evaluate(self, settings: Any, method: str, trained: Trained) -> Mapping[str, Any]:
-        """The method's entry of results.json."""
-
-
-class Experiment(NamedTuple):
-    """One experiment."""
-
-    name: str
-    summary: str
-    settings: Settings  # the defaults
-    code: Code
-    table: Callable[[Results], str]
-    pictures: Mapping[str, plots.Picture]
-    by_order: bool  # whether the command line names a method by its order: 2 is maml, 1 is fomaml
-    show: str | None  # what `tinymaml show` draws of it: "task" of images, "policy" of reinforcement learning
-    needs: tuple[tuple[str, str], ...] = ()  # modules of extras that it cannot do without: (module, extra)
+GROUP = "tinymaml.experiments"  # of entry points: each an `Experiment`, or a function that returns one
 
 
 class RunOfAnother(ValueError):
     """A folder's run is not what it was taken for."""
 
 
-def _image_summary(settings: image_settings.ImageSettings) -> str:
-    network = "" if settings.network == "conv" else ", no convolutions"
-    return f"{settings.ways}-way {settings.shots}-shot classification of {settings.dataset} images{network}"
-
-
-EXPERIMENTS: dict[str, Experiment] = {
-    "sinusoid": Experiment(
-        "sinusoid",
-        "few-shot regression of sinusoids",
-        SinusoidSettings(),
-        sinusoid,
-        sinusoid_table.table,
-        sinusoid_plots.PICTURES,
-        by_order=False,
-        show=None,
-    ),
-    **{
-        name: Experiment(
-            name,
-            _image_summary(settings),
-            settings,
-            images,
-            image_table.table,
-            image_plots.PICTURES,
-            by_order=True,
-            show="task",
-        )
-        for name, settings in image_settings.EXPERIMENTS.items()
-    },
-    **{
-        name: Experiment(
-            name,
-            f"meta reinforcement learning: {name.replace('-', ', ')}",
-            settings,
-            rl,
-            rl_table.table,
-            rl_plots.PICTURES,
-            by_order=False,
-            show="policy",
-            needs=(("gymnasium", "rl"), ("mujoco", "rl")),
-        )
-        for name, settings in rl_settings.EXPERIMENTS.items()
-    },
-}
+def installed() -> dict[str, Experiment]:
+    """The experiments that other packages have installed, by name; what cannot be used is named on standard error."""
+    experiments: dict[str, Experiment] = {}
+    for point in metadata.entry_points(group=GROUP):
+        try:
+            offered = point.load()
+            experiment = offered if isinstance(offered, Experiment) else offered()
+            if not isinstance(experiment, Experiment):
+                raise TypeError(f"it is no tinymaml.Experiment but {type(experiment).__name__}")
+            if experiment.name in {**EXPERIMENTS, **GENERAL, **experiments}:
+                raise ValueError(f"there is an experiment {experiment.name} already")
+            experiments[experiment.name] = experiment
+        except Exception as error:  # whatever another package raises, the other experiments are there
+            said = " ".join(str(error).split())
+            print(f"tinymaml: the experiment {point.name} ({point.value}) is left out: {said}", file=sys.stderr)
+    return experiments
 
 
 def check_run(folder: Path, settings: Mapping[str, Any], experiment: Experiment, method: str) -> None:
@@ -116,7 +55,7 @@ def check_run(folder: Path, settings: Mapping[str, Any], experiment: Experiment,
     if settings.get("method", method) != method:
         raise RunOfAnother(f"{folder} holds a run of the method {settings['method']}, not of {method}")
     said = settings.get("experiment")
-    names = _like([*EXPERIMENTS.values(), experiment], settings) if said is None else [said]
+    names = _like([*EXPERIMENTS.values(), experiment], renamed(settings)) if said is None else [said]
     if experiment.name not in names:
         whose = f"a run of {' or '.join(names)}" if names else "a run of another experiment"
         raise RunOfAnother(f"{folder} holds {whose}, not of {experiment.name}")
@@ -125,14 +64,11 @@ def check_run(folder: Path, settings: Mapping[str, Any], experiment: Experiment,
 def _like(experiments: list[Experiment], settings: Mapping[str, Any]) -> list[str]:
     """Experiments that have all these settings, and those that are fixed with the same values; of them the ones of the
     same data set, where there are such."""
-
-    def fits(one: Experiment) -> bool:
-        own = dataclasses.fields(one.settings)
-        known = set(settings) - {"method"} <= {field.name for field in own}
-        return known and all(
-            settings.get(field.name) == getattr(one.settings, field.name) for field in own if field.metadata["fixed"]
-        )
-
-    found = {one.name: getattr(one.settings, "dataset", None) for one in experiments if fits(one)}
-    same = [name for name, dataset in found.items() if dataset == settings.get("dataset")]
-    return same or list(found)
+    datasets = {}
+    for experiment in experiments:
+        values = experiment.settings()
+        known = set(settings) - {"method"} <= set(values)
+        if known and all(settings.get(name) == values[name] for name in experiment.fixed):
+            datasets[experiment.name] = values.get("dataset")
+    same = [name for name, dataset in datasets.items() if dataset == settings.get("dataset")]
+    return same or list(datasets)

@@ -8,8 +8,9 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
@@ -17,60 +18,109 @@ from typing import Any
 
 from tinymaml.command import INTERRUPTED
 from tinymaml.device import keep_memory
-from tinymaml.experiments.registry import Experiment, check_run
+from tinymaml.experiments.registry import check_run
+from tinymaml.meta.maml import NonFiniteError
 from tinymaml.train import devices, loop, memory, metrics, results
+from tinymaml.train.experiment import Experiment
 from tinymaml.train.extras import require
 from tinymaml.train.loop import Report
 from tinymaml.train.progress import Progress
-from tinymaml.train.settings import Settings
+from tinymaml.train.trainer import Trainer
 
+_TRIALS = 20  # iterations taken to see how long one is
 _LINES = 100  # that are kept of what a child says of errors
 
 
-def check_training(experiment: Experiment, run: Path, settings: Settings) -> None:
+def check_training(experiment: Experiment, run: Path, defaults: Experiment) -> None:
     """All that can be said before training begins.
+
+    Args:
+        defaults: the experiment as it is without other settings, for a message.
 
     Raises:
         DeviceError: the device is not there, or cannot do what the settings say.
         TooLarge: more memory is needed than there is.
         ResultsError: the folder's results.json, where the figures are to go, cannot be used.
     """
-    devices.check_training(settings)
-    memory.check(settings, experiment.settings)
+    devices.check_training(experiment.training)
+    memory.check(experiment, defaults)
     _check_results(experiment, run)
 
 
-def train(experiment: Experiment, run: Path, method: str, settings: Settings, report: Report | None = None) -> None:
-    """Train one method in this process. `report` gets the progress instead of the terminal.
+def train(
+    experiment: Experiment,
+    run: Path,
+    method: str,
+    defaults: Experiment | None = None,
+    report: Report | None = None,
+    announce: Callable[[str], None] | None = None,
+) -> Trainer:
+    """Train one method in this process, and return what trained it.
+
+    Args:
+        defaults: as of `check_training`.
+        report: gets the progress instead of the terminal.
+        announce: gets a line that says how long it will take, about.
 
     Raises:
         As `check_training` and `loop.train`.
         TooLarge: the memory did not suffice.
     """
-    check_training(experiment, run, settings)
+    defaults = defaults or experiment
+    check_training(experiment, run, defaults)
     keep_memory()
-    progress = None if report else Progress(method, settings.iterations)
+    progress = None if report else Progress(method, experiment.training.iterations)
     try:
-        with _one_blas_thread(), memory.enough(settings, experiment.settings):
-            loop.train(
-                run / method,
-                settings,
-                method,
-                lambda: experiment.code.start_state(settings, method),
-                experiment.code.stepper(settings, method),
-                report or progress.update,  # type: ignore[union-attr]  # one of them is there
-                experiment.code.validator(settings, method),
-                experiment.name,
-            )
+        with _one_blas_thread(), memory.enough(experiment, defaults):
+            trainer = experiment.trainer(method)
+            if announce:
+                announce(_how_long(trainer, run / method))
+            loop.train(run / method, trainer, report or progress.update, defaults.settings())  # type: ignore[union-attr]  # one of them is there
     finally:
         if progress:
             progress.close()
+    return trainer
+
+
+def _how_long(trainer: Trainer, folder: Path) -> str:
+    """From a few iterations, which are taken to see and then taken again: a step is a pure function."""
+    trainer.ready()
+    try:
+        trained = loop.latest(folder)
+        state, left = trained.state, trainer.training.iterations - trained.iterations
+    except FileNotFoundError:
+        state, left = trainer.start(), trainer.training.iterations
+    if left <= 0:
+        return "  to do         nothing: it is trained"
+    began, seconds, taken = time.perf_counter(), 0.0, 0
+    try:
+        trainer.step(state)  # which records the step, perhaps
+        seconds = first = time.perf_counter() - began
+        while taken < _TRIALS and first < 1 and time.perf_counter() - began < 1:
+            before = time.perf_counter()
+            trainer.step(state)
+            taken, seconds = taken + 1, min(seconds, time.perf_counter() - before)
+    except NonFiniteError:  # training will say at which iteration
+        return "  to do         it diverges at once"
+    return f"  to do         {left:,} iterations, about {_words(left * seconds)} beside validation".replace(",", " ", 1)
+
+
+def _words(seconds: float) -> str:
+    """A time, roughly."""
+    for unit, size in (("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{max(1, seconds):.0f} seconds"
 
 
 def train_side_by_side(
-    experiment: Experiment, run: Path, methods: Sequence[str], settings: Settings, options: list[str], jobs: int
+    experiment: Experiment, run: Path, options: Mapping[str, list[str]], jobs: int, module: str | None = None
 ) -> None:
     """Train several methods, `jobs` at a time, each in a process of its own; results do not depend on how many.
+
+    Args:
+        options: of the command line, by method: the settings that are not the experiment's.
+        module: to import first, as it registers an environment.
 
     Raises:
         loop.Interrupted: one of them was stopped.
@@ -79,19 +129,21 @@ def train_side_by_side(
     """
     if jobs < 1:
         raise ValueError(f"jobs must be at least 1, got {jobs}")
+    methods = list(options)
     children: list[subprocess.Popen[str]] = []
     starting = threading.Lock()  # so that a signal finds every child that was started, and none is started after it
-    bars = [Progress(method, settings.iterations, position) for position, method in enumerate(methods)]
+    bars = [Progress(method, experiment.training.iterations, position) for position, method in enumerate(methods)]
 
     threads = str(max(1, (os.cpu_count() or 1) // min(jobs, len(methods))))  # the cores, shared out
 
     def work(position: int) -> tuple[int, str]:
         command = [sys.executable, "-m", "tinymaml", "train", experiment.name, "--method", methods[position]]
+        command += ["--import", module] if module else []
         with starting:
             if stopped():
                 return INTERRUPTED, ""
             child = subprocess.Popen(
-                [*command, "--out", str(run), "--json-progress", "--no-evaluate", "--stop-with-input", *options],
+                [*command, "--out", str(run), "--json-progress", "--no-evaluate", "--stop-with-input", *options[methods[position]]],
                 stdin=subprocess.PIPE,  # which ends with this process, however that ends
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -138,7 +190,7 @@ def evaluate(experiment: Experiment, run: Path, methods: Sequence[str], protocol
     """Evaluate what was trained in a run's folder; `results.json` there gets an entry for each method.
 
     Args:
-        protocol: settings of the evaluation (`Settings.EVALUATION`); all others are those of the training.
+        protocol: settings of the evaluation; all others are those of the training.
 
     Raises:
         FileNotFoundError: a method has no checkpoint.
@@ -149,17 +201,17 @@ def evaluate(experiment: Experiment, run: Path, methods: Sequence[str], protocol
     """
     _check_results(experiment, run)
     keep_memory()
-    found = []
+    runs = []
     for method in methods:
         trained = loop.latest(run / method)
         check_run(run / method, trained.settings, experiment, method)
-        settings = type(experiment.settings).from_dict({**trained.settings, **protocol})
-        memory.check(settings, experiment.settings)
-        found.append((method, settings, trained))
-    for method, settings, trained in found:
-        devices.use(settings)
-        with _one_blas_thread(), memory.enough(settings, experiment.settings):
-            entry = experiment.code.evaluate(settings, method, trained)
+        trained_with = experiment.of(trained.settings, **protocol)
+        memory.check(trained_with, experiment)
+        runs.append((method, trained_with, trained))
+    for method, trained_with, trained in runs:
+        devices.use(trained_with.training)
+        with _one_blas_thread(), memory.enough(trained_with, experiment):
+            entry = trained_with.trainer(method).evaluate(trained)
         results.merge(run / "results.json", experiment.name, method, entry)
     return results.load(run / "results.json", experiment.name)
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from tinymaml.device import set_precision, to_device
-from tinymaml.train.settings import Settings
+from tinymaml.train.training import Loop
 
 
 class DeviceError(ValueError):
     """What was asked for cannot be computed here; the message says what is missing."""
 
 
-def use(settings: Settings) -> None:
+def use(settings: Loop) -> None:
     """Make ready for a run's device. Raises DeviceError if it is not there."""
     if settings.device == "gpu":
         try:
@@ -20,7 +20,7 @@ def use(settings: Settings) -> None:
         set_precision(settings.precision)
 
 
-def check_training(settings: Settings) -> None:
+def check_training(settings: Loop) -> None:
     """As `use`, and raises DeviceError for settings of training that the device does not have."""
     if settings.device == "cpu" and settings.precision != "fp32":
         raise DeviceError(f"--precision {settings.precision} is of GPUs alone: add --device gpu")

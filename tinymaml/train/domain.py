@@ -80,6 +80,11 @@ class Domain(Settings):
         """As results and checkpoints call it."""
         return type(self).__name__.lower()
 
+    @property
+    def folder_name(self) -> str:
+        """Of the folder of its runs, where no other is given."""
+        return self.name
+
     # What a subclass has to have.
 
     def model(self) -> Any:

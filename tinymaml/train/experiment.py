@@ -30,6 +30,7 @@ class Experiment:
         fixed: settings of the domain that belong to the experiment: they are no options.
         table: text from results; pictures: by name.
         shows: what `tinymaml show` draws of it: "task" of images, "policy" of reinforcement learning.
+        general: whether it is for any data, so that its runs are called after them.
         needs: modules of extras that it cannot do without: (module, extra).
     """
 
@@ -42,6 +43,7 @@ class Experiment:
     table: Callable[[Results], str] = generic_table
     pictures: Mapping[str, Picture] = field(default_factory=dict)
     shows: str | None = None
+    general: bool = False
     needs: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
@@ -65,11 +67,14 @@ class Experiment:
 
     def settings(self, method: str | None = None) -> dict[str, Any]:
         """All settings with a method, or with all of them."""
-        methods = self.methods.values() if method is None else [self.method(method)]
-        found: dict[str, Any] = {}
-        for part in (*methods, self.domain, self.training):
-            found |= part.as_dict()
-        return found
+        values: dict[str, Any] = {}
+        for part in self.parts(method):
+            values |= part.as_dict()
+        return values
+
+    def parts(self, method: str | None = None) -> list[Settings]:
+        """What has the settings: a method, or all of them, the domain, the loop."""
+        return [*(self.methods.values() if method is None else [self.method(method)]), self.domain, self.training]
 
     def replaced(self, **changes: Any) -> Experiment:
         """With other settings, of the domain, the loop, and of every method that has them.
@@ -77,17 +82,13 @@ class Experiment:
         Raises:
             ValueError: a setting that there is not, or out of its range.
         """
-        parts = {"domain": self.domain, "training": self.training, **{f" {m}": s for m, s in self.methods.items()}}
-        known = {name for part in parts.values() for name in part.names()}
+        known = {name for part in self.parts() for name in part.names()}
         for name in changes:
             if name not in known:
                 raise ValueError(f"{self.name} has no setting {name!r}{nearest(name, known)}")
-        new: dict[str, Any] = {
-            key: dataclasses.replace(part, **{name: changes[name] for name in part.names() & changes.keys()})
-            for key, part in parts.items()
-        }
-        methods = {key[1:]: part for key, part in new.items() if key.startswith(" ")}
-        return dataclasses.replace(self, domain=new["domain"], training=new["training"], methods=methods)
+        return self._each(
+            lambda part: dataclasses.replace(part, **{name: changes[name] for name in part.names() & changes.keys()})
+        )
 
     def of(self, values: Mapping[str, Any], **others: Any) -> Experiment:
         """With the settings that a run was trained with, as its checkpoints hold them, and others in place of some.
@@ -99,8 +100,11 @@ class Experiment:
             given = {name: value for name, value in others.items() if name in settings.names()}
             return type(settings).from_dict({**settings.as_dict(), **values}, **given)
 
-        methods = {name: part(method) for name, method in self.methods.items()}
-        return dataclasses.replace(self, domain=part(self.domain), training=part(self.training), methods=methods)
+        return self._each(part)
+
+    def _each(self, changed: Callable[[Any], Any]) -> Experiment:
+        methods = {name: changed(method) for name, method in self.methods.items()}
+        return dataclasses.replace(self, domain=changed(self.domain), training=changed(self.training), methods=methods)
 
 
 def nearest(name: str, known: Any) -> str:

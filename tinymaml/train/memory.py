@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 from collections.abc import Iterator
 from typing import Any
 
-from tinymaml.train.settings import Settings, hints_of, kind_of
+from tinymaml.settings import kind_of
+from tinymaml.train.experiment import Experiment
 
 # Integers that say nothing of how much memory is needed.
 _NO_SIZES = ("seed", "eval_seed", "iterations", "log_every", "checkpoint_every", "keep", "validate_every")
@@ -18,34 +18,34 @@ class TooLarge(ValueError):
     """There is not the memory for what was asked for; the message says what is larger than it has to be."""
 
 
-def check(settings: Settings, defaults: Settings) -> None:
+def check(experiment: Experiment, defaults: Experiment) -> None:
     """Raises TooLarge if a run needs more than all of this machine's memory; a GPU's own memory is not looked at."""
-    here, needed = _size(), 4 * settings.least_numbers()
-    if settings.device == "cpu" and here is not None and needed > here:
+    here, needed = _size(), 4 * experiment.domain.least_numbers(experiment.training)
+    if experiment.training.device == "cpu" and here is not None and needed > here:
         raise TooLarge(
             f"these settings need at least {needed / 1e9:,.0f} GB of memory, this machine has {here / 1e9:,.0f} GB"
-            + _enlarged(settings, defaults)
+            + _enlarged(experiment, defaults)
         )
 
 
 @contextlib.contextmanager
-def enough(settings: Settings, defaults: Settings) -> Iterator[None]:
+def enough(experiment: Experiment, defaults: Experiment) -> Iterator[None]:
     """Raises TooLarge where memory runs out in here."""
     try:
         yield
     except MemoryError as error:
-        raise TooLarge(f"there is not enough memory: {error}{_enlarged(settings, defaults)}") from error
+        raise TooLarge(f"there is not enough memory: {error}{_enlarged(experiment, defaults)}") from error
 
 
-def _enlarged(settings: Settings, defaults: Settings) -> str:
+def _enlarged(experiment: Experiment, defaults: Experiment) -> str:
     """Which sizes are larger than by default."""
-    found, hints = [], hints_of(type(settings))
-    for own in dataclasses.fields(settings):
-        value, default = getattr(settings, own.name), getattr(defaults, own.name)
-        sizes = kind_of(hints[own.name]) is int and own.name not in _NO_SIZES
-        if sizes and _sum(value) > _sum(default):
-            found.append(f"--{own.name.replace('_', '-')} {_words(value)} (default: {_words(default)})")
-    return f"; smaller ones are needed: {', '.join(found)}" if found else ""
+    values, before, larger = experiment.settings(), defaults.settings(), []
+    hints = {name: hint for part in experiment.parts() for name, hint in part.hints().items()}
+    for name, value in values.items():
+        sizes = kind_of(hints[name]) is int and name not in _NO_SIZES
+        if sizes and _sum(value) > _sum(before[name]):
+            larger.append(f"--{name.replace('_', '-')} {_words(value)} (default: {_words(before[name])})")
+    return f"; smaller ones are needed: {', '.join(larger)}" if larger else ""
 
 
 def _size() -> int | None:
@@ -57,8 +57,8 @@ def _size() -> int | None:
 
 
 def _sum(value: Any) -> int:
-    return sum(value) if isinstance(value, tuple) else int(value)
+    return sum(value) if isinstance(value, list) else int(value or 0)
 
 
 def _words(value: Any) -> str:
-    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)

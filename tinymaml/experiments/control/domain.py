@@ -69,12 +69,19 @@ class Control(Domain):
         return "control"
 
     @property
+    def folder_name(self) -> str:
+        """Of the environment."""
+        return self.environment.replace("/", "-")
+
+    @property
     def options(self) -> dict[str, Any]:
         """Of the environment."""
         return {}
 
     def check(self, training: Any) -> None:
-        """Raises ValueError: another device than the CPU."""
+        """Raises ValueError: no environment, or another device than the CPU."""
+        if not self.environment:
+            raise ValueError("environment: which one? Its name for Gymnasium is needed, as in --environment ID")
         if training.device != "cpu":
             raise ValueError("device must be cpu: reinforcement learning samples and learns on the CPU")
 

@@ -30,6 +30,12 @@ def experiment(
     )
 
 
+ENVIRONMENT = dataclasses.replace(
+    experiment("control", Control(), fixed=False),
+    summary="meta reinforcement learning in any environment of Gymnasium: --environment ID",
+    general=True,
+)
+
 EXPERIMENTS: dict[str, Experiment] = {
     one.name: one
     for one in (

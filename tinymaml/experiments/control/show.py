@@ -13,9 +13,10 @@ import numpy as np
 from tinymaml.autodiff import tree
 from tinymaml.autodiff.tensor import Array
 from tinymaml.autodiff.tree import Tree
-from tinymaml.experiments.control.training import Workbench
-from tinymaml.experiments.registry import Experiment, check_run
+from tinymaml.experiments.control.workbench import Workbench
+from tinymaml.experiments.registry import check_run
 from tinymaml.train import loop
+from tinymaml.train.experiment import Experiment
 from tinymaml.train.extras import require, require_all
 from tinymaml.train.files import atomic_write
 
@@ -61,18 +62,18 @@ def draw(
     image = require("PIL.Image", "rl")
     trained = loop.latest(run / method)
     check_run(run / method, trained.settings, experiment, method)
-    settings: Any = type(experiment.settings).from_dict(trained.settings)
-    bench = Workbench(settings, method)
+    trained_with: Any = experiment.of(trained.settings)
+    bench = Workbench(trained_with.domain, trained_with.method(method), trained_with.training)
     env = bench.single("rgb_array")
     drawn = bench.goals(np.random.default_rng(seed), 1)[0]
     goals = (env.unwrapped.goals.checked(goal) if goal is not None else drawn)[None]
     params = trained.best["params"] if trained.best else trained.state["params"]
     episodes = [_episode(bench, env, params, goals, seed)]
-    sampler = bench.sampler(1, settings.eval_rollouts)
+    sampler = bench.sampler(1, bench.domain.eval_rollouts)
     for k in range(steps):
         rollouts = sampler(params, goals, (seed, _ADAPTATION, k))
-        size = settings.alpha * (settings.eval_decay if k else 1.0)
-        params = bench.adapted(params, bench.batch(rollouts), np.asarray(size, settings.dtype))
+        size = bench.method.alpha * (bench.domain.eval_decay if k else 1.0)
+        params = bench.adapted(params, bench.batch(rollouts), np.asarray(size, bench.training.dtype))
     episodes.append(_episode(bench, env, params, goals, seed))
     every = max(1, round(env.unwrapped.metadata["render_fps"] / _FRAMES))
     shown = " ".join(f"{x:g}" for x in goals[0])
@@ -94,8 +95,8 @@ def _episode(bench: Workbench, env: Any, params: Tree, goals: Array, seed: int) 
     observation, _ = env.reset(seed=seed, options={"goal": goals[0]})
     frames, gained, over = [env.render()], 0.0, False
     while not over:
-        seen = np.asarray(observation, bench.settings.dtype)[None, None]
-        if bench.told:
+        seen = np.asarray(observation, bench.training.dtype)[None, None]
+        if bench.method.INFORMED:
             seen = np.concatenate([seen, goals[None].astype(seen.dtype)], 2)
         distribution = tree.map(lambda x: x.numpy(), bench.policy.apply(params, seen))
         action = bench.policy.act(distribution, bench.policy.noise(rng, (1, 1)))[0, 0]

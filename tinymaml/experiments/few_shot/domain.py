@@ -96,6 +96,11 @@ class FewShotImages(Domain):
         """As results call it."""
         return "few-shot"
 
+    @property
+    def folder_name(self) -> str:
+        """Of the data set and the tasks."""
+        return f"{self.dataset}-{self.ways}way-{self.shots}shot"
+
     # The network.
 
     def model(self) -> nets.ImageModel:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from tinymaml.experiments.few_shot import table
@@ -69,6 +70,13 @@ def _colour(name: str, dataset: str, shots: int) -> Experiment:
         ),
     )
 
+
+IMAGES = dataclasses.replace(
+    _experiment("images", FewShotImages(), MAML(alpha=0.4), ImageTraining()),
+    summary="N-way K-shot classification of any prepared set of images: --dataset NAME --ways N --shots K",
+    fixed=frozenset(),
+    general=True,
+)
 
 EXPERIMENTS: dict[str, Experiment] = {
     experiment.name: experiment

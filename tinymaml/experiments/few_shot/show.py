@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tinymaml.experiments.few_shot.data import Batch
+from tinymaml.methods.method import Batch
 from tinymaml.train.extras import require
 from tinymaml.train.files import atomic_write
 
