@@ -15,9 +15,8 @@ from tinymaml.autodiff.tree import Tree
 from tinymaml.compile.program import record
 from tinymaml.meta.maml import NonFiniteError
 from tinymaml.methods import Method, Problem
-from tinymaml.methods.method import Batch
 from tinymaml.train import results
-from tinymaml.train.device_loop import device_step
+from tinymaml.train.device_loop import DeviceStep
 from tinymaml.train.domain import Domain, Test
 from tinymaml.train.progress import Progress
 from tinymaml.train.provenance import provenance
@@ -101,8 +100,19 @@ class SupervisedTrainer:
                 f"the data of {self.experiment} have changed since this run began: take another --out, or the old data"
             )
         if self._step is None:
-            self._step = device_step(self) if self.training.device == "gpu" else _HostStep(self)
-        return self._step(state, count)
+            self._step = self._on_gpu() if self.training.device == "gpu" else _HostStep(self)
+        learned = {name: part for name, part in state.items() if name != STREAM}
+        learned, stream, figures = self._step(learned, state[STREAM], count)
+        return {**learned, STREAM: stream}, figures
+
+    def update(self, state: Tree, batch: Any) -> tuple[Tree, dict[str, Any]]:
+        """The method's state after a meta-batch, and figures."""
+        return self.method.update(self.problem, state, batch)
+
+    def _on_gpu(self) -> DeviceStep:
+        training = self.training
+        draw, data = self.domain.device_stream(self.method.STREAM, training)
+        return DeviceStep(draw, self.update, training.longest_step, training.dtype, data)
 
     # Validation and evaluation.
 
@@ -283,28 +293,23 @@ class _HostStep:
     """Meta-iterations whose meta-batches are drawn on the CPU, one at a time."""
 
     def __init__(self, trainer: SupervisedTrainer) -> None:
-        self.trainer, self._program = trainer, None if trainer.training.record else self._update
+        self.trainer, self._program = trainer, None if trainer.training.record else trainer.update
         size = trainer.training.meta_batch
         self._count = max(1, min(trainer.domain.BLOCK, _TASKS // size)) * size
         self._drawn: tuple[int, int] | None = None  # (seed, first task) of the meta-batches that were drawn last,
         self._block: Tree = None  # and they
 
-    def __call__(self, state: Tree, count: int) -> tuple[Tree, list[Figures]]:
-        found = []
+    def __call__(self, state: Tree, stream: Tree, count: int) -> tuple[Tree, Tree, list[Figures]]:
+        """(the state, the place in the stream, the figures of each iteration) after so many."""
+        of_each = []
         for _ in range(count):
-            place = state[STREAM]
-            batch = self._batch(place["seed"], place["next_task"])
-            learned = {name: part for name, part in state.items() if name != STREAM}
+            batch = self._batch(stream["seed"], stream["next_task"])
             if self._program is None:
-                self._program = record(self._update, learned, batch)
-            learned, figures = self._program(learned, batch)
-            found.append(_finite(figures))
-            place = {**place, "next_task": place["next_task"] + self.trainer.training.meta_batch}
-            state = {**learned, STREAM: place}
-        return state, found
-
-    def _update(self, state: Tree, batch: Batch) -> tuple[Tree, dict[str, Any]]:
-        return self.trainer.method.update(self.trainer.problem, state, batch)
+                self._program = record(self.trainer.update, state, batch)
+            state, figures = self._program(state, batch)
+            of_each.append(_finite(figures))
+            stream = {**stream, "next_task": stream["next_task"] + self.trainer.training.meta_batch}
+        return state, stream, of_each
 
     def _batch(self, seed: int, task: int) -> Tree:
         """A meta-batch of the stream, out of the block that was drawn last."""
