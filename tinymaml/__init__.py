@@ -5,6 +5,9 @@ hvp and the rest), nn and optim, meta (adaptation and the explicit meta-gradient
 program), rl (policies), train.
 """
 
+import importlib as _importlib
+from typing import Any as _Any
+
 from tinymaml import command as command  # first: it minds signals while the rest is imported
 from tinymaml import nn, ops, optim
 from tinymaml.autodiff import tree
@@ -46,3 +49,25 @@ __all__ = [
     "vjp",
     *_ops,
 ]
+
+# Names that are imported when they are first asked for, as they need more than NumPy: where they are.
+_LATER = {
+    "Domain": "tinymaml.train.domain",
+    "Experiment": "tinymaml.train.experiment",
+    "Method": "tinymaml.methods",
+    "Training": "tinymaml.train.training",
+    "evaluate": "tinymaml.experiments.fit",
+    "fit": "tinymaml.experiments.fit",
+    "load": "tinymaml.experiments.fit",
+    "methods": "",
+    "rl": "",
+    "testing": "",
+}
+__all__ += list(_LATER)
+
+
+def __getattr__(name: str) -> _Any:
+    if name not in _LATER:
+        raise AttributeError(f"module 'tinymaml' has no attribute {name!r}")
+    module = _importlib.import_module(_LATER[name] or f"tinymaml.{name}")
+    return getattr(module, name) if _LATER[name] else module

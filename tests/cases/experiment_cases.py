@@ -1,4 +1,4 @@
-"""A small data set of images, and settings that go with it, for the tests of the image experiments."""
+"""Experiments small enough for tests: on sinusoids, and on a data set of small images."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from tinymaml.experiments.few_shot.settings import ImageSettings
+from tinymaml.experiments.registry import GENERAL
+from tinymaml.experiments.registry import EXPERIMENTS
 from tinymaml.tasks import imageset
+from tinymaml.train.experiment import Experiment
 
 SMALL: dict[str, Any] = {
     "dataset": "small",
@@ -29,6 +31,25 @@ SMALL: dict[str, Any] = {
     "eval_batch": 3,
 }
 
+TINY: dict[str, Any] = {
+    "hidden": (8,),
+    "meta_batch": 4,
+    "shots": 3,
+    "query_points": 3,
+    "log_every": 10,
+    "validate_every": 15,
+    "validation_tasks": 10,
+    "eval_tasks": 10,
+    "eval_steps": 2,
+    "iterations": 60,
+    "checkpoint_every": 20,
+}
+
+
+def tiny(**changes: Any) -> Experiment:
+    """The sinusoid experiment, with small settings."""
+    return EXPERIMENTS["sinusoid"].replaced(**{**TINY, **changes})
+
 
 def write_small(folder: Path, classes: int = 8, images: int = 10, seed: int = 0) -> Path:
     """`small.h5`: every class is a pattern of its own, of which every image has some pixels changed."""
@@ -46,6 +67,6 @@ def write_small(folder: Path, classes: int = 8, images: int = 10, seed: int = 0)
     return folder
 
 
-def small(folder: Path, **changes: Any) -> ImageSettings:
-    """Settings for the small data set in a folder."""
-    return ImageSettings(**{**SMALL, "data": str(folder), **changes})
+def small(folder: Path, **changes: Any) -> Experiment:
+    """Any images, with settings for the small data set in a folder."""
+    return GENERAL["images"].replaced(**{**SMALL, "data": str(folder), **changes})

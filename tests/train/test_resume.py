@@ -20,29 +20,15 @@ from tests.conftest import ROOT
 
 pytest.importorskip("h5py", reason="checkpoints need h5py: pip install 'tinymaml[train]'")
 
+from tests.cases.experiment_cases import tiny
 from tinymaml import tree
-from tinymaml.experiments.sinusoid import training as sinusoid
-from tinymaml.experiments.sinusoid.settings import SinusoidSettings
+from tinymaml.experiments.sinusoid.domain import Sinusoids
 from tinymaml.meta.maml import NonFiniteError
 from tinymaml.train import checkpoint, loop, metrics
 
-TINY: dict[str, Any] = {
-    "hidden": (8,),
-    "meta_batch": 4,
-    "shots": 3,
-    "query_points": 3,
-    "log_every": 10,
-    "validate_every": 15,
-    "eval_tasks": 10,
-    "eval_steps": 2,
-}
-
 
 def run(folder: Path, method: str = "maml", **changes: Any) -> Any:
-    settings = SinusoidSettings(**{**TINY, "iterations": 60, "checkpoint_every": 20, **changes})
-    step, validate = sinusoid.stepper(settings, method), sinusoid.validator(settings, method)
-    start = lambda: sinusoid.start_state(settings, method)  # noqa: E731
-    return loop.train(folder, settings, method, start, step, validate=validate)
+    return loop.train(folder, tiny(**changes).trainer(method))
 
 
 def assert_same_bits(one: Any, other: Any) -> None:
@@ -51,7 +37,7 @@ def assert_same_bits(one: Any, other: Any) -> None:
         assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
 
 
-@pytest.mark.parametrize("method", sinusoid.METHODS)
+@pytest.mark.parametrize("method", tiny().methods)
 def test_resuming_gives_the_same_bits(tmp_path: Path, method: str) -> None:
     whole = run(tmp_path / "whole", method)
     run(tmp_path / "parts", method, iterations=27)
@@ -65,9 +51,9 @@ def test_resuming_gives_the_same_bits(tmp_path: Path, method: str) -> None:
 def test_resuming_gives_the_same_bits_with_learned_step_sizes_across_a_block_of_tasks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sinusoid, "_BLOCK", 7)
+    monkeypatch.setattr(Sinusoids, "BLOCK", 7)
     whole = run(tmp_path / "whole", learn_alpha=True)
-    monkeypatch.setattr(sinusoid, "_BLOCK", 11)
+    monkeypatch.setattr(Sinusoids, "BLOCK", 11)
     run(tmp_path / "parts", learn_alpha=True, iterations=33)
     assert_same_bits(run(tmp_path / "parts", learn_alpha=True), whole)
 
@@ -83,8 +69,8 @@ def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
     run(tmp_path, iterations=20)
     with pytest.raises(loop.SettingsDiffer, match=r"alpha = 0.01, this one has 0.02: take another --out"):
         run(tmp_path, alpha=0.02)
-    with pytest.raises(loop.SettingsDiffer, match="eval_tasks = 10, this one has 20"):
-        run(tmp_path, eval_tasks=20)  # validation depends on them
+    with pytest.raises(loop.SettingsDiffer, match="validation_tasks = 10, this one has 20"):
+        run(tmp_path, validation_tasks=20)
     with pytest.raises(loop.SettingsDiffer, match="method = maml, this one has fomaml"):
         run(tmp_path, "fomaml")
 
@@ -104,16 +90,17 @@ def test_metrics_go_on_after_the_checkpoint(tmp_path: Path) -> None:
 
 
 def test_divergence_names_the_iteration_the_checkpoint_and_what_to_try(tmp_path: Path) -> None:
-    settings = SinusoidSettings(**TINY, iterations=60, checkpoint_every=20)
-    good = sinusoid.stepper(settings, "maml")
+    trainer: Any = tiny().trainer("maml")
+    good = trainer.step
 
     def step(state: Any, count: int) -> Any:
         if state["stream"]["next_task"] >= 4 * 33:
             raise NonFiniteError("the query loss is not finite")
         return good(state, count)
 
+    trainer.step = step
     with pytest.raises(loop.TrainingDiverged) as caught:
-        loop.train(tmp_path, settings, "maml", lambda: sinusoid.start_state(settings, "maml"), step)
+        loop.train(tmp_path, trainer)
     message = str(caught.value)
     for part in (
         "diverged at iteration 33",
@@ -131,16 +118,17 @@ def test_a_learning_rate_that_is_far_too_large_diverges(tmp_path: Path) -> None:
 
 
 def test_a_signal_saves_a_checkpoint_and_stops(tmp_path: Path) -> None:
-    settings = SinusoidSettings(**TINY, iterations=60, checkpoint_every=50)
-    good = sinusoid.stepper(settings, "maml")
+    trainer: Any = tiny(checkpoint_every=50).trainer("maml")
+    good = trainer.step
 
     def step(state: Any, count: int) -> Any:
         if state["stream"]["next_task"] == 4 * 12:
             signal.raise_signal(signal.SIGTERM)
         return good(state, count)
 
+    trainer.step = step
     with pytest.raises(loop.Interrupted, match="stopped at iteration 13"):
-        loop.train(tmp_path, settings, "maml", lambda: sinusoid.start_state(settings, "maml"), step)
+        loop.train(tmp_path, trainer)
     found = checkpoint.latest(tmp_path / "checkpoints")
     assert found is not None
     assert found.iteration == 13

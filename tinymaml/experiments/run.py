@@ -92,17 +92,17 @@ def _how_long(trainer: Trainer, folder: Path) -> str:
         state, left = trainer.start(), trainer.training.iterations
     if left <= 0:
         return "  to do         nothing: it is trained"
-    began, seconds, taken = time.perf_counter(), 0.0, 0
     try:
         trainer.step(state)  # which records the step, perhaps
-        seconds = first = time.perf_counter() - began
-        while taken < _TRIALS and first < 1 and time.perf_counter() - began < 1:
+        began, times = time.perf_counter(), []
+        while not times or len(times) < _TRIALS and time.perf_counter() - began < 1:
             before = time.perf_counter()
             trainer.step(state)
-            taken, seconds = taken + 1, min(seconds, time.perf_counter() - before)
+            times.append(time.perf_counter() - before)
     except NonFiniteError:  # training will say at which iteration
         return "  to do         it diverges at once"
-    return f"  to do         {left:,} iterations, about {_words(left * seconds)} beside validation".replace(",", " ", 1)
+    iterations = f"{left:,}".replace(",", " ")
+    return f"  to do         {iterations} iterations, about {_words(left * min(times))} beside validation"
 
 
 def _words(seconds: float) -> str:

@@ -66,6 +66,11 @@ class SupervisedTrainer:
         self._step: Any = None
         self._validation: list[tuple[list[Test], int]] | None = None
 
+    @property
+    def model(self) -> Any:
+        """The network."""
+        return self.problem.model
+
     def settings(self) -> dict[str, Any]:
         """All settings, for JSON."""
         return {**self.training.as_dict(), **self._told.as_dict(), **self.method.as_dict()}

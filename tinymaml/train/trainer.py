@@ -44,6 +44,10 @@ class Trainer(Protocol):
     def images(self) -> int:
         """Images in a meta-iteration; 0 where the data are no images."""
 
+    @property
+    def model(self) -> Any:
+        """The network, or the policy."""
+
     def settings(self) -> dict[str, Any]:
         """All settings, for JSON."""
 

@@ -49,6 +49,11 @@ class ControlTrainer:
             self._bench = Workbench(self.domain, self.method, self.training)
         return self._bench
 
+    @property
+    def model(self) -> Any:
+        """The policy."""
+        return self.bench.policy
+
     def settings(self) -> dict[str, Any]:
         """All settings, for JSON."""
         return {**self.training.as_dict(), **self.domain.as_dict(), **self.method.as_dict()}

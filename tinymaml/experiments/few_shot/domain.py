@@ -54,6 +54,7 @@ class FewShotImages(Domain):
     """N-way K-shot classification; the defaults are those of Omniglot, 5-way 1-shot, with convolutions."""
 
     METRIC: ClassVar[str] = "accuracy"
+    UNIT: ClassVar[str] = "%"  # scores are shares
     BETTER: ClassVar[str] = "higher"
     STREAMS: ClassVar[tuple[str, ...]] = ("episodes",)
     METHODS: ClassVar[Mapping[str, Any]] = {"maml": MAML(alpha=0.4), "fomaml": MAML(alpha=0.4, order=1)}
