@@ -13,7 +13,7 @@ pytest.importorskip("h5py", reason="runs need h5py: pip install 'tinymaml[train]
 
 from tests.cases.experiment_cases import SMALL, write_small
 from tinymaml.cli import main
-from tinymaml.experiments.few_shot.settings import EXPERIMENTS, ImageSettings
+from tinymaml.experiments.registry import FEW_SHOT
 
 
 def options(folder: Path, **changes: Any) -> list[str]:
@@ -29,17 +29,20 @@ def folder(tmp_path: Path) -> Path:
     return write_small(tmp_path)
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize("name", FEW_SHOT)
 def test_help_names_every_setting_with_its_default(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main(["train", name, "--help"])
     assert stop.value.code == 0
     text = "".join(capsys.readouterr().out.split())
-    for field in dataclasses.fields(ImageSettings):
-        fixed = field.name in ("ways", "shots", "network")
-        assert (f"--{field.name.replace('_', '-')}" in text) != fixed
-        assert ("".join(field.metadata["help"].split()) in text) != fixed
-    assert f"(default:{EXPERIMENTS[name].alpha})" in text
+    for part in FEW_SHOT[name].parts():
+        for field in dataclasses.fields(part):
+            if field.name != "order":  # which stands beside --method
+                fixed = field.name in ("ways", "shots", "network")
+                assert (f"--{field.name.replace('_', '-')}" in text) != fixed
+                assert ("".join(field.metadata["help"].split()) in text) != fixed
+    method: Any = FEW_SHOT[name].method("maml")
+    assert f"(default:{method.alpha})" in text
     assert "--order{1,2}" in text
 
 
@@ -60,16 +63,17 @@ def test_both_orders_side_by_side_from_training_to_pictures(
     assert set(found["methods"]) == {"maml", "fomaml"}
     for method, entry in found["methods"].items():
         assert (out / method / "checkpoints" / "000000012.h5").exists()
-        for kind in ("transductive", "inductive"):
-            for shares in entry["accuracy"][kind].values():
-                assert len(shares["mean"]) == len(shares["half_width"]) == 5
+        figures = entry["parameters"]["last"]["figures"]
+        assert list(figures) == [f"{kind}, {q} query" for kind in ("transductive", "inductive") for q in (1, 5)]
+        for shares in figures.values():
+            assert len(shares["mean"]) == len(shares["half_width"]) == 5
         protocol = entry["protocol"]
         assert (protocol["split"], protocol["tasks"], protocol["query_per_class"]) == ("test", 7, [1, 5])
         assert (protocol["alpha"], protocol["inner_loss"], protocol["seed"]) == (0.4, "mean", 0)
         assert len(protocol["data"]) == 64
-        assert {"machine", "versions", "seconds", "iterations", "best"} < set(entry)
-        assert entry["best"]["iteration"] in (3, 6, 9, 12)
-    assert found["methods"]["maml"]["accuracy"] != found["methods"]["fomaml"]["accuracy"]
+        assert {"machine", "versions", "seconds", "iterations"} < set(entry)
+        assert entry["parameters"]["best in validation"]["iteration"] in (3, 6, 9, 12)
+    assert found["methods"]["maml"]["parameters"] != found["methods"]["fomaml"]["parameters"]
 
     # Evaluating again takes the protocol of the training, and what is given instead of it.
     assert main(["evaluate", name, "--out", str(out)]) == 0
@@ -79,7 +83,7 @@ def test_both_orders_side_by_side_from_training_to_pictures(
     again = json.loads((out / "results.json").read_text())["methods"]
     assert [again[method]["protocol"]["tasks"] for method in ("maml", "fomaml")] == [7, 4]
     assert main(["plot", name, "--out", str(out)]) == 0
-    assert {path.name for path in (out / "figures").iterdir()} == {"accuracy.png", "training.png"}
+    assert {path.name for path in (out / "figures").iterdir()} == {"error.png", "training.png"}
     capsys.readouterr()
     assert main(["plot", "omniglot-5way-5shot", "--out", str(out)]) == 1
     assert "is of omniglot-5way-1shot, not of omniglot-5way-5shot" in capsys.readouterr().err
@@ -116,9 +120,9 @@ def test_errors_are_one_line(
 
 def test_methods_and_orders_are_not_mixed_up(capsys: pytest.CaptureFixture[str]) -> None:
     for argv in (
-        ["train", "omniglot-5way-1shot", "--method", "fomaml"],
+        ["train", "omniglot-5way-1shot", "--method", "fomaml", "--order", "1"],
         ["train", "omniglot-5way-1shot", "--order", "3"],
-        ["train", "sinusoid", "--order", "1"],
+        ["train", "navigation", "--order", "1"],
         ["train", "omniglot-5way-1shot", "--ways", "7"],
         ["train", "omniglot-6way-1shot"],
     ):

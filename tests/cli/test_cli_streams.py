@@ -18,8 +18,8 @@ pytest.importorskip("h5py", reason="runs need h5py: pip install 'tinymaml[train]
 
 from tests.cases.results_cases import image_entry
 from tests.conftest import ROOT
+from tinymaml import cli
 from tinymaml.cli import main
-from tinymaml.cli.main import _print_json
 from tinymaml.train import metrics, results
 from tinymaml.train.progress import Progress
 
@@ -27,7 +27,7 @@ TRAIN = ["train", "sinusoid", "--iterations", "4", "--hidden", "4", "--meta-batc
 
 
 def test_progress_is_json_whatever_the_numbers_are(capsys: pytest.CaptureFixture[str]) -> None:
-    _print_json(iteration=1, loss=math.inf, accuracy=math.nan, validation=-math.inf, seconds=1.5)
+    cli._print_json(iteration=1, loss=math.inf, accuracy=math.nan, validation=-math.inf, seconds=1.5)
     line = capsys.readouterr().out
     found = json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
     assert found == {"iteration": 1, "loss": None, "accuracy": None, "validation": None, "seconds": 1.5}
@@ -78,7 +78,7 @@ def test_a_full_disk_under_the_metrics(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("function", ["fsync", "replace"])
-@pytest.mark.parametrize("file", ["metrics.jsonl", "000000004.h5", "results.json", "accuracy.png"])
+@pytest.mark.parametrize("file", ["metrics.jsonl", "000000004.h5", "results.json", "error.png"])
 def test_a_full_disk_names_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], file: str, function: str
 ) -> None:
@@ -92,7 +92,7 @@ def test_a_full_disk_names_the_file(
             raise OSError(errno.ENOSPC, "No space left on device")
         works(what, *rest)
 
-    if file == "accuracy.png":
+    if file == "error.png":
         results.merge(run / "results.json", "glyphs-5way-1shot", "maml", image_entry(0.9))
         argv = ["plot", "glyphs-5way-1shot", "--out", str(run)]
     else:
@@ -105,7 +105,7 @@ def test_a_full_disk_names_the_file(
         "metrics.jsonl": "maml",
         "000000004.h5": "maml/checkpoints",
         "results.json": "",
-        "accuracy.png": "figures",
+        "error.png": "figures",
     }
     assert capsys.readouterr().err.splitlines()[-1] == (
         f"tinymaml: [Errno 28] No space left on device: '{run / places.get(file, '') / file}'"
@@ -140,7 +140,7 @@ def test_interrupted_while_something_is_freed(tmp_path: Path) -> None:
     )
     script = tmp_path / "tinymaml"
     script.write_text(
-        "import importlib, sys\nfrom freed import Freed\ncli = importlib.import_module('tinymaml.cli.main')\n"
+        "import sys\nfrom freed import Freed\nfrom tinymaml import cli\n"
         "cli._say = lambda text: Freed() and None\nsys.exit(cli.main(['doctor']))"
     )
     environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}

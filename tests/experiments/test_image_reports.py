@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -13,15 +12,13 @@ from tests.cases.results_cases import entry, image_entry, rl_entry
 from tests.conftest import ROOT
 from tests.train.test_plots import check_picture
 from tinymaml.experiments.control import plots as rl_plots
-from tinymaml.experiments.control import settings as rl_settings
 from tinymaml.experiments.control import table as rl_table
-from tinymaml.experiments.control import training as rl
+from tinymaml.experiments.control.methods import METHODS
 from tinymaml.experiments.few_shot import plots as image_plots
-from tinymaml.experiments.few_shot import settings as image_settings
 from tinymaml.experiments.few_shot import table as image_table
 from tinymaml.experiments.sinusoid import plots as sinusoid_plots
 from tinymaml.experiments.sinusoid import table as sinusoid_table
-from tinymaml.experiments.sinusoid.settings import SinusoidSettings
+from tinymaml.experiments.registry import CONTROL, EXPERIMENTS, FEW_SHOT, GENERAL
 from tinymaml.train import plots, results
 
 NAME = "omniglot-5way-1shot"
@@ -39,12 +36,13 @@ def test_the_table_has_our_figures_beside_the_published_ones(path: Path) -> None
     found = results.load(path, NAME)
     text = image_table.table(found)
     rows = {line[:28].strip(): line for line in reversed(text.splitlines())}  # the first table's
-    for name, method, own in (
-        ("MAML", "maml", found["methods"]["maml"]),
-        ("MAML, best", "maml", found["methods"]["maml"]["best"]),
-        ("MAML, first order", "fomaml", found["methods"]["fomaml"]),
+    for name, method, which in (
+        ("MAML", "maml", results.LAST),
+        ("MAML, best", "maml", results.BEST_IN_VALIDATION),
+        ("MAML, first order", "fomaml", results.LAST),
     ):
-        cells = [own["accuracy"][kind][q] for kind in ("transductive", "inductive") for q in ("1", "15")]
+        figures = found["methods"][method]["parameters"][which]["figures"]
+        cells = [figures[f"{kind}, {q} query"] for kind in ("transductive", "inductive") for q in (1, 15)]
         shown = [f"{100 * cell['mean'][3]:.2f} ± {100 * cell['half_width'][3]:.2f}" for cell in cells]
         position = 0
         for one in ["98.7 ± 0.4" if method == "maml" else "–", *shown]:
@@ -52,7 +50,7 @@ def test_the_table_has_our_figures_beside_the_published_ones(path: Path) -> None
             position = rows[name].index(one, position)
     steps = {line[:28].strip(): line for line in text.splitlines() if "inner step" in line[:28]}
     for k in range(11):
-        one = found["methods"]["fomaml"]["accuracy"]["transductive"]["1"]
+        one = found["methods"]["fomaml"]["parameters"]["last"]["figures"]["transductive, 1 query"]
         cell = f"{100 * one['mean'][k]:.2f} ± {100 * one['half_width'][k]:.2f}"
         assert steps[f"{k} inner steps" if k != 1 else "1 inner step"].endswith(cell)
     assert "MAML: the published figure or above, up to our interval: no" in text
@@ -78,16 +76,16 @@ def test_an_experiment_without_published_figures(tmp_path: Path) -> None:
 def test_every_published_figure_is_of_an_experiment() -> None:
     """And every experiment but the one on glyphs has one, with its defaults."""
     found = []
-    for name, settings in image_settings.EXPERIMENTS.items():
-        entry: Any = image_entry(0.9, settings=settings)
+    for name, experiment in FEW_SHOT.items():
+        entry: Any = image_entry(0.9, experiment=experiment)
         own = [image_table.published(entry, method) for method in ("maml", "fomaml")]
         assert (own[0] is None) == (name == "glyphs-5way-1shot")
         found += [figure for figure in own if figure is not None]
     assert sorted(found) == sorted(image_table.PAPER.values())
-    for own_settings in rl_settings.EXPERIMENTS.values():
-        of_rl: Any = {"settings": own_settings.as_dict()}
-        assert all(rl_table.published(of_rl, method) for method in rl.METHODS)
-    assert len(rl_table.PAPER) == len(rl_settings.EXPERIMENTS)
+    for experiment in CONTROL.values():
+        of_rl: Any = {"settings": experiment.settings()}
+        assert all(rl_table.published(of_rl, method) for method in METHODS)
+    assert len(rl_table.PAPER) == len(CONTROL)
 
 
 @pytest.mark.parametrize(
@@ -109,8 +107,8 @@ def test_a_run_of_something_else_has_another_published_figure_or_none(
     tmp_path: Path, changes: dict[str, Any], expected: Any
 ) -> None:
     """Whatever the experiment is called: the figure is of a data set, ways, shots, network and method."""
-    path, settings = tmp_path / "results.json", dataclasses.replace(image_settings.EXPERIMENTS[NAME], **changes)
-    results.merge(path, NAME, "maml", image_entry(0.95, settings=settings))
+    path, experiment = tmp_path / "results.json", GENERAL["images"].replaced(**changes)
+    results.merge(path, NAME, "maml", image_entry(0.95, experiment=experiment))
     entry: Any = results.load(path, NAME)["methods"]["maml"]
     assert image_table.published(entry, "maml") == expected
     assert "98.7" not in image_table.table(results.load(path, NAME))
@@ -126,15 +124,15 @@ def test_a_run_of_something_else_has_another_published_figure_or_none(
     ],
 )
 def test_returns_of_something_else_have_no_published_figures(name: str, changes: dict[str, Any]) -> None:
-    entry: Any = {"settings": dataclasses.replace(rl_settings.EXPERIMENTS[name], **changes).as_dict()}
+    entry: Any = {"settings": EXPERIMENTS[name].replaced(**changes).settings()}
     assert rl_table.published(entry, "maml") is None
 
 
 def test_sinusoids_of_another_range_or_network_have_no_published_figures() -> None:
     for changes in ({"amplitude": (1.0, 2.0)}, {"hidden": (8,)}, {"activation": "tanh"}):
-        entry: Any = {"settings": SinusoidSettings(**changes).as_dict()}
+        entry: Any = {"settings": EXPERIMENTS["sinusoid"].replaced(**changes).settings()}
         assert sinusoid_table.published(entry, "maml") is None
-    entry = {"settings": SinusoidSettings(meta_batch=4, iterations=7).as_dict()}
+    entry = {"settings": EXPERIMENTS["sinusoid"].replaced(meta_batch=4, iterations=7).settings()}
     assert sinusoid_table.published(entry, "maml") == (0.67, 0.38, 0.35)
 
 
@@ -145,7 +143,7 @@ def test_the_repositorys_own_runs_have_their_published_figures() -> None:
     for path in paths:
         experiment = json.loads(path.read_text())["experiment"]
         entry: Any = results.load(path, experiment)["methods"]["maml"]
-        own = (rl_table if "returns" in entry else image_table).published(entry, "maml")
+        own = (rl_table if entry["domain"] == "control" else image_table).published(entry, "maml")
         assert (own is None) == ("squared-distance" in path.parent.name)
 
 
@@ -164,7 +162,7 @@ def test_an_experiment_and_methods_that_this_version_does_not_know(tmp_path: Pat
     modules: dict[str, Any] = {"image": image_plots, "sinusoid": sinusoid_plots, "returns": rl_plots}
     tables: dict[str, Any] = {"image": image_table, "sinusoid": sinusoid_table, "returns": rl_table}
     assert all(results.name_of(method) in tables[kind].table(found) for method in methods)
-    name = {"image": "accuracy", "sinusoid": "figure3", "returns": "returns"}[kind]
+    name = {"image": "error", "sinusoid": "figure3", "returns": "returns"}[kind]
     figure = modules[kind].PICTURES[name](pyplot, found)
     legends = [*figure.legends, *[axes.get_legend() for axes in figure.axes if axes.get_legend()]]
     labels = [text.get_text() for legend in legends for text in legend.get_texts()]
@@ -177,16 +175,16 @@ def test_the_results_are_of_one_experiment(path: Path) -> None:
     with pytest.raises(results.ResultsError, match="is of omniglot-5way-1shot, not of omniglot-5way-5shot"):
         results.merge(path, "omniglot-5way-5shot", "maml", image_entry(0.99))
     before = path.read_bytes()
-    for name in ("accuracy", "diverged"):
+    for name in ("metric", "parameters"):
         incomplete = image_entry(0.9)
         del incomplete[name]
         with pytest.raises(results.ResultsError, match=f"cannot hold the entry of maml: maml has no {name}"):
             results.merge(path, NAME, "maml", incomplete)
     assert path.read_bytes() == before
     found = json.loads(before)
-    del found["methods"]["maml"]["diverged"]
+    del found["methods"]["maml"]["parameters"]
     path.write_text(json.dumps(found))
-    with pytest.raises(results.ResultsError, match="is damaged: maml has no diverged"):
+    with pytest.raises(results.ResultsError, match="is damaged: maml has no parameters"):
         results.load(path, NAME)
 
 
@@ -201,7 +199,7 @@ def test_the_pictures(path: Path, trained: bool) -> None:
             text = "".join(json.dumps(line) + "\n" for line in lines)
             (path.parent / method / "metrics.jsonl").write_text(text)
     drawn = plots.draw_all(path.parent, NAME, image_plots.PICTURES)
-    assert [picture.name for picture in drawn] == ["accuracy.png", "training.png"][: 1 + trained]
+    assert [picture.name for picture in drawn] == ["error.png", "training.png"][: 1 + trained]
     for picture in drawn:
         check_picture(picture)
 
@@ -209,9 +207,8 @@ def test_the_pictures(path: Path, trained: bool) -> None:
 def test_an_evaluation_of_one_task_is_drawn(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="pictures need matplotlib: pip install 'tinymaml[train]'")
     entry = image_entry(0.9, best=False)
-    for own in entry["accuracy"].values():
-        for shares in own.values():
-            shares["half_width"] = [None] * 11
+    for figures in entry["parameters"]["last"]["figures"].values():
+        figures["half_width"] = [None] * 11
     results.merge(tmp_path / "results.json", NAME, "maml", entry)
     assert len(plots.draw_all(tmp_path, NAME, image_plots.PICTURES)) == 1
     assert "±" not in image_table.table(results.load(tmp_path / "results.json", NAME)).split("98.7 ± 0.4")[1]

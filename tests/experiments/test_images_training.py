@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +14,17 @@ import tinymaml as tm
 from tests.cases.experiment_cases import small, write_small
 from tests.train.test_resume import assert_same_bits
 from tinymaml import nets
-from tinymaml.experiments.few_shot import data as image_data
-from tinymaml.experiments.few_shot import training as images
-from tinymaml.experiments.few_shot.settings import EXPERIMENTS, ImageSettings
+from tinymaml.experiments.few_shot.domain import INDUCTIVE, TRANSDUCTIVE
+from tinymaml.experiments.few_shot.experiments import EXPERIMENTS
 from tinymaml.tasks import episodes
 from tinymaml.train import loop, metrics
+from tinymaml.train.experiment import Experiment
 
-LINEAR = {"network": "mlp", "hidden": (6, 5), "start": "truncated-normal", "head_start": "truncated-normal"}
-COLOUR = {"downsample": "max-pool", "head_start": "xavier-uniform", "rotations": False, "steps": 2}
+KINDS = (TRANSDUCTIVE, INDUCTIVE)
+LINEAR = {
+    "network": "mlp", "hidden": (6, 5), "initialiser": "truncated-normal", "head_initialiser": "truncated-normal",
+}  # fmt: skip
+COLOUR = {"downsample": "max-pool", "head_initialiser": "xavier-uniform", "rotations": False, "steps": 2}
 
 
 @pytest.fixture(scope="module")
@@ -30,20 +32,23 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_small(tmp_path_factory.mktemp("data"))
 
 
-def run(out: Path, settings: ImageSettings, method: str = "maml") -> Any:
-    start = lambda: images.start_state(settings, method)  # noqa: E731
-    step, validate = images.stepper(settings, method), images.validator(settings, method)
-    return loop.train(out, settings, method, start, step, validate=validate)
+def run(out: Path, experiment: Experiment, method: str = "maml") -> Any:
+    return loop.train(out, experiment.trainer(method))
 
 
-def evaluated(out: Path, settings: ImageSettings) -> Any:
-    return images.evaluate(settings, "maml", loop.latest(out))
+def evaluated(out: Path, experiment: Experiment) -> Any:
+    return experiment.trainer("maml").evaluate(loop.latest(out))
+
+
+def last(entry: Any) -> Any:
+    """The figures of the last parameters, by condition."""
+    return entry["parameters"]["last"]["figures"]
 
 
 # Training.
 
 
-@pytest.mark.parametrize("method", images.METHODS)
+@pytest.mark.parametrize("method", ["maml", "fomaml"])
 @pytest.mark.parametrize(
     "changes",
     [{}, LINEAR, COLOUR, {"adapt_norm": True, "inner_loss": "sum-over-k", "dtype": "float64", "clip_element": 0.01}],
@@ -63,16 +68,15 @@ def test_resuming_gives_the_same_bits(tmp_path: Path, folder: Path, method: str,
 
 
 @pytest.mark.parametrize("adapt_norm", [False, True])
-@pytest.mark.parametrize("method", images.METHODS)
+@pytest.mark.parametrize("method", ["maml", "fomaml"])
 def test_a_step_is_the_meta_gradient_on_the_tasks_of_the_stream(folder: Path, adapt_norm: bool, method: str) -> None:
-    settings = small(folder, adapt_norm=adapt_norm, steps=2, alpha=0.3)
-    state = images.start_state(settings, method)
-    step = images.stepper(settings, method)
-    state = step(state)[0]
-    after, (figures,) = step(state)
+    experiment = small(folder, adapt_norm=adapt_norm, steps=2, alpha=0.3)
+    trainer, domain = experiment.trainer(method), experiment.domain
+    state = trainer.step(trainer.start())[0]
+    after, (figures,) = trainer.step(state)
 
     drawn = episodes.sample(
-        image_data.read(settings, "train", 2), 0, "train", 4, 4, ways=3, shots=2, queries=2, rotations=True
+        domain.images_of("train"), 0, "train", 4, 4, ways=3, shots=2, queries=2, rotations=True
     )
     model = nets.conv_net((8, 8, 1), 3, 4, 2)
 
@@ -101,8 +105,8 @@ def test_a_step_is_the_meta_gradient_on_the_tasks_of_the_stream(folder: Path, ad
 def test_the_inner_loss_scales_the_step(folder: Path) -> None:
     ends = []
     for changes in ({"alpha": 0.6}, {"alpha": 0.2, "inner_loss": "sum-over-k"}, {"alpha": 0.2}):
-        settings = small(folder, dtype="float64", **changes)
-        ends.append(images.stepper(settings, "maml")(images.start_state(settings, "maml"))[0]["params"])
+        trainer = small(folder, dtype="float64", **changes).trainer("maml")
+        ends.append(trainer.step(trainer.start())[0]["params"])
     leaves = [tm.tree.leaves(end) for end in ends]
     for one, other in zip(*leaves[:2], strict=True):
         np.testing.assert_allclose(one, other, atol=1e-9)  # a convolution's bias has a gradient of rounding errors
@@ -113,7 +117,8 @@ def test_training_learns_to_tell_new_classes_apart(tmp_path: Path, folder: Path)
     few = {"shots": 1, "query_images": 3, "test_steps": 1, "eval_query": 5, "filters": 8, "meta_batch": 8}
     often = {"iterations": 120, "validate_every": 120, "validation_tasks": 100, "eval_tasks": 100}
     settings = small(folder, learning_rate=0.01, **few, **often)
-    before = images.validator(settings, "maml")(images.start_state(settings, "maml"))["validation_accuracy"]
+    trainer: Any = settings.trainer("maml")
+    before = trainer.validate(trainer.start())["validation_accuracy"]
     run(tmp_path, settings)
     lines = metrics.read(tmp_path / "metrics.jsonl")
     (after,) = [line["validation_accuracy"] for line in lines if "validation" in line]
@@ -123,10 +128,10 @@ def test_training_learns_to_tell_new_classes_apart(tmp_path: Path, folder: Path)
     assert losses[-1]["loss"] < 0.6 * losses[0]["loss"]
     assert losses[-1]["accuracy"] > losses[0]["accuracy"] + 0.2
     assert all(line["images_per_second"] > 0 for line in losses)
-    accuracy = evaluated(tmp_path, settings)["accuracy"]
-    for kind in images.KINDS:
-        assert accuracy[kind]["5"]["mean"][0] < 0.45
-        assert accuracy[kind]["5"]["mean"][1] > 0.7
+    figures = last(evaluated(tmp_path, settings))
+    for kind in KINDS:
+        assert figures[f"{kind}, 5 query"]["mean"][0] < 0.45
+        assert figures[f"{kind}, 5 query"]["mean"][1] > 0.7
 
 
 def test_the_best_in_validation_is_kept(tmp_path: Path, folder: Path) -> None:
@@ -146,19 +151,20 @@ def test_the_best_in_validation_is_kept(tmp_path: Path, folder: Path) -> None:
 def test_the_evaluation_is_what_one_task_after_the_other_gives(tmp_path: Path, folder: Path) -> None:
     settings = small(folder, adapt_norm=True, iterations=4)
     run(tmp_path, settings)
-    found = evaluated(tmp_path, settings)
+    found = last(evaluated(tmp_path, settings))
     params = loop.latest(tmp_path).state["params"]
-    model, drawn_from = images.network(settings), image_data.read(settings, "test", 5)
+    domain: Any = settings.domain
+    model, drawn_from = domain.model(), domain.images_of("test")
 
     def loss(params: Any, batch: Any) -> Any:
         return tm.softmax_cross_entropy(model.apply(params, batch["x"]), batch["y"])
 
-    right: dict[tuple[str, int], Any] = {(kind, q): np.zeros((5, 7)) for kind in images.KINDS for q in (2, 5)}
+    right: dict[tuple[str, int], Any] = {(kind, q): np.zeros((5, 7)) for kind in KINDS for q in (2, 5)}
     for task in range(7):
         drawn = episodes.sample(drawn_from, 0, "test", task, 1, ways=3, shots=2, queries=5, rotations=True)
         x, y = (drawn.query[name].reshape(1, 3, 5, *drawn.query[name].shape[2:]) for name in "xy")
         for k in range(5):
-            phi = tm.adapt(loss, params, drawn.support, settings.alpha, k)
+            phi = tm.adapt(loss, params, drawn.support, 0.4, k)
             statistics = model.statistics(phi, drawn.support["x"])
             for q in (2, 5):
                 images_of, labels = x[:, :, :q].reshape(1, 3 * q, 8, 8, 1), y[:, :, :q].reshape(1, 3 * q)
@@ -167,26 +173,26 @@ def test_the_evaluation_is_what_one_task_after_the_other_gives(tmp_path: Path, f
                 alone = [model.apply(phi, images_of[:, i : i + 1], statistics).numpy() for i in range(3 * q)]
                 right["inductive", q][k, task] = (np.concatenate(alone, 1).argmax(-1) == labels).mean()
     for (kind, q), expected in right.items():
-        own = found["accuracy"][kind][str(q)]
+        own = found[f"{kind}, {q} query"]
         np.testing.assert_allclose(own["mean"], expected.mean(1), rtol=1e-12)
         np.testing.assert_allclose(own["half_width"], 1.96 * expected.std(1, ddof=1) / np.sqrt(7), rtol=1e-12)
-    assert found["diverged"] == 0
-    assert found["accuracy"]["transductive"]["2"] != found["accuracy"]["inductive"]["2"]
+        assert own["diverged"] == 0
+    assert found["transductive, 2 query"] != found["inductive, 2 query"]
 
 
 def test_the_number_of_tasks_evaluated_at_a_time_does_not_matter(tmp_path: Path, folder: Path) -> None:
     settings = small(folder, iterations=4)
     run(tmp_path, settings)
-    found = [evaluated(tmp_path, small(folder, iterations=4, eval_batch=n))["accuracy"] for n in (1, 3, 7, 100)]
+    found = [last(evaluated(tmp_path, small(folder, iterations=4, eval_batch=n))) for n in (1, 3, 7, 100)]
     assert found[0] == found[1] == found[2] == found[3]
 
 
 def test_tasks_that_leave_all_bounds_count_as_wrong(tmp_path: Path, folder: Path) -> None:
     settings = small(folder, iterations=4)
     run(tmp_path, settings)
-    found = evaluated(tmp_path, small(folder, iterations=4, alpha=1e38))
-    assert found["diverged"] == 7
-    for own in found["accuracy"]["transductive"].values():
+    found = last(evaluated(tmp_path, small(folder, iterations=4, alpha=1e38)))
+    for own in (found["transductive, 2 query"], found["transductive, 5 query"]):
+        assert own["diverged"] == 7
         assert own["mean"][0] > 0
         assert own["mean"][-1] == 0
 
@@ -199,12 +205,12 @@ def test_every_seed_is_evaluated_on_the_same_tasks_of_the_test_classes(tmp_path:
         if name == "b":
             first = loop.latest(tmp_path / "a")
             trained = loop.latest(tmp_path / "b")._replace(state=first.state, best=first.best)
-            found.append(images.evaluate(settings, "maml", trained))
+            found.append(settings.trainer("maml").evaluate(trained))
             assert state["stream"]["seed"] == 1
         else:
             found.append(evaluated(tmp_path / name, settings))
-    assert found[0]["accuracy"] == found[1]["accuracy"]
-    assert found[0]["accuracy"] != found[2]["accuracy"]
+    assert found[0]["parameters"] == found[1]["parameters"]
+    assert found[0]["parameters"] != found[2]["parameters"]
     assert found[0]["protocol"]["split"] == "test"
 
 
@@ -216,14 +222,14 @@ def test_a_missing_data_set_names_the_command_that_makes_it(tmp_path: Path, monk
         if name.startswith("glyphs"):
             continue
         monkeypatch.setenv("TINYMAML_DATA", str(tmp_path))
-        with pytest.raises(FileNotFoundError, match=rf"tinymaml data {settings.dataset}"):
-            images.stepper(settings, "maml")
+        with pytest.raises(FileNotFoundError, match=rf"tinymaml data {settings.domain.dataset}"):
+            settings.trainer("maml")
 
 
 def test_glyphs_need_no_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TINYMAML_DATA", str(tmp_path))
     small_ones = {"meta_batch": 2, "filters": 4, "iterations": 1, "validate_every": 1, "validation_tasks": 2}
-    settings = dataclasses.replace(EXPERIMENTS["glyphs-5way-1shot"], **small_ones, eval_tasks=2, eval_steps=3)
+    settings = EXPERIMENTS["glyphs-5way-1shot"].replaced(**small_ones, eval_tasks=2, eval_steps=3)
     run(tmp_path / "run", settings)
     entry = evaluated(tmp_path / "run", settings)
     assert (entry["protocol"]["dataset"], entry["protocol"]["data"]) == ("glyphs", "glyphs")
@@ -231,11 +237,11 @@ def test_glyphs_need_no_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_the_folder_of_the_data(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TINYMAML_DATA", str(folder))
-    assert image_data.read(small(folder, data=None), "train", 2).name == "small"
+    assert small(folder, data=None).domain.images_of("train").name == "small"
     monkeypatch.setenv("TINYMAML_DATA", str(tmp_path))
     with pytest.raises(FileNotFoundError, match=r"small\.h5 is not there"):
-        image_data.read(small(folder, data=None), "train", 2)
-    assert image_data.read(small(folder), "train", 2).name == "small"
+        small(folder, data=None).domain.images_of("train")
+    assert small(folder).domain.images_of("train").name == "small"
 
 
 @pytest.mark.parametrize(
@@ -248,7 +254,7 @@ def test_the_folder_of_the_data(folder: Path, tmp_path: Path, monkeypatch: pytes
 )
 def test_data_that_do_not_suffice(folder: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        images.stepper(small(folder, **changes), "maml")
+        small(folder, **changes).trainer("maml").ready()
 
 
 def test_more_query_images_evaluated_than_there_are(tmp_path: Path, folder: Path) -> None:
@@ -263,7 +269,7 @@ def test_a_run_does_not_go_on_with_other_images(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         write_small(tmp_path / name, seed=seed)
     run(tmp_path / "run", small(tmp_path / "one", iterations=4))
-    with pytest.raises(ValueError, match="small has changed since this run began"):
+    with pytest.raises(ValueError, match="the data of images have changed since this run began"):
         run(tmp_path / "run", small(tmp_path / "other"))
     run(tmp_path / "run", small(write_small(tmp_path)))  # the same images elsewhere
 
@@ -314,6 +320,6 @@ def test_the_experiments_have_the_papers_settings() -> None:
         ({"clip_element": 0.0}, "clip_element must be a positive number"),
     ],
 )
-def test_settings_that_make_no_sense_are_refused(changes: dict[str, Any], message: str) -> None:
+def test_settings_that_make_no_sense_are_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        ImageSettings(**changes)
+        small(tmp_path, **{"eval_steps": 10, **changes}).domain.check(small(tmp_path, eval_steps=10).training)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import signal
 import subprocess
@@ -22,10 +21,14 @@ from tests.cases import rl_environments  # noqa: F401  # registers them
 from tests.train.test_resume import ROOT, assert_same_bits
 from tinymaml import tree
 from tinymaml.cli import main
-from tinymaml.experiments.control import training as rl
-from tinymaml.experiments.control.settings import EXPERIMENTS, RLSettings
+from tinymaml.experiments.control import outer
+from tinymaml.experiments.control import trainer as control
+from tinymaml.experiments.control.domain import Control
+from tinymaml.experiments.control.experiments import EXPERIMENTS
+from tinymaml.experiments.control.methods import METHODS
 from tinymaml.meta.maml import NonFiniteError
 from tinymaml.train import checkpoint, loop, metrics, results
+from tinymaml.train.experiment import Experiment
 
 TINY: dict[str, Any] = {
     "meta_batch": 3,
@@ -55,51 +58,46 @@ def options(**changes: Any) -> list[str]:
     return found
 
 
-def settings_of(name: str, **changes: Any) -> RLSettings:
-    return dataclasses.replace(EXPERIMENTS[name], **{**TINY, **changes})
+def experiment_of(name: str, **changes: Any) -> Experiment:
+    return EXPERIMENTS[name].replaced(**{**TINY, **changes})
 
 
-def run(folder: Path, settings: RLSettings, method: str = "maml") -> Any:
-    return loop.train(
-        folder,
-        settings,
-        method,
-        lambda: rl.start_state(settings, method),
-        rl.stepper(settings, method),
-        validate=rl.validator(settings, method),
-    )
+def run(folder: Path, experiment: Experiment, method: str = "maml") -> Any:
+    return loop.train(folder, experiment.trainer(method))
 
 
 def test_recorded_and_not_trains_to_the_same_bits(tmp_path: Path) -> None:
-    states = [run(tmp_path / str(record), settings_of("navigation", record=record)) for record in (True, False)]
+    states = [run(tmp_path / str(record), experiment_of("navigation", record=record)) for record in (True, False)]
     for one, other in zip(*map(tree.leaves, states), strict=True):
         np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize("name", ["navigation", "cheetah-direction", "ant-velocity"])
-@pytest.mark.parametrize("method", rl.METHODS)
+@pytest.mark.parametrize("method", METHODS)
 def test_methods(name: str, method: str, tmp_path: Path) -> None:
-    settings = settings_of(name, iterations=4)
-    state = run(tmp_path, settings, method)
-    start = rl.start_state(settings, method)
+    trainer: Any = experiment_of(name, iterations=4).trainer(method)
+    state, start = loop.train(tmp_path, trainer), trainer.start()
     moved = [
         not np.array_equal(a, b)
         for a, b in zip(tree.leaves(state["params"]), tree.leaves(start["params"]), strict=True)
     ]
     assert all(moved) == (method != "random")
-    entry = rl.evaluate(settings, method, loop.latest(tmp_path))
-    assert len(entry["returns"]["mean"]) == (1 if method == "oracle" else 3)
-    assert np.isfinite(entry["returns"]["mean"]).all()
-    assert set(entry["step_size_search"]) == (set() if method in ("maml", "oracle") else {"0.1", "0.5"})
+    entry = trainer.evaluate(loop.latest(tmp_path))
+    parameters = entry["parameters"]
+    returns = parameters["last"]["figures"]["new goals"]
+    assert len(returns["mean"]) == (1 if method == "oracle" else 3)
+    assert np.isfinite(returns["mean"]).all()
+    searched = {} if method in ("maml", "oracle") else {"new goals": ["0.1", "0.5"]}
+    assert {condition: list(tried) for condition, tried in entry["step_size_search"].items()} == searched
     lines = metrics.read(tmp_path / "metrics.jsonl")
     if method != "random":
-        assert entry["best"]["iteration"] == 3
+        assert parameters["best in validation"]["iteration"] == 3
         trained = [line for line in lines if "loss" in line]
-        returns = [line["return_1" if method == "maml" else "return_0"] for line in trained]
-        assert entry["best_in_training"]["iteration"] == int(np.argmax(returns))
+        gained = [line["return_1" if method == "maml" else "return_0"] for line in trained]
+        assert parameters["best in training"]["iteration"] == int(np.argmax(gained))
         for part in ("sampling", "adaptation", "outer"):
             assert all(line[f"seconds_{part}"] > 0 for line in trained)
-        assert all(line["kl"] <= settings.max_kl for line in trained)
+        assert all(line["kl"] <= trainer.method.max_kl for line in trained)
     results.merge(tmp_path / "results.json", name, method, entry)
     from tinymaml.experiments.control import table as rl_table
 
@@ -108,11 +106,11 @@ def test_methods(name: str, method: str, tmp_path: Path) -> None:
 
 def test_it_learns() -> None:
     """A few iterations of navigation: far better after a step than at first, and than without the step."""
-    settings = dataclasses.replace(EXPERIMENTS["navigation"], horizon=30, rollouts=10, meta_batch=10, hidden=(32, 32))
-    state, step = rl.start_state(settings, "maml"), rl.stepper(settings, "maml")
-    history = []
+    sizes: dict[str, Any] = {"horizon": 30, "rollouts": 10, "meta_batch": 10, "hidden": (32, 32)}
+    trainer = EXPERIMENTS["navigation"].replaced(**sizes).trainer("maml")
+    state, history = trainer.start(), []
     for _ in range(25):
-        state, figures = step(state)
+        state, figures = trainer.step(state)
         history.append((figures[0]["return_0"], figures[0]["return_1"]))
     first, last = np.mean(history[:3], 0), np.mean(history[-5:], 0)
     assert last[1] > first[1] + 3
@@ -133,40 +131,40 @@ def test_it_learns() -> None:
     ids=str,
 )
 def test_settings(changes: dict[str, Any]) -> None:
-    settings = settings_of("navigation", **changes)
-    state, step = rl.start_state(settings, "maml"), rl.stepper(settings, "maml")
+    trainer = experiment_of("navigation", **changes).trainer("maml")
+    state = trainer.start()
     before = state["params"]
     for _ in range(3):
-        state, figures = step(state)
-        assert f"return_{settings.steps}" in figures[0]
-    assert state["params"]["log_std"].dtype == settings.dtype
+        state, figures = trainer.step(state)
+        assert f"return_{changes.get('steps', 1)}" in figures[0]
+    assert state["params"]["log_std"].dtype == changes.get("dtype", "float32")
     assert not np.array_equal(before["log_std"], state["params"]["log_std"])
 
 
 def test_the_authors_difference_approaches_the_exact_curvature() -> None:
     """Of a short vector, as the step of the difference is 1 / |theta| times it."""
-    settings = settings_of("navigation", dtype="float64", curvature_share=1.0, activation="tanh")  # without kinks
-    bench, rng = rl.Workbench(settings, "maml"), np.random.default_rng(0)
+    changes: dict[str, Any] = {"dtype": "float64", "curvature_share": 1.0, "activation": "tanh"}  # without kinks
+    benches = []
+    for kind in ("exact", "finite-difference"):
+        trainer: Any = experiment_of("navigation", **changes, curvature=kind).trainer("maml")
+        benches.append(trainer.bench)
+    bench, rng = benches[0], np.random.default_rng(0)
     params, sampler = bench.policy.init(rng, np.float64), bench.sampler(3, 3)
     goals = bench.goals(rng, 3)
     support = bench.batch(sampler(params, goals, (0,)))
-    phi = bench.adapted(params, support, np.asarray(settings.alpha))
+    phi = bench.adapted(params, support, np.asarray(bench.method.alpha))
     query = bench.batch(sampler(phi, goals, (1,)))
     query |= bench.sampled_with(phi, query)
-    v = 1e-3 * rng.standard_normal(len(rl._vector(params)))
-    exact, difference = (
-        rl._product(dataclasses.replace(settings, curvature=kind), bench, params, [support], query)(v)
-        for kind in ("exact", "finite-difference")
-    )
+    v = 1e-3 * rng.standard_normal(len(outer._vector(params)))
+    exact, difference = (outer._product(own, params, [support], query)(v) for own in benches)
     assert difference == pytest.approx(exact, abs=1e-4 * np.abs(exact).max())
 
 
 def test_recorded_and_eager_updates_are_alike() -> None:
     states = []
     for recorded in (True, False):
-        settings = settings_of("cheetah-velocity", record=recorded, dtype="float64")
-        state = rl.start_state(settings, "maml")
-        states.append(rl.stepper(settings, "maml")(state)[0]["params"])
+        trainer = experiment_of("cheetah-velocity", record=recorded, dtype="float64").trainer("maml")
+        states.append(trainer.step(trainer.start())[0]["params"])
     for one, other in zip(*map(tree.leaves, states), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-9)
 
@@ -176,10 +174,10 @@ def test_recorded_and_eager_updates_are_alike() -> None:
 )
 def test_a_resumed_run_has_the_same_bits(name: str, changes: dict[str, Any], tmp_path: Path) -> None:
     """Whatever the number of workers was."""
-    whole = run(tmp_path / "whole", settings_of(name, **changes, workers=1))
-    run(tmp_path / "parts", settings_of(name, **changes, iterations=2, workers=3))
-    run(tmp_path / "parts", settings_of(name, **changes, iterations=4, workers=2))
-    resumed = run(tmp_path / "parts", settings_of(name, **changes))
+    whole = run(tmp_path / "whole", experiment_of(name, **changes, workers=1))
+    run(tmp_path / "parts", experiment_of(name, **changes, iterations=2, workers=3))
+    run(tmp_path / "parts", experiment_of(name, **changes, iterations=4, workers=2))
+    resumed = run(tmp_path / "parts", experiment_of(name, **changes))
     assert_same_bits(resumed, whole)
     lines = [metrics.read(tmp_path / part / "metrics.jsonl") for part in ("whole", "parts")]
     clean = [[{k: v for k, v in line.items() if not k.startswith("seconds")} for line in own] for own in lines]
@@ -187,7 +185,7 @@ def test_a_resumed_run_has_the_same_bits(name: str, changes: dict[str, Any], tmp
 
 
 def test_a_killed_run_goes_on_to_the_same_bits(tmp_path: Path) -> None:
-    whole = run(tmp_path / "whole" / "maml", settings_of("navigation", iterations=30))
+    whole = run(tmp_path / "whole" / "maml", experiment_of("navigation", iterations=30))
     command = [sys.executable, "-m", "tinymaml", "train", "navigation", "--no-evaluate", "--json-progress"]
     command += ["--out", str(tmp_path / "killed"), *options(iterations=30)]
     places = tmp_path / "killed" / "maml" / "checkpoints"
@@ -211,28 +209,25 @@ def test_a_killed_run_goes_on_to_the_same_bits(tmp_path: Path) -> None:
 def test_a_users_environment(tmp_path: Path) -> None:
     """Through Gymnasium alone: actions that are numbered, and those that are not."""
     for discrete in (True, False):
-        settings = dataclasses.replace(
-            EXPERIMENTS["navigation"], **{**TINY, "horizon": 30, "rollouts": 8, "environment": "tests/Pole-v0"}
-        )
 
-        class Options(type(settings)):  # type: ignore[misc]
+        class Pole(Control):
             @property
             def options(self, discrete: bool = discrete) -> dict[str, Any]:
                 return {"discrete": discrete}
 
-        settings = Options(**dataclasses.asdict(settings))
-        state, step = rl.start_state(settings, "maml"), rl.stepper(settings, "maml")
-        gained = []
+        pole = Experiment(Pole(environment="tests/Pole-v0")).replaced(**{**TINY, "horizon": 30, "rollouts": 8})
+        trainer = pole.trainer("maml")
+        state, gained = trainer.start(), []
         for _ in range(12):
-            state, figures = step(state)
+            state, figures = trainer.step(state)
             gained.append(figures[0]["return_1"])
         assert ("log_std" in state["params"]) != discrete
         assert np.mean(gained[-3:]) > np.mean(gained[:3])
 
 
 def test_a_policy_that_diverges_stops_with_the_last_good_checkpoint_named(tmp_path: Path) -> None:
-    settings = settings_of("navigation", iterations=4, outer="vpg", learning_rate=1e-3)
-    step = rl.stepper(settings, "maml")
+    trainer: Any = experiment_of("navigation", iterations=4, outer="vpg", learning_rate=1e-3).trainer("maml")
+    step = trainer.step
 
     def spoilt(state: Any, count: int = 1) -> Any:
         state, figures = step(state, count)
@@ -240,25 +235,26 @@ def test_a_policy_that_diverges_stops_with_the_last_good_checkpoint_named(tmp_pa
             state = {**state, "params": tree.map(lambda x: np.full_like(x, np.nan), state["params"])}
         return state, figures
 
+    trainer.step = spoilt
     with pytest.raises(
         loop.TrainingDiverged, match=r"diverged at iteration 3: .*not finite.*checkpoints, is at iteration 2"
     ):
-        loop.train(tmp_path, settings, "maml", lambda: rl.start_state(settings, "maml"), spoilt)
+        loop.train(tmp_path, trainer)
 
 
 def test_fine_tuning_that_diverges_is_passed_over(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    settings = settings_of("navigation", iterations=1)
-    run(tmp_path, settings, "random")
-    returns = rl._Evaluation.returns
+    trainer = experiment_of("navigation", iterations=1).trainer("random")
+    loop.train(tmp_path, trainer)
+    returns = control._Evaluation.returns
 
     def spoilt(self: Any, params: Any, goals: Any, alpha: float, key: Any) -> Any:
         if alpha == 0.5:
             raise NonFiniteError("the policy's actions are not finite")
         return returns(self, params, goals, alpha, key)
 
-    monkeypatch.setattr(rl._Evaluation, "returns", spoilt)
-    entry = rl.evaluate(settings, "random", loop.latest(tmp_path))
-    assert entry["step_size_search"]["0.5"] is None
+    monkeypatch.setattr(control._Evaluation, "returns", spoilt)
+    entry = trainer.evaluate(loop.latest(tmp_path))
+    assert entry["step_size_search"]["new goals"]["0.5"] is None
     assert entry["protocol"]["alpha"] == 0.1
 
 
@@ -275,7 +271,7 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     found = json.loads((tmp_path / "results.json").read_text())
     assert set(found["methods"]) == {"maml", "pretrained", "oracle", "random"}
     assert main(["evaluate", "navigation", "--out", out, "--eval-goals", "2", "--method", "maml"]) == 0
-    assert json.loads((tmp_path / "results.json").read_text())["methods"]["maml"]["protocol"]["goals"] == 2
+    assert json.loads((tmp_path / "results.json").read_text())["methods"]["maml"]["protocol"]["tasks"] == 2
     assert main(["show", "navigation", "--run", out, "--goal", "0.3", "0.1", "--steps", "2"]) == 0
     image = pytest.importorskip("PIL.Image", reason="animated pictures need pillow: pip install 'tinymaml[rl]'")
     with image.open(tmp_path / "policy.gif") as picture:

@@ -1,32 +1,27 @@
 """Training and evaluation replay their steps to the bits of the eager path."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 
 import tinymaml as tm
+from tests.cases.experiment_cases import tiny
 from tests.compile.test_record import same
-from tinymaml.cli.main import _parser
-from tinymaml.experiments.sinusoid import training as sinusoid
-from tinymaml.experiments.sinusoid.settings import SinusoidSettings
 from tinymaml.optim import sgd
-from tinymaml.train.replay import outer_step, replayed
+from tinymaml.compile.replayed import replayed
 
-SETTINGS = SinusoidSettings(meta_batch=4, hidden=(8, 8), eval_tasks=6, eval_steps=3, eval_query=7)
+SMALL = tiny(hidden=(8, 8), shots=10, query_points=10, validation_tasks=6, eval_tasks=6, eval_steps=3, eval_query=7)
 
 
 def trained(method, record, iterations=7, **changes):
-    settings = dataclasses.replace(SETTINGS, record=record, **changes)
-    state, step = sinusoid.start_state(settings, method), sinusoid.stepper(settings, method)
-    losses = []
+    trainer = SMALL.replaced(record=record, **changes).trainer(method)
+    state, losses = trainer.start(), []
     for _ in range(iterations):
-        state, (figures,) = step(state)
+        state, (figures,) = trainer.step(state)
         losses.append(figures["loss"])
     return losses, state["params"], state["optimiser"]
 
 
-@pytest.mark.parametrize("method", sinusoid.METHODS)
+@pytest.mark.parametrize("method", SMALL.methods)
 def test_every_method_trains_to_the_same_bits(method):
     same(trained(method, True), trained(method, False))
 
@@ -37,21 +32,18 @@ def test_settings_that_change_the_step(changes):
 
 
 def test_validation_is_the_same():
-    params = sinusoid.start_state(SETTINGS, "maml")["params"]
-    found = [
-        sinusoid.validator(dataclasses.replace(SETTINGS, record=record), "maml")({"params": params})
-        for record in (True, False)
-    ]
-    assert found[0] == found[1]
+    trainers = [SMALL.replaced(record=record).trainer("maml") for record in (True, False)]
+    recorded, eager = (trainer.validate(trainer.start()) for trainer in trainers)
+    assert recorded == eager
 
 
 def test_a_step_that_leaves_all_bounds_raises_as_the_eager_one():
     def run(record):
-        settings = dataclasses.replace(SETTINGS, record=record, alpha=1e30)
-        state, step = sinusoid.start_state(settings, "maml"), sinusoid.stepper(settings, "maml")
+        trainer = SMALL.replaced(record=record, alpha=1e30).trainer("maml")
+        state = trainer.start()
         with np.errstate(all="ignore"), pytest.raises(tm.NonFiniteError) as error:
             for _ in range(50):
-                state, _ = step(state)
+                state, _ = trainer.step(state)
         return str(error.value)
 
     assert run(True) == run(False)
@@ -77,7 +69,13 @@ def test_programs_for_several_shapes_are_kept_and_old_ones_dropped():
 @pytest.mark.parametrize("record", [True, False])
 def test_the_iteration_reaches_the_optimiser(record):
     optimiser = sgd(lambda iteration: 0.5 / (1 + iteration))
-    take = outer_step(tm.value_and_grad(lambda p: tm.sum(p["w"] ** 2) / 2), optimiser, record)
+    gradient = tm.value_and_grad(lambda p: tm.sum(p["w"] ** 2) / 2)
+
+    def step(params, state):
+        value, grads = gradient(params)
+        return value, *optimiser.update(grads, state, params)
+
+    take = replayed(step, record)
     params, expected = {"w": np.ones(2)}, 1.0
     state = optimiser.init(params)
     for i in range(4):
@@ -86,8 +84,3 @@ def test_the_iteration_reaches_the_optimiser(record):
         expected *= 1 - 0.5 / (1 + i)
         np.testing.assert_allclose(params["w"], expected)
     assert int(state["iteration"]) == 4
-
-
-def test_the_option():
-    arguments = _parser().parse_args(["train", "sinusoid", "--no-record"])
-    assert arguments.record is False

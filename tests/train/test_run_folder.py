@@ -27,7 +27,7 @@ TRAIN = ["train", "sinusoid", "--no-evaluate", *TINY]
 
 def put(run: Path, name: str, method: str = "maml", **said: Any) -> None:
     """A checkpoint of an experiment with its defaults, and what else it says."""
-    settings = {"method": method, **EXPERIMENTS[name].settings.as_dict(), **said}
+    settings = {"method": method, **EXPERIMENTS[name].settings("maml"), **said}
     checkpoint.write_numbered(run / method / "checkpoints", {"state": {}, "seconds": 1.0, "best": None}, settings, 1)
 
 
@@ -41,7 +41,7 @@ def one_line(capsys: pytest.CaptureFixture[str]) -> str:
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_a_run_is_of_one_experiment_and_method(name: str, said: bool) -> None:
     """Also one from before checkpoints said of what they are: then its settings say it."""
-    settings = {**({"experiment": name} if said else {}), "method": "maml", **EXPERIMENTS[name].settings.as_dict()}
+    settings = {**({"experiment": name} if said else {}), "method": "maml", **EXPERIMENTS[name].settings("maml")}
     for other, experiment in EXPERIMENTS.items():
         if other == name:
             check_run(Path("run/maml"), settings, experiment, "maml")
@@ -61,7 +61,7 @@ def test_the_repositorys_own_runs_are_of_their_experiments() -> None:
 
 
 def test_a_run_with_other_images_than_any_experiment_is_of_all_that_fit() -> None:
-    settings = {**EXPERIMENTS["omniglot-5way-1shot"].settings.as_dict(), "dataset": "shapes"}
+    settings = {**EXPERIMENTS["omniglot-5way-1shot"].settings("maml"), "dataset": "shapes"}
     check_run(Path("run"), settings, EXPERIMENTS["omniglot-5way-1shot"], "maml")
     with pytest.raises(RunOfAnother, match=r"a run of omniglot-5way-1shot or miniimagenet-5way-1shot or .*, not of"):
         check_run(Path("run"), settings, EXPERIMENTS["omniglot-5way-5shot"], "maml")
@@ -229,7 +229,7 @@ def side_by_side(folder: Path, child: str) -> subprocess.CompletedProcess[str]:
         "import sys\nfrom pathlib import Path\nfrom tinymaml.experiments import run\n"
         "from tinymaml.experiments.registry import EXPERIMENTS\n"
         "sys.executable, own = sys.argv[1], EXPERIMENTS['sinusoid']\n"
-        "run.train_side_by_side(own, Path(sys.argv[2]), ('maml', 'oracle'), own.settings, [], 2)"
+        "run.train_side_by_side(own, Path(sys.argv[2]), {'maml': [], 'oracle': []}, 2)"
     )
     command = [sys.executable, "-c", code, str(program), str(folder / "run")]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)

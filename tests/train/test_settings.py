@@ -10,15 +10,19 @@ from typing import Any
 
 import pytest
 
+from tests.cases.experiment_cases import tiny
 from tinymaml.cli import main
-from tinymaml.experiments import run
 from tinymaml.experiments.registry import EXPERIMENTS
-from tinymaml.experiments.sinusoid import training as sinusoid
-from tinymaml.experiments.sinusoid.settings import SinusoidSettings
+from tinymaml.experiments.sinusoid.domain import Sinusoids
+from tinymaml.methods import Pretrained
+from tinymaml.settings import Settings, kind_of
 from tinymaml.train import memory
-from tinymaml.train.settings import Settings, hints_of, kind_of
+from tinymaml.train.supervised import SupervisedTrainer
 
-ONE_OF_EACH = [EXPERIMENTS[name].settings for name in ("sinusoid", "omniglot-5way-1shot", "navigation", "ant-velocity")]
+NAMES = ("sinusoid", "omniglot-5way-1shot", "navigation", "ant-velocity")
+ONE_OF_EACH = list(
+    {type(part): part for name in NAMES for part in EXPERIMENTS[name].parts()}.values()
+)
 
 
 def numbers(kind: type) -> list[Any]:
@@ -27,7 +31,7 @@ def numbers(kind: type) -> list[Any]:
         pytest.param(settings, field, id=f"{type(settings).__name__}-{field.name}")
         for settings in ONE_OF_EACH
         for field in dataclasses.fields(settings)
-        if kind_of(hints_of(type(settings))[field.name]) is kind
+        if kind_of(settings.hints()[field.name]) is kind
     ]
 
 
@@ -61,9 +65,9 @@ def test_integers_are_counts_that_fit_64_bits(settings: Settings, field: Any) ->
 
 
 def test_several_numbers_are_at_least_one() -> None:
-    for name in ("hidden", "eval_shots", "finetune_alphas"):
+    for name, make in (("hidden", Sinusoids), ("eval_shots", Sinusoids), ("finetune_alphas", Pretrained)):
         with pytest.raises(ValueError, match=rf"^{name} needs positive numbers, got \(\)"):
-            SinusoidSettings(**{name: ()})
+            make(**{name: ()})
 
 
 @pytest.mark.parametrize(
@@ -105,7 +109,7 @@ def test_memory_that_runs_out_names_what_is_larger_than_by_default(
     def start(*arguments: Any) -> None:
         raise MemoryError("Unable to allocate 9 GiB for an array with shape (3, 3)")
 
-    monkeypatch.setattr(sinusoid, "start_state", start)
+    monkeypatch.setattr(SupervisedTrainer, "start", start)
     argv = ["train", "sinusoid", "--meta-batch", "50", "--no-evaluate", "--out", str(tmp_path)]
     assert main([*argv, "--iterations", "80000"]) == 1
     assert capsys.readouterr().err == (
@@ -116,18 +120,18 @@ def test_memory_that_runs_out_names_what_is_larger_than_by_default(
 
 def test_what_memory_is_needed_at_least_is_far_less_than_machines_have() -> None:
     for experiment in EXPERIMENTS.values():
-        assert 0 < 4 * experiment.settings.least_numbers() < 10**9
-        run.memory.check(experiment.settings, experiment.settings)
+        assert 0 < 4 * experiment.domain.least_numbers(experiment.training) < 10**9
+        memory.check(experiment, experiment)
 
 
 @pytest.mark.parametrize("seed", [0, 2**63, 2**64 - 1])
 def test_the_largest_seeds_are_seeds(seed: int) -> None:
-    settings = SinusoidSettings(seed=seed, eval_seed=seed, hidden=(4,), meta_batch=2, eval_tasks=2)
-    state, figures = sinusoid.stepper(settings, "maml")(sinusoid.start_state(settings, "maml"), 1)
+    trainer = tiny(seed=seed, eval_seed=seed, hidden=(4,), meta_batch=2, validation_tasks=2).trainer("maml")
+    state, figures = trainer.step(trainer.start(), 1)
     assert math.isfinite(figures[0]["loss"])
-    validate = sinusoid.validator(settings, "maml")
-    assert validate is not None
-    assert math.isfinite(validate(state)["validation"])
+    validated = trainer.validate(state)
+    assert validated is not None
+    assert math.isfinite(validated["validation"])
 
 
 @pytest.mark.parametrize("task", [-1, 2**63, 10**23])
@@ -138,21 +142,21 @@ def test_show_refuses_a_task_that_there_is_not(tmp_path: Path, capsys: pytest.Ca
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_they_come_back_from_json(name: str) -> None:
-    settings = EXPERIMENTS[name].settings
-    found = json.loads(json.dumps(settings.as_dict() | {"of a newer version": [1]}))
-    assert type(settings).from_dict(found) == settings
+    for part in EXPERIMENTS[name].parts():
+        found = json.loads(json.dumps(part.as_dict() | {"of a newer version": [1]}))
+        assert type(part).from_dict(found) == part
 
 
 @pytest.mark.parametrize("name", ["sinusoid", "omniglot-5way-1shot", "ant-direction"])
 def test_a_value_of_another_type_is_named(name: str) -> None:
-    settings = EXPERIMENTS[name].settings
-    values = settings.as_dict()
+    experiment = EXPERIMENTS[name]
+    values = experiment.settings("maml")
     for key, value in values.items():
         odd: list[Any] = ["x", 1, 1.5, True, None, [], [1], ["x"], [1.5], [[1]], {}, {"a": 1}, -1, 10**400]
         wrong = [other for other in odd if type(other) is not type(value)]
         for other in wrong:
             try:
-                type(settings).from_dict({**values, key: other})
+                experiment.of({**values, key: other})
             except ValueError as error:
                 assert "\n" not in str(error)
     for key, other in (
@@ -164,4 +168,4 @@ def test_a_value_of_another_type_is_named(name: str) -> None:
         ("steps", 1.0),
     ):
         with pytest.raises(ValueError, match=f"^{key} cannot be "):
-            type(settings).from_dict({**values, key: other})
+            experiment.of({**values, key: other})

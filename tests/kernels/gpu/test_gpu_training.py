@@ -1,4 +1,4 @@
-"""Training with `--device gpu`, many iterations at a time: as on the CPU; a run that goes on gives the same bits."""
+"""Training with `--device gpu`: in stretches, to what the CPU gives; a run that goes on gives the same bits."""
 
 from __future__ import annotations
 
@@ -10,13 +10,11 @@ import pytest
 
 pytest.importorskip("h5py", reason="checkpoints need h5py: pip install 'tinymaml[train]'")
 
-from tests.cases.experiment_cases import small, write_small
-from tests.train.test_resume import TINY, assert_same_bits
+from tests.cases.experiment_cases import small, tiny, write_small
+from tests.train.test_resume import assert_same_bits
 from tinymaml import tree
-from tinymaml.experiments.few_shot import training as images
-from tinymaml.experiments.sinusoid import training as sinusoid
-from tinymaml.experiments.sinusoid.settings import SinusoidSettings
 from tinymaml.train import loop, metrics
+from tinymaml.train.experiment import Experiment
 
 pytestmark = pytest.mark.usefixtures("gpu")
 
@@ -26,18 +24,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_small(tmp_path_factory.mktemp("data"))
 
 
-def run(out: Path, settings: Any, method: str = "maml") -> Any:
-    code: Any = sinusoid if isinstance(settings, SinusoidSettings) else images
-    start = lambda: code.start_state(settings, method)  # noqa: E731
-    step, validate = code.stepper(settings, method), code.validator(settings, method)
-    return loop.train(out, settings, method, start, step, validate=validate)
+def run(out: Path, experiment: Experiment, method: str = "maml") -> Any:
+    return loop.train(out, experiment.trainer(method))
 
 
-def waves(**changes: Any) -> SinusoidSettings:
-    return SinusoidSettings(**{**TINY, "iterations": 12, "log_every": 5, "checkpoint_every": 8, **changes})
+def waves(**changes: Any) -> Experiment:
+    return tiny(**{"iterations": 12, "log_every": 5, "checkpoint_every": 8, **changes})
 
 
-def pictures(folder: Path, **changes: Any) -> Any:
+def pictures(folder: Path, **changes: Any) -> Experiment:
     return small(folder, **{"iterations": 6, "log_every": 4, "validate_every": 6, "validation_tasks": 3, **changes})
 
 
@@ -56,7 +51,7 @@ def assert_same_run(one: Path, other: Path, limit: float) -> None:
             assert own[name] == pytest.approx(reference[name], rel=limit, abs=limit)
 
 
-@pytest.mark.parametrize("method", sinusoid.METHODS)
+@pytest.mark.parametrize("method", tiny().methods)
 def test_sinusoids_train_as_on_the_cpu(tmp_path: Path, method: str) -> None:
     for device in ("cpu", "gpu"):
         run(tmp_path / device, waves(device=device, dtype="float64", learn_alpha=method == "maml"), method)
@@ -81,7 +76,7 @@ def test_a_resumed_run_gives_the_same_bits(tmp_path: Path, folder: Path) -> None
         whole = run(tmp_path / name / "whole", settings(device="gpu"))
         parts = tmp_path / name / "parts"
         run(parts, settings(device="gpu", iterations=3))
-        assert_same_bits(run(parts, settings(device="gpu", log_every=2)), whole)  # so many at a time, or others
+        assert_same_bits(run(parts, settings(device="gpu", log_every=2)), whole)  # in other stretches too
 
 
 def test_a_run_goes_on_on_the_other_device(tmp_path: Path) -> None:
@@ -111,9 +106,9 @@ def test_evaluation(tmp_path: Path, folder: Path) -> None:
     settings = pictures(folder, iterations=2)
     run(tmp_path, settings)
     cpu, gpu = (
-        images.evaluate(pictures(folder, device=device), "maml", loop.latest(tmp_path)) for device in ("cpu", "gpu")
+        pictures(folder, device=device).trainer("maml").evaluate(loop.latest(tmp_path)) for device in ("cpu", "gpu")
     )
     assert "compute capability" in gpu["machine"] and "compute" not in cpu["machine"]
-    for kind in images.KINDS:
-        for queries, own in gpu["accuracy"][kind].items():
-            np.testing.assert_allclose(own["mean"], cpu["accuracy"][kind][queries]["mean"], atol=0.03)
+    expected = cpu["parameters"]["last"]["figures"]
+    for condition, own in gpu["parameters"]["last"]["figures"].items():
+        np.testing.assert_allclose(own["mean"], expected[condition]["mean"], atol=0.03)
