@@ -15,11 +15,11 @@ pytest.importorskip("h5py", reason="data sets need h5py: pip install 'tinymaml[d
 pytest.importorskip("PIL.Image", reason="images need Pillow: pip install 'tinymaml[data]'")
 
 from tests.cases.image_cases import encoded, lay_out, noise, pack, real
+from tinymaml.cli import data
 from tinymaml.tasks import cifar_fs, miniimagenet, omniglot
 from tinymaml.tasks.archive import DataError
 from tinymaml.tasks.extras import MissingExtra
 from tinymaml.tasks.imageset import describe, read
-from tinymaml.train import data
 
 OWN = {
     f"{s}/{s}{c}/{i}.png": encoded(noise(c, 6, 6)) for s in ("train", "val", "test") for c in range(2) for i in range(3)

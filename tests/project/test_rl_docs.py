@@ -10,7 +10,7 @@ pytest.importorskip("gymnasium", reason="environments need gymnasium: pip instal
 pytest.importorskip("mujoco", reason="environments need mujoco: pip install 'tinymaml[rl]'")
 
 from tests.conftest import ROOT
-from tinymaml.cli import _parser
+from tinymaml.cli.main import _parser
 
 TEXT = (ROOT / "docs" / "meta-rl.md").read_text(encoding="utf-8")
 

@@ -7,7 +7,7 @@ import pytest
 
 import tinymaml as tm
 from tests.compile.test_record import same
-from tinymaml import cli
+from tinymaml.cli.main import _parser
 from tinymaml.experiments.sinusoid import training as sinusoid
 from tinymaml.experiments.sinusoid.settings import SinusoidSettings
 from tinymaml.optim import sgd
@@ -89,5 +89,5 @@ def test_the_iteration_reaches_the_optimiser(record):
 
 
 def test_the_option():
-    arguments = cli._parser().parse_args(["train", "sinusoid", "--no-record"])
+    arguments = _parser().parse_args(["train", "sinusoid", "--no-record"])
     assert arguments.record is False

@@ -26,7 +26,7 @@ PROGRAM = """
 import os
 import numba, numpy as np
 import tinymaml as tm
-from tinymaml import doctor
+from tinymaml.cli import doctor
 
 if os.getuid() == 0:  # what the interpreter has of root's own is imported before
     numba.njit(lambda x: x + x)(np.ones(3))

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from tinymaml import __version__
+from tinymaml.cli import data
 from tinymaml.command import INTERRUPTED, begun
 from tinymaml.experiments.registry import EXPERIMENTS, Experiment
-from tinymaml.train import data
 from tinymaml.train.files import naming
 from tinymaml.train.settings import Settings, hints_of, kind_of
 
@@ -340,7 +340,7 @@ def _main(argv: list[str]) -> int:
 
 def _act(args: argparse.Namespace) -> None:
     if args.command == "doctor":
-        from tinymaml import doctor
+        from tinymaml.cli import doctor
 
         _say(doctor.report())
     elif args.command == "data":
