@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from tinymaml.tasks import imageset, splits
-from tinymaml.tasks.archive import DataError, Files, Limits, Report, counter, files
+from tinymaml.tasks.archive import DataError, Files, Limits, Report, files, progress_counter
 from tinymaml.tasks.folder import batches, by_class
-from tinymaml.tasks.picture import decode
+from tinymaml.tasks.image_decoding import decode
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -39,7 +39,7 @@ def prepare(source: Path, target: Path, *, report: Report | None = None) -> str:
         MissingExtra: h5py or Pillow is not installed.
     """
     classes = splits.load("cifar_fs")
-    tick = counter(sum(map(len, classes.values())) * IMAGES, report)
+    tick = progress_counter(sum(map(len, classes.values())) * IMAGES, report)
     with contextlib.ExitStack() as opened:
         parts: dict[str, imageset.Part] = {}
         for split, expected in classes.items():

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from tinymaml.tasks import imageset
-from tinymaml.tasks.archive import DataError, Files, Limits, Report, counter, files
+from tinymaml.tasks.archive import DataError, Files, Limits, Report, files, progress_counter
 from tinymaml.tasks.extras import require
-from tinymaml.tasks.picture import decode
+from tinymaml.tasks.image_decoding import decode
 from tinymaml.tasks.reading import one_line
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -82,7 +82,7 @@ def prepare(
             "pillow": require("PIL").__version__,
         }
         convert = resizer(size, recipe["mode"], resample)
-        tick = counter(sum(len(names) for classes in splits.values() for names in classes.values()), report)
+        tick = progress_counter(sum(len(names) for classes in splits.values() for names in classes.values()), report)
         parts = {
             split: imageset.Part(
                 list(classes),

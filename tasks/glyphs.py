@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from tinymaml.tasks.counter import SPLITS, uniform
 from tinymaml.tasks.imageset import ImageSet
+from tinymaml.tasks.random_streams import SPLITS, uniform
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

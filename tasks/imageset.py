@@ -1,6 +1,7 @@
 """Sets of labelled images: one HDF5 file a data set, whole or refused, read into memory or mapped.
 
-A file is ordinary HDF5 behind a block by which it is checked (`seal.py`). For each split there is a group with
+A file is ordinary HDF5 behind a block by which it is checked (`checksum_block.py`). For each split there is a group
+with
 
     images   uint8 [M, H, W, C], in one piece, class after class
     first    int64 [classes + 1]: the images of class c are first[c] to first[c + 1]
@@ -24,11 +25,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tinymaml.tasks import hdf5
-from tinymaml.tasks.counter import SPLITS
+from tinymaml.tasks.atomic_files import replacing
+from tinymaml.tasks.checksum_block import BLOCK, check_block, write_block
 from tinymaml.tasks.extras import MissingExtra, require
+from tinymaml.tasks.random_streams import SPLITS
 from tinymaml.tasks.reading import DataError, open_file, parse_json
-from tinymaml.tasks.seal import BLOCK, check, seal
-from tinymaml.tasks.writing import whole
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -93,7 +94,7 @@ def write(
     h5py = require("h5py")
     _check(name, parts)
     hashes: dict[str, str] = {}
-    with whole(path) as temporary:
+    with replacing(path) as temporary:
         # In the earliest format groups have no times, which would differ from file to file.
         # HDF5's own lock would meet the one that the file has already.
         how = {"userblock_size": BLOCK, "libver": ("earliest", "v110"), "track_order": False, "locking": False}
@@ -105,7 +106,7 @@ def write(
             header = {"name": name, "binary": binary, "shape": list(shape), "recipe": dict(recipe)}
             header |= {"splits": hashes, "content": _content(hashes)}
             file.attrs["header"] = json.dumps(header, sort_keys=True)
-        seal(temporary, places)
+        write_block(temporary, places)
     return _content(hashes)
 
 
@@ -194,7 +195,7 @@ def _opened(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
     h5py = require("h5py")
     if not path.exists():
         raise FileNotFoundError(f"{path} is not there: {_again(path)}")
-    check(path, _again(path))
+    check_block(path, _again(path))
     # The checksum says that all is as it was written; the rest is for files made to deceive, for which HDF5 raises all
     # kinds.
     try:

@@ -9,9 +9,9 @@ import numpy as np
 from tinymaml.tasks import robots
 from tinymaml.tasks.extras import require
 from tinymaml.tasks.goals import Array, next_goal
-from tinymaml.tasks.lockstep import LockstepEnv, Rows, checked_actions
-from tinymaml.tasks.quiet import QUIET
+from tinymaml.tasks.mujoco_warnings import suppressed
 from tinymaml.tasks.robots import HORIZON, TASKS
+from tinymaml.tasks.vector_env import GoalVectorEnv, Rows, checked_actions
 
 require("gymnasium", "rl")
 require("mujoco", "rl")
@@ -69,7 +69,7 @@ class LocomotionEnv(gymnasium.Env[Array, Array]):
         action = checked_actions(action, (self.model.nu,))
         before = self.data.qpos[:1].copy()
         self.data.ctrl[:] = action
-        with QUIET:
+        with suppressed:
             mujoco.mj_step(self.model, self.data, self.robot.frame_skip)
             if self.robot.stage == robots.ACC:
                 # Of all this, the next step must not see the solver's start.
@@ -108,7 +108,7 @@ class LocomotionEnv(gymnasium.Env[Array, Array]):
         return {name: getattr(self.data, name)[None] for name in robots.FIELDS[self.robot.stage]}
 
 
-class LocomotionVectorEnv(LockstepEnv):
+class LocomotionVectorEnv(GoalVectorEnv):
     """Many robots at once, each as in `LocomotionEnv`, on `mujoco.batch.Batch`.
 
     Args:
@@ -150,7 +150,7 @@ class LocomotionVectorEnv(LockstepEnv):
         before = self._fields["qpos"][rows, 0].copy()
         self._ctrl[rows] = actions
         ids = None if isinstance(rows, slice) else rows
-        with QUIET:
+        with suppressed:
             self._batch.step(ids, nstep=self.robot.frame_skip, stage=int(self.robot.stage))
         return outcome(self.task, self.robot, self._of(rows), before, self._seconds, actions, self.goal[rows])
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from tinymaml.tasks import imageset, npz, splits
-from tinymaml.tasks.archive import DataError, Files, Limits, Report, counter, files
+from tinymaml.tasks.archive import DataError, Files, Limits, Report, files, progress_counter
 from tinymaml.tasks.extras import require
 from tinymaml.tasks.folder import ENDINGS, batches, ending, resizer
 from tinymaml.tasks.reading import read_file
@@ -61,7 +61,7 @@ def prepare(
     if resample not in RESAMPLINGS:
         raise ValueError(f"resample must be one of {', '.join(RESAMPLINGS)}, got {resample!r}")
     classes = splits.load("miniimagenet")
-    tick = counter(sum(map(len, classes.values())) * IMAGES, report)
+    tick = progress_counter(sum(map(len, classes.values())) * IMAGES, report)
     recipe = {"source": "MiniImagenet", "split": "miniimagenet", "split_sha256": splits.digest(classes)}
     if source.is_dir() and any(source.glob("*.npz")):
         recipe |= {"images": "a cache in npz files", "resample": "as in the cache"}

@@ -8,7 +8,7 @@ import numpy as np
 
 from tinymaml.tasks.extras import require
 from tinymaml.tasks.goals import Array, next_goal, within
-from tinymaml.tasks.lockstep import LockstepEnv, Rows, checked_actions
+from tinymaml.tasks.vector_env import GoalVectorEnv, Rows, checked_actions
 
 require("gymnasium", "rl")
 
@@ -75,7 +75,7 @@ class NavigationEnv(gymnasium.Env[Array, Array]):
         return _picture(self._position, self.goal)
 
 
-class NavigationVectorEnv(LockstepEnv):
+class NavigationVectorEnv(GoalVectorEnv):
     """Many points at once, see `NavigationEnv`."""
 
     def __init__(self, num_envs: int, max_episode_steps: int = HORIZON, reward: str = REWARDS[0]) -> None:

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from tinymaml.tasks import imageset, splits
-from tinymaml.tasks.archive import DataError, Files, Limits, Report, counter, download, files, sha256
+from tinymaml.tasks.archive import DataError, Files, Limits, Report, download, files, progress_counter, sha256
 from tinymaml.tasks.extras import require
-from tinymaml.tasks.picture import decode
+from tinymaml.tasks.image_decoding import decode
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -75,7 +75,7 @@ def prepare(
         raise ValueError(f"split must be one of {', '.join(SPLITS)}, resample one of {', '.join(RESAMPLINGS)}")
     classes = splits.load(SPLITS[split])
     known: dict[str, str] = splits.content("omniglot-files")["sha256"]
-    tick = counter(sum(map(len, classes.values())) * IMAGES, report)
+    tick = progress_counter(sum(map(len, classes.values())) * IMAGES, report)
     images: dict[str, Array] = {}
     for part in PARTS:
         with _open(source, part) as found:

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
 
-from tinymaml.tasks.counter import SPLITS
+from tinymaml.tasks.random_streams import SPLITS
 
 NAMES = ("omniglot", "omniglot-vinyals", "miniimagenet", "cifar_fs")
 

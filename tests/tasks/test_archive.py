@@ -18,7 +18,7 @@ import pytest
 
 from tests.cases.image_cases import PICKLE, lay_out, pack
 from tinymaml.tasks.archive import DataError, Limits, download, files
-from tinymaml.tasks.writing import whole
+from tinymaml.tasks.atomic_files import replacing
 
 LIMITS = Limits(files=10, each=1000, total=2000)
 FILES = {"a/one.png": b"one" * 50, "a/two.png": b"two", "b.png": b""}
@@ -214,9 +214,9 @@ def test_what_is_neither_folder_nor_archive_is_refused(tmp_path: Path) -> None:
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "new" / "some.h5"
-    with whole(path) as temporary:
+    with replacing(path) as temporary:
         temporary.write_bytes(b"old")
-    with pytest.raises(RuntimeError, match="stop"), whole(path) as temporary:
+    with pytest.raises(RuntimeError, match="stop"), replacing(path) as temporary:
         temporary.write_bytes(b"half")
         raise RuntimeError("stop")
     assert [p.name for p in path.parent.iterdir()] == ["some.h5"]
@@ -225,7 +225,11 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pyt
         raise OSError(28, "No space left on device")
 
     for function in ("fsync", "replace"):
-        with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"), whole(path) as temporary:
+        with (
+            monkeypatch.context() as patch,
+            pytest.raises(OSError, match="No space left"),
+            replacing(path) as temporary,
+        ):
             patch.setattr(os, function, fail)
             temporary.write_bytes(b"new")
         assert [p.name for p in path.parent.iterdir()] == ["some.h5"]

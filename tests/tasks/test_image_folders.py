@@ -19,8 +19,8 @@ Image = pytest.importorskip("PIL.Image", reason="images need Pillow: pip install
 from tests.cases.image_cases import PICKLE, encoded, lay_out, noise, pack, real  # noqa: E402
 from tinymaml.tasks import cifar_fs, folder, miniimagenet, splits  # noqa: E402
 from tinymaml.tasks.archive import DataError  # noqa: E402
+from tinymaml.tasks.image_decoding import decode  # noqa: E402
 from tinymaml.tasks.imageset import describe, read  # noqa: E402
-from tinymaml.tasks.picture import decode  # noqa: E402
 
 Source = Callable[[Path, dict[str, bytes]], Path]
 

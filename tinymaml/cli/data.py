@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from tinymaml.tasks import cifar_fs, folder, imageset, miniimagenet, omniglot
-from tinymaml.tasks.counter import SPLITS
-from tinymaml.train.extras import MissingExtra, require, require_all
+from tinymaml.tasks.extras import MissingExtra, require, require_all
+from tinymaml.tasks.random_streams import SPLITS
 
-_QUIET = 5.0  # seconds between two lines when there is no terminal
+_BETWEEN_LINES = 5.0  # seconds between two lines when there is no terminal
 
 
 def add_parser(commands: Any) -> None:
@@ -180,6 +180,6 @@ class _Progress:
             if done == total:
                 self._bar.close()
                 self._bar = None  # of two downloads each has its own
-        elif time.monotonic() - self._last > _QUIET or done == total:
+        elif time.monotonic() - self._last > _BETWEEN_LINES or done == total:
             self._last = time.monotonic()
             print(f"{self._name}: {done:,} of {total:,}", file=sys.stderr, flush=True)

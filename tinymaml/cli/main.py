@@ -176,7 +176,7 @@ def _method(args: argparse.Namespace, experiment: Experiment) -> str:
 
 def _train(args: argparse.Namespace, experiment: Experiment) -> None:
     from tinymaml.experiments import run
-    from tinymaml.train import extras
+    from tinymaml.tasks import extras
 
     method = _method(args, experiment)
     settings = dataclasses.replace(experiment.settings, **_given(args, experiment.settings))
@@ -211,7 +211,7 @@ def _bars() -> list[tuple[str, str]]:
 
 def _evaluate(args: argparse.Namespace, experiment: Experiment) -> None:
     from tinymaml.experiments import run
-    from tinymaml.train import extras
+    from tinymaml.tasks import extras
 
     extras.require_all([*_RUNS, *experiment.needs, *_bars()])
     method = _method(args, experiment)
@@ -243,7 +243,7 @@ def _show(args: argparse.Namespace, experiment: Experiment) -> None:
         return
     from tinymaml.experiments.few_shot import data as image_data
     from tinymaml.experiments.few_shot import show
-    from tinymaml.train import extras
+    from tinymaml.tasks import extras
 
     if not 0 <= args.task < 2**63:
         raise ValueError(f"task must be in [0, {2**63 - 1}], got {args.task}")

@@ -18,8 +18,8 @@ from typing import Any
 from tinymaml.command import INTERRUPTED
 from tinymaml.device import keep_memory
 from tinymaml.experiments.registry import Experiment, check_run
+from tinymaml.tasks.extras import require
 from tinymaml.train import devices, loop, memory, metrics, results
-from tinymaml.train.extras import require
 from tinymaml.train.loop import Report
 from tinymaml.train.progress import Progress
 from tinymaml.train.settings import Settings

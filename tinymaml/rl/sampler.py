@@ -21,7 +21,7 @@ from tinymaml import record, tree
 from tinymaml.autodiff.tensor import Array
 from tinymaml.autodiff.tree import Tree
 from tinymaml.meta.maml import NonFiniteError
-from tinymaml.rl import lanes
+from tinymaml.rl import vector_env
 from tinymaml.rl.policies import Policy
 from tinymaml.rl.rollouts import Rollouts, empty
 
@@ -40,7 +40,7 @@ class Sampler:
         dtype: of observations and actions.
 
     Raises:
-        ValueError: counts < 1, and as `lanes.make`.
+        ValueError: counts < 1, and as `vector_env.make`.
     """
 
     def __init__(
@@ -60,8 +60,8 @@ class Sampler:
                 raise ValueError(f"{what} must be at least 1, got {value}")
         self.tasks, self.rollouts, self.horizon = tasks, rollouts, horizon
         self.told, self.dtype, self._threads = told, np.dtype(dtype), min(workers, tasks)
-        with closing(lanes.make(name, 1, horizon, **options)) as env:
-            rounds = math.ceil(tasks * rollouts / (self._threads * lanes.together(env)))
+        with closing(vector_env.make(name, 1, horizon, **options)) as env:
+            rounds = math.ceil(tasks * rollouts / (self._threads * vector_env.together(env)))
         bounds = np.linspace(0, tasks, min(rounds * self._threads, tasks) + 1).round().astype(int)
         self._parts = [slice(int(a), int(b)) for a, b in pairwise(bounds)]
         self._groups = [
@@ -82,7 +82,7 @@ class Sampler:
         if len(goals) != self.tasks:
             raise ValueError(f"goals: expected {self.tasks}, one a task, got {len(goals)}")
 
-        observations, actions, discrete = lanes.sizes(self._groups[0].env)
+        observations, actions, discrete = vector_env.sizes(self._groups[0].env)
         observations += goals.shape[1] if self.told else 0
         found = empty(self.tasks, self.rollouts, self.horizon, observations, actions, discrete, self.dtype)
 
@@ -117,7 +117,7 @@ class _Group:
     ) -> None:
         self.policy, self.tasks, self.rollouts, self.horizon = policy, tasks, rollouts, horizon
         self.told, self.dtype = told, dtype
-        self.env: Any = lanes.make(name, tasks * rollouts, horizon, **options)
+        self.env: Any = vector_env.make(name, tasks * rollouts, horizon, **options)
         self._programs: dict[bool, tuple[Tree, Any]] = {}
 
     def sample(self, params: Tree, goals: Array, key: Sequence[int], numbers: Sequence[int], found: Rollouts) -> int:
@@ -139,7 +139,7 @@ class _Group:
         noise: Any = None
         while active.any():
             if time == self.horizon - 1:
-                lanes.finish(self.env)
+                vector_env.finish(self.env)
             if time % self.horizon == 0:
                 drawn = [self.policy.noise(g, (self.horizon, self.rollouts)) for g in generators]
                 noise = np.stack(drawn, 1).astype(self.dtype)

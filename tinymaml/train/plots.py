@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from tinymaml.tasks.extras import require
 from tinymaml.train import metrics, results
-from tinymaml.train.extras import require
 from tinymaml.train.files import atomic_write
 
 # Okabe and Ito's palette, which the colour-blind can tell apart.

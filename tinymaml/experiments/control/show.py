@@ -15,8 +15,8 @@ from tinymaml.autodiff.tensor import Array
 from tinymaml.autodiff.tree import Tree
 from tinymaml.experiments.control.training import Workbench
 from tinymaml.experiments.registry import Experiment, check_run
+from tinymaml.tasks.extras import require, require_all
 from tinymaml.train import loop
-from tinymaml.train.extras import require, require_all
 from tinymaml.train.files import atomic_write
 
 _FRAMES = 25  # a second, at most

@@ -39,12 +39,12 @@ class Workbench:
     """What a method needs to sample and to learn, made when first asked for."""
 
     def __init__(self, settings: RLSettings, method: str) -> None:
-        from tinymaml.rl import lanes
+        from tinymaml.rl import vector_env
 
         self.settings, self.told = settings, method == "oracle"
-        self._lanes = lanes
-        env = lanes.make(settings.environment, 1, settings.horizon, **settings.options)
-        observations, actions, discrete = lanes.sizes(env)
+        self._vector_env = vector_env
+        env = vector_env.make(settings.environment, 1, settings.horizon, **settings.options)
+        observations, actions, discrete = vector_env.sizes(env)
         env.close()
         observations += self.goals(np.random.default_rng(0), 1).shape[1] if self.told else 0
         if discrete:
@@ -57,12 +57,12 @@ class Workbench:
 
     def goals(self, rng: Any, n: int) -> Array:
         """n goals [n, g]."""
-        return self._lanes.sample_goals(self.settings.environment, rng, n, **self.settings.options)
+        return self._vector_env.sample_goals(self.settings.environment, rng, n, **self.settings.options)
 
     def single(self, render_mode: str) -> Any:
         """One environment, whose episodes end after the horizon."""
         own = self.settings
-        return self._lanes.make_single(
+        return self._vector_env.make_single(
             own.environment, render_mode=render_mode, max_episode_steps=own.horizon, **own.options
         )
 

@@ -21,7 +21,7 @@ from gymnasium.spaces import Box, Discrete  # noqa: E402
 from gymnasium.vector import AutoresetMode, VectorEnv  # noqa: E402
 
 from tinymaml.tasks import environments  # noqa: E402
-from tinymaml.tasks.lockstep import LockstepEnv  # noqa: E402
+from tinymaml.tasks.vector_env import GoalVectorEnv  # noqa: E402
 
 
 def make(name: str, count: int, horizon: int, **options: Any) -> VectorEnv[Any, Any, Any]:
@@ -129,11 +129,11 @@ def _check_spaces(name: str, env: gymnasium.Env[Any, Any]) -> None:
 def together(env: VectorEnv[Any, Any, Any]) -> int:
     """How many simulations like those of `env` are fastest when they take their steps together."""
     own = env.unwrapped
-    return own.together if isinstance(own, LockstepEnv) else LockstepEnv.together
+    return own.together if isinstance(own, GoalVectorEnv) else GoalVectorEnv.together
 
 
 def finish(env: VectorEnv[Any, Any, Any]) -> None:
     """No new episodes are asked for; those of other environments than ours begin all the same."""
     own = env.unwrapped
-    if isinstance(own, LockstepEnv):
+    if isinstance(own, GoalVectorEnv):
         own.finishing[:] = True

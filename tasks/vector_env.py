@@ -17,7 +17,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv  # noqa: E402
 Rows = slice | Array  # of arrays of all simulations: all of them, or the indices of some
 
 
-class LockstepEnv(VectorEnv[Array, Array, Array]):
+class GoalVectorEnv(VectorEnv[Array, Array, Array]):
     """Simulations that take their steps together. What each of them does is, to the bit, what the ordinary environment
     does that is seeded as it is, whatever the others do.
 
