@@ -20,7 +20,7 @@ from typing import NamedTuple, Self
 from tinymaml.tasks.atomic_files import replacing
 from tinymaml.tasks.reading import DataError, open_file, read_file
 
-__all__ = ["DataError", "Files", "Limits", "Report", "ZipFiles", "download", "files", "progress_counter"]
+__all__ = ["DataError", "Files", "Limits", "Report", "ZipFiles", "download", "open_files", "progress_counter"]
 
 PICKLES = (".pkl", ".pickle", ".pt", ".pth")
 IGNORED = (".DS_Store", "Thumbs.db", "desktop.ini")  # what desktops leave in folders
@@ -108,7 +108,7 @@ class ZipFiles(Files):
         self._file.close()
 
 
-def files(path: Path, limits: Limits) -> Files:
+def open_files(path: Path, limits: Limits) -> Files:
     """Open a folder or a zip archive, as a context.
 
     Raises:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tinymaml.tasks import imageset
-from tinymaml.tasks.archive import DataError, Files, Limits, Report, files, progress_counter
+from tinymaml.tasks.archive import DataError, Files, Limits, Report, open_files, progress_counter
 from tinymaml.tasks.extras import require
 from tinymaml.tasks.image_decoding import decode
 from tinymaml.tasks.reading import one_line
@@ -66,8 +66,8 @@ def prepare(
         raise ValueError(
             f"size: images of {size[0]} x {size[1]} would have {each:,} bytes each, more than the {_IMAGE:,} allowed"
         )
-    with files(source, _LIMITS) as found:
-        splits = _by_split(found)
+    with open_files(source, _LIMITS) as files:
+        splits = _by_split(files)
         for label, names in (pair for classes in splits.values() for pair in classes.items()):
             if len(names) * each > _CLASS:
                 raise ValueError(
@@ -87,41 +87,41 @@ def prepare(
             split: imageset.Part(
                 list(classes),
                 [len(names) for names in classes.values()],
-                batches(found, classes.values(), convert, tick),
+                batches(files, classes.values(), convert, tick),
             )
             for split, classes in splits.items()
         }
         return imageset.write(target, name, parts, (*size, 1 if grey else 3), recipe)
 
 
-def _by_split(found: Files) -> dict[str, dict[str, list[str]]]:
+def _by_split(files: Files) -> dict[str, dict[str, list[str]]]:
     """Names of the images of every class of every split."""
     seen: dict[str, str] = {}
-    for name in found.names:
+    for name in files.names:
         top = name.partition("/")[0]
         split = FOLDERS.get(top)
         if split is None:
-            raise DataError(f"{found.where(name)} is out of place: expected train, val and test, in them CLASS/IMAGE")
+            raise DataError(f"{files.where(name)} is out of place: expected train, val and test, in them CLASS/IMAGE")
         if seen.setdefault(split, top) != top:
-            raise DataError(f"{found.path} has both {seen[split]} and {top}")
+            raise DataError(f"{files.path} has both {seen[split]} and {top}")
     missing = sorted(set(FOLDERS.values()) - set(seen))
     if missing:
-        raise DataError(f"{found.path} has no images for {', '.join(missing)}: expected train, val and test in it")
-    return {split: by_class(found, top) for split, top in sorted(seen.items())}
+        raise DataError(f"{files.path} has no images for {', '.join(missing)}: expected train, val and test in it")
+    return {split: by_class(files, top) for split, top in sorted(seen.items())}
 
 
-def by_class(found: Files, top: str) -> dict[str, list[str]]:
+def by_class(files: Files, top: str) -> dict[str, list[str]]:
     """Sorted names of the images of every class, of those whose names begin with `top/`, or of all if none does.
 
     Raises:
         DataError: a name is not that of an image in a class's folder.
     """
-    inside = [name for name in found.names if name.startswith(f"{top}/")]
+    inside = [name for name in files.names if name.startswith(f"{top}/")]
     classes: dict[str, list[str]] = {}
-    for name in inside or found.names:
+    for name in inside or files.names:
         parts = name.removeprefix(f"{top}/").split("/")
         if len(parts) != 2 or ending(name) not in ENDINGS:
-            raise DataError(f"{found.where(name)} is out of place: expected CLASS/IMAGE, a {' or '.join(ENDINGS)}")
+            raise DataError(f"{files.where(name)} is out of place: expected CLASS/IMAGE, a {' or '.join(ENDINGS)}")
         classes.setdefault(parts[0], []).append(name)
     return dict(sorted(classes.items()))
 
@@ -136,8 +136,8 @@ def resizer(size: tuple[int, int], mode: str, resample: str) -> Convert:
     method = require("PIL.Image").Resampling[resample.upper()]
     height, width = size
 
-    def convert(found: Files, name: str) -> Array:
-        picture = decode(found.read(name), found.where(name), formats=FORMATS)
+    def convert(files: Files, name: str) -> Array:
+        picture = decode(files.read(name), files.where(name), formats=FORMATS)
         if picture.mode == "P":  # a palette may have transparent colours, of which the next step would warn
             picture = picture.convert("RGBA")
         picture = picture.convert(mode)
@@ -149,9 +149,9 @@ def resizer(size: tuple[int, int], mode: str, resample: str) -> Convert:
 
 
 def batches(
-    found: Files, classes: Iterable[list[str]], convert: Convert, tick: Callable[[int], None]
+    files: Files, classes: Iterable[list[str]], convert: Convert, tick: Callable[[int], None]
 ) -> Iterator[Array]:
     """The images of each class, uint8 [count, H, W, C]."""
     for names in classes:
-        yield np.stack([convert(found, name) for name in names])
+        yield np.stack([convert(files, name) for name in names])
         tick(len(names))

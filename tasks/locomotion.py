@@ -134,7 +134,7 @@ class LocomotionVectorEnv(GoalVectorEnv):
         keep = self.robot.stage == robots.VEL
         self._batch = Batch(model, num_envs, threads, persistent=keep)
         if keep:
-            self.together = 100
+            self.preferred_num_envs = 100
         self._fields = {name: self._batch.bind(name) for name in robots.FIELDS[self.robot.stage]}
         self._ctrl, self._solver = self._batch.bind("ctrl"), self._batch.bind("qacc_warmstart")
         self._model = model
@@ -142,8 +142,8 @@ class LocomotionVectorEnv(GoalVectorEnv):
     def _start(self, ids: Array, generators: list[np.random.Generator]) -> None:
         self._ctrl[ids], self._solver[ids] = 0, 0  # all that an episode leaves behind, but for the state
         qvel0 = np.zeros(self._model.nv)
-        for i, own in zip(ids, generators, strict=True):
-            self._fields["qpos"][i], self._fields["qvel"][i] = self.robot.start(own, self._model.qpos0, qvel0)
+        for i, generator in zip(ids, generators, strict=True):
+            self._fields["qpos"][i], self._fields["qvel"][i] = self.robot.start(generator, self._model.qpos0, qvel0)
         self._batch.forward(ids)
 
     def _advance(self, actions: Array, rows: Rows) -> tuple[Array, Array, Array, Array]:

@@ -23,8 +23,8 @@ NAMES = ("omniglot", "omniglot-vinyals", "miniimagenet", "cifar_fs")
 def content(name: str) -> dict[str, Any]:
     """What a JSON file of this package holds."""
     text = resources.files(__name__).joinpath(f"{name}.json").read_text(encoding="utf-8")
-    found: dict[str, Any] = json.loads(text)
-    return found
+    value: dict[str, Any] = json.loads(text)
+    return value
 
 
 def digest(classes: Mapping[str, Sequence[str]]) -> str:
@@ -44,8 +44,8 @@ def load(name: str) -> dict[str, list[str]]:
     """
     if name not in NAMES:
         raise ValueError(f"split must be one of {', '.join(NAMES)}, got {name!r}")
-    found = content(name)
-    classes = {split: list(found[split]) for split in SPLITS}
-    if digest(classes) != found["sha256"]:
+    stored = content(name)
+    classes = {split: list(stored[split]) for split in SPLITS}
+    if digest(classes) != stored["sha256"]:
         raise ValueError(f"tinymaml/tasks/splits/{name}.json was changed: its classes do not fit its hash")
     return classes

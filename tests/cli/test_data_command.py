@@ -167,7 +167,7 @@ def test_arguments_out_of_bounds_are_refused_before_anything_is_read(
     tmp_path: Path, folder: Path, what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options, match = WRONG_ARGUMENTS[what]
-    monkeypatch.setattr("tinymaml.tasks.folder.files", lambda *args: pytest.fail("the folder is read"))
+    monkeypatch.setattr("tinymaml.tasks.folder.open_files", lambda *args: pytest.fail("the folder is read"))
     with pytest.raises(ValueError, match=match) as refused:
         tinymaml("folder", "--from", tmp_path, "--name", "mine", *options)
     assert "\n" not in str(refused.value)

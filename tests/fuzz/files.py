@@ -349,7 +349,7 @@ def damaged_zip(case: Case) -> None:
     path = case.put(pick(case.rng, ("some.zip", "some.ZIP", "some.tar")), mutated(data, case.rng))
 
     def contents() -> dict[str, bytes]:
-        with archive.files(path, LIMITS) as found:
+        with archive.open_files(path, LIMITS) as found:
             return {name: found.read(name) for name in found.names}
 
     found = _read(contents, ERRORS_OF_DATA)
@@ -375,7 +375,7 @@ def forged_zip(case: Case) -> None:
     path.write_bytes(path.read_bytes() if rng.random() < 0.7 else mutated(path.read_bytes(), rng))
 
     def contents() -> int:
-        with archive.files(path, LIMITS) as found:
+        with archive.open_files(path, LIMITS) as found:
             return sum(len(found.read(name)) for name in found.names)
 
     assert (_read(contents, ERRORS_OF_DATA) or 0) <= LIMITS.total
@@ -399,7 +399,7 @@ def damaged_picture(case: Case) -> None:
     convert = folder.resizer((5, 4), pick(rng, ("RGB", "L")), pick(rng, folder.RESAMPLINGS))
 
     def picture() -> Any:
-        with archive.files(case.folder / "pictures", LIMITS) as found:
+        with archive.open_files(case.folder / "pictures", LIMITS) as found:
             return convert(found, name)
 
     found = _read(picture, ERRORS_OF_DATA)
@@ -424,7 +424,7 @@ def odd_folder(case: Case) -> None:
         (Path(os.fsdecode(bytes(top) + b"/train/train0/\xff.png"))).write_bytes(b"x")
 
     def contents() -> Any:
-        with archive.files(top, LIMITS) as found:
+        with archive.open_files(top, LIMITS) as found:
             for name in found.names:
                 found.read(name)
             return folder._by_split(found)
@@ -513,7 +513,7 @@ def no_file(case: Case) -> None:
         "file.h5": (checkpoint.load, ERRORS_OF_CHECKPOINTS),
         "some.h5": (lambda path: imageset.read(path, "train"), ERRORS_OF_DATA),
         "some.npz": (lambda path: npz.arrays(path, ["images"], LIMITS), ERRORS_OF_DATA),
-        "some.zip": (lambda path: archive.files(path, LIMITS), ERRORS_OF_DATA),
+        "some.zip": (lambda path: archive.open_files(path, LIMITS), ERRORS_OF_DATA),
         "results.json": (lambda path: results.load(path, "sinusoid"), (results.ResultsError,)),
         "metrics.jsonl": (metrics.read, (OSError,)),
         "train.csv": (lambda path: miniimagenet.listed_images(path.parent, {"train": ["train"]}), ERRORS_OF_DATA),

@@ -58,6 +58,8 @@ def draw(
     if sys.platform == "linux" and "DISPLAY" not in os.environ:
         os.environ.setdefault("MUJOCO_GL", "egl")  # MuJoCo reads it when it is imported
     require_all([("PIL.Image", "rl"), ("h5py", "train"), *experiment.needs])
+    from tinymaml.rl import vector_env
+
     image = require("PIL.Image", "rl")
     trained = loop.latest(run / method)
     check_run(run / method, trained.settings, experiment, method)
@@ -65,7 +67,7 @@ def draw(
     bench = Workbench(settings, method)
     env = bench.single("rgb_array")
     drawn = bench.goals(np.random.default_rng(seed), 1)[0]
-    goals = (env.unwrapped.goals.checked(goal) if goal is not None else drawn)[None]
+    goals = (vector_env.checked_goal(env, goal) if goal is not None else drawn)[None]
     params = trained.best["params"] if trained.best else trained.state["params"]
     episodes = [_episode(bench, env, params, goals, seed)]
     sampler = bench.sampler(1, settings.eval_rollouts)

@@ -23,7 +23,7 @@ from tinymaml.rl import policies, trpo
 from tinymaml.rl.advantages import advantages
 from tinymaml.rl.learner import Learner
 from tinymaml.rl.objectives import Batch
-from tinymaml.rl.rollouts import Rollouts, alike, batch_of, thinned
+from tinymaml.rl.rollouts import Rollouts, batch_of, pad_to_longest, subsample
 from tinymaml.train.loop import Figures, Step, Trained, one_by_one, provenance
 from tinymaml.train.replay import replayed
 from tinymaml.train.results import half_width
@@ -155,7 +155,7 @@ def stepper(settings: RLSettings, method: str) -> Step:
         rollouts = sample(phi, goals, number, len(supports))
         gained, unstable = float(rollouts.returns().mean()), unstable + rollouts.unstable
         with clock("adaptation"):
-            *supports, query = alike([*supports, bench.batch(rollouts)])
+            *supports, query = pad_to_longest([*supports, bench.batch(rollouts)])
             query |= bench.sampled_with(phi, query)
         with clock("outer"):
             after, found = _update(settings, bench, state, supports, query)
@@ -215,7 +215,10 @@ def _product(
     settings: RLSettings, bench: Workbench, params: Tree, supports: Sequence[Batch], query: Batch
 ) -> trpo.Product:
     """The KL's Hessian times a vector, on a share of the transitions."""
-    few, asked = [thinned(own, settings.curvature_share) for own in supports], thinned(query, settings.curvature_share)
+    few, asked = (
+        [subsample(own, settings.curvature_share) for own in supports],
+        subsample(query, settings.curvature_share),
+    )
     if settings.curvature == "exact":
         seen = {name: asked[name] for name in ("observations", "weights", "shares")}
         return lambda v: _vector(bench.curvature(params, few, seen, _like(params, v)))
