@@ -181,12 +181,16 @@ def read(path: Path, split: str, lazy: bool = False) -> ImageSet:
 
 
 def describe(path: Path) -> dict[str, Any]:
-    """A file's header: name, binary, shape, recipe, the hash of each split, and that of the content.
+    """A file's header: name, binary, shape, recipe, the hash of each split, and that of the content; and `classes`, the
+    names of each split's.
 
     Raises: as `read`.
     """
-    with _opened(path) as (_, header):
-        return header
+    with _opened(path) as (file, header):
+        reader = hdf5.Reader(path.stat().st_size)
+        parts = [split for split in SPLITS if split in header["splits"]]
+        indices = [_read_index(reader, hdf5.member(file, split), header, split) for split in parts]
+        return header | {"classes": {split: index.classes for split, index in zip(parts, indices, strict=True)}}
 
 
 @contextlib.contextmanager
@@ -228,8 +232,17 @@ def _again(path: Path) -> str:
     return f"tinymaml data {command}{out} makes it"
 
 
-def _read_part(path: Path, group: Any, header: dict[str, Any], split: str, lazy: bool) -> ImageSet:
-    reader = hdf5.Reader(path.stat().st_size)
+class _Index(NamedTuple):
+    """What a split's group holds, but for the images' values."""
+
+    first: Array
+    digests: Array
+    classes: list[str]
+    images: Any  # the data set
+
+
+def _read_index(reader: hdf5.Reader, group: Any, header: dict[str, Any], split: str) -> _Index:
+    """Raises ValueError or what `hdf5.Reader` does: it is not as `write` makes it."""
     first, digests = reader.array(group, "first", "i"), reader.array(group, "sha256", "u")
     names, shape = reader.array(group, "classes", "S"), tuple(header["shape"])
     stored = reader.dataset(group, "images", "u")
@@ -241,6 +254,12 @@ def _read_part(path: Path, group: Any, header: dict[str, Any], split: str, lazy:
     classes = [name.decode() for name in names.tolist()]
     if _split_hash(classes, first, digests, shape) != header["splits"][split]:
         raise ValueError(f"the classes of {split} do not fit their hash")
+    return _Index(first, digests, classes, stored)
+
+
+def _read_part(path: Path, group: Any, header: dict[str, Any], split: str, lazy: bool) -> ImageSet:
+    reader = hdf5.Reader(path.stat().st_size)
+    first, digests, classes, stored = _read_index(reader, group, header, split)
     if lazy:
         images = np.asarray(np.memmap(path, np.uint8, "r", stored.id.get_offset(), stored.shape))
     else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -13,18 +14,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tinymaml.tasks import cifar_fs, folder, imageset, miniimagenet, omniglot
 from tinymaml.tasks.extras import MissingExtra, require, require_all
 from tinymaml.tasks.random_streams import SPLITS
 
 _BETWEEN_LINES = 5.0  # seconds between two lines when there is no terminal
+_WAYS, _QUERY = 5, 15  # classes a task, and query images a class in an evaluation, if there are as many
 
 
 def add_parser(commands: Any) -> None:
     """Add the command `data` to the subparsers of the command line."""
     data = commands.add_parser(
         "data",
-        help="prepare the images of Omniglot, MiniImagenet, CIFAR-FS, or a folder of one's own",
+        help="prepare the images of Omniglot, MiniImagenet, CIFAR-FS, or a folder of your own",
         description="Prepare a data set of images into one HDF5 file, by default $TINYMAML_DATA/NAME.h5 or "
         "data/NAME.h5. Every file is checked; after an error nothing is written.",
     )
@@ -80,8 +84,9 @@ def add_parser(commands: Any) -> None:
     )
     parser = add(
         "folder",
-        "images of one's own",
-        "PATH is a folder or a zip archive of train, val and test, in each CLASS/IMAGE.",
+        "images of your own",
+        "PATH is a folder or a zip archive of CLASS/IMAGE, whose classes --split divides, or of train, val and test, "
+        "in each CLASS/IMAGE.",
     )
     parser.add_argument("--name", required=True, help="of the data set")
     parser.add_argument(
@@ -93,6 +98,20 @@ def add_parser(commands: Any) -> None:
         choices=folder.RESAMPLINGS,
         default="bilinear",
         help="how images are resized (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--split",
+        type=float,
+        nargs=3,
+        metavar=("TRAIN", "VALIDATION", "TEST"),
+        help="shares of the classes, such as .6 .2 .2: which class goes where is decided by a hash of its name",
+    )
+    parser.add_argument(
+        "--split-seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="of that hash (default: %(default)s)",
     )
 
 
@@ -133,9 +152,21 @@ def _run(args: argparse.Namespace) -> None:
             print("cifar_fs: these are not the images, or not in the order, that the project's figures were made with")
     else:
         size = (args.size[0], args.size[1])
-        folder.prepare(args.source, target, name, size, grey=args.grey, resample=args.resample, report=progress)
+        folder.prepare(
+            args.source,
+            target,
+            name,
+            size,
+            grey=args.grey,
+            resample=args.resample,
+            split=args.split,
+            split_seed=args.split_seed,
+            report=progress,
+        )
     for line in _summary(target):
         print(line)
+    if args.dataset == "folder":
+        print("\n".join(["", *_how_to_train(target)]))
 
 
 @contextlib.contextmanager
@@ -158,10 +189,27 @@ def _stopped_by_sigterm() -> Iterator[None]:
 def _summary(path: Path) -> list[str]:
     header = imageset.describe(path)
     lines = [f"{path}: {header['name']}, {' x '.join(map(str, header['shape']))}, content {header['content']}"]
-    for split in sorted(header["splits"], key=list(SPLITS).index):
+    for split, classes in header["classes"].items():
         images = imageset.read(path, split, lazy=True)
-        lines.append(f"  {split:10} {len(images.classes):5} classes {len(images.images):7} images")
+        lines.append(f"  {split:10} {len(classes):5} classes {len(images.images):7} images")
     return lines
+
+
+def _how_to_train(path: Path) -> list[str]:
+    """The command that trains on a data set, with tasks as small as its classes demand."""
+    parts = [imageset.read(path, split, lazy=True) for split in SPLITS]
+    ways = min(_WAYS, *(len(images.classes) for images in parts))
+    least = min(int(np.diff(images.first).min()) for images in parts)
+    if path.suffix != ".h5":
+        return [f"To train on it call the file {path.stem}.h5."]
+    if ways < 2 or least < 2:
+        return ["To train on it every split needs at least 2 classes, and every class 2 images."]
+    command = ["tinymaml", "train", "images", "--dataset", path.stem, "--ways", str(ways), "--shots", "1"]
+    if least - 1 < _QUERY:
+        command += ["--eval-query", str(least - 1)]
+    if path != imageset.default_path(path.stem):
+        command += ["--data", str(path.parent)]
+    return ["Train on it:", f"  {shlex.join(command)}"]
 
 
 class _Progress:
