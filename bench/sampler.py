@@ -92,7 +92,7 @@ def _physics(task: str, flavour: str, velocities: int, rollouts: Rollouts) -> Ca
         ends = np.flatnonzero(rollouts.ends[t, lane] & rollouts.valid[t, lane]) + 1
         for a, b in pairwise([0, *ends]):
             actions = np.clip(rollouts.actions[t, lane, a:b].astype(np.float64), -1, 1).repeat(skip, 0)
-            start = robot.start(own, model.qpos0, np.zeros(model.nv))
+            start = robot.initial_state(own, model.qpos0, np.zeros(model.nv))
             episodes.append((actions, start, rollouts.observations[t, lane, a:b]))
     episodes.sort(key=lambda episode: -len(episode[0]))
     lengths = np.array([len(actions) for actions, _, _ in episodes])

@@ -58,7 +58,9 @@ class LocomotionEnv(gymnasium.Env[Array, Array]):
         super().reset(seed=seed)
         self.goal = next_goal(self.goals, self.goal, options, self.np_random)
         mujoco.mj_resetData(self.model, self.data)
-        self.data.qpos[:], self.data.qvel[:] = self.robot.start(self.np_random, self.model.qpos0, self.data.qvel)
+        self.data.qpos[:], self.data.qvel[:] = self.robot.initial_state(
+            self.np_random, self.model.qpos0, self.data.qvel
+        )
         mujoco.mj_forward(self.model, self.data)
         return self.robot.observe(self._fields())[0], {"goal": self.goal.copy()}
 
@@ -139,11 +141,13 @@ class LocomotionVectorEnv(GoalVectorEnv):
         self._ctrl, self._solver = self._batch.bind("ctrl"), self._batch.bind("qacc_warmstart")
         self._model = model
 
-    def _start(self, ids: Array, generators: list[np.random.Generator]) -> None:
+    def _begin_episodes(self, ids: Array, generators: list[np.random.Generator]) -> None:
         self._ctrl[ids], self._solver[ids] = 0, 0  # all that an episode leaves behind, but for the state
         qvel0 = np.zeros(self._model.nv)
         for i, generator in zip(ids, generators, strict=True):
-            self._fields["qpos"][i], self._fields["qvel"][i] = self.robot.start(generator, self._model.qpos0, qvel0)
+            self._fields["qpos"][i], self._fields["qvel"][i] = self.robot.initial_state(
+                generator, self._model.qpos0, qvel0
+            )
         self._batch.forward(ids)
 
     def _advance(self, actions: Array, rows: Rows) -> tuple[Array, Array, Array, Array]:

@@ -84,7 +84,7 @@ class NavigationVectorEnv(GoalVectorEnv):
         self.reward_name = reward
         self._position = np.zeros((num_envs, 2))
 
-    def _start(self, ids: Array, generators: list[np.random.Generator]) -> None:
+    def _begin_episodes(self, ids: Array, generators: list[np.random.Generator]) -> None:
         self._position[ids] = 0
 
     def _advance(self, actions: Array, rows: Rows) -> tuple[Array, Array, Array, Array]:

@@ -88,7 +88,7 @@ class GoalVectorEnv(VectorEnv[Array, Array, Array]):
         self._begun = True
         self.active[:], self.last_episode[:] = True, False
         self._steps[:] = 0
-        self._start(np.arange(self.num_envs), self._generators)
+        self._begin_episodes(np.arange(self.num_envs), self._generators)
         self._seen = self._observe(slice(None))
         return self._seen.copy(), {"goal": self.goal.copy()}
 
@@ -126,7 +126,7 @@ class GoalVectorEnv(VectorEnv[Array, Array, Array]):
             self.active[over] = ~self.last_episode[over]
             over = over[self.active[over]]
         if len(over):
-            self._start(over, [self._generators[i] for i in over])
+            self._begin_episodes(over, [self._generators[i] for i in over])
             self._seen[over] = self._observe(over)
         return self._seen.copy(), rewards, terminated, truncated, info
 
@@ -138,7 +138,7 @@ class GoalVectorEnv(VectorEnv[Array, Array, Array]):
             return np.array([self.goals.checked(row) for row in goal])
         return np.repeat(self.goals.checked(goal)[None], self.num_envs, 0)
 
-    def _start(self, ids: Array, generators: list[np.random.Generator]) -> None:
+    def _begin_episodes(self, ids: Array, generators: list[np.random.Generator]) -> None:
         """Begin new episodes in the simulations `ids`, with what their generators draw."""
         raise NotImplementedError
 

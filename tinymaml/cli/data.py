@@ -34,6 +34,7 @@ class DataSet(NamedTuple):
     add_options: Callable[[argparse.ArgumentParser], None] = lambda parser: None
     file: Callable[[argparse.Namespace], str] | None = None  # the file's name without its ending; if None, NAME
     download: Callable[[Path], None] | None = None  # fetches the source into a folder
+    needs_pillow: bool = True
 
 
 def _omniglot_options(parser: argparse.ArgumentParser) -> None:
@@ -111,7 +112,7 @@ def _prepare_folder(args: argparse.Namespace, target: Path, report: Report) -> N
 DATA_SETS: dict[str, DataSet] = {
     "omniglot": DataSet(
         "1623 characters, 20 drawings each",
-        "PATH is a folder with images_background and images_evaluation, as zip archives or unpacked.",
+        "PATH is a folder with images_background and images_evaluation, as zip archives or unpacked (16 MB).",
         lambda args, target, report: omniglot.prepare(
             args.source, target, split=args.split, resample=args.resample, report=report
         ),
@@ -128,6 +129,7 @@ DATA_SETS: dict[str, DataSet] = {
             args.source, target, lists=args.splits, resample=args.resample, report=report
         ),
         _miniimagenet_options,
+        needs_pillow=False,  # it may come as arrays
     ),
     "cifar_fs": DataSet(
         "100 classes of CIFAR-100, 600 images each",
@@ -159,7 +161,7 @@ def add_parser(commands: Any) -> None:
         where = parser.add_mutually_exclusive_group(required=True)
         where.add_argument("--from", dest="source", type=Path, metavar="PATH", help="where the images are")
         if data_set.download:
-            where.add_argument("--download", action="store_true", help="fetch them (16 MB) into the data folder first")
+            where.add_argument("--download", action="store_true", help="fetch them into the data folder first")
         parser.add_argument("--out", dest="target", type=Path, metavar="FILE", help="the file to make")
         data_set.add_options(parser)
 
@@ -174,8 +176,7 @@ def run(args: argparse.Namespace) -> None:
         MissingExtra: h5py or Pillow is not installed.
         KeyboardInterrupt: SIGINT or SIGTERM came; nothing is left but what was there before.
     """
-    # MiniImagenet may come as arrays, for which Pillow is not needed.
-    require_all([("h5py", "data"), *([("PIL.Image", "data")] if args.dataset != "miniimagenet" else [])])
+    require_all([("h5py", "data"), *([("PIL.Image", "data")] if DATA_SETS[args.dataset].needs_pillow else [])])
     with _stopped_by_sigterm():
         _run(args)
 
