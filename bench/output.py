@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tinymaml.tasks.writing import whole
+from tinymaml.tasks.atomic_files import replacing
 
 Row = dict[str, Any]
 
@@ -16,7 +16,7 @@ Row = dict[str, Any]
 def write_json(path: Path, machine: dict[str, Any], rows: Sequence[Row]) -> None:
     """Under a temporary name first, so that there is never half a file."""
     content = {"command": " ".join(["python -m bench", *sys.argv[1:]]), "machine": machine, "rows": rows}
-    with whole(path) as temporary:
+    with replacing(path) as temporary:
         temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 

@@ -82,7 +82,7 @@ def _physics(task: str, flavour: str, velocities: int, rollouts: Rollouts) -> Ca
     from mujoco.batch import Batch
 
     from tinymaml.tasks import robots
-    from tinymaml.tasks.lockstep import generator
+    from tinymaml.tasks.vector_env import generator
 
     robot = robots.robot(robots.TASKS[task].robot, flavour)
     model, skip = robot.model(), robot.frame_skip
@@ -92,7 +92,7 @@ def _physics(task: str, flavour: str, velocities: int, rollouts: Rollouts) -> Ca
         ends = np.flatnonzero(rollouts.ends[t, lane] & rollouts.valid[t, lane]) + 1
         for a, b in pairwise([0, *ends]):
             actions = np.clip(rollouts.actions[t, lane, a:b].astype(np.float64), -1, 1).repeat(skip, 0)
-            start = robot.start(own, model.qpos0, np.zeros(model.nv))
+            start = robot.initial_state(own, model.qpos0, np.zeros(model.nv))
             episodes.append((actions, start, rollouts.observations[t, lane, a:b]))
     episodes.sort(key=lambda episode: -len(episode[0]))
     lengths = np.array([len(actions) for actions, _, _ in episodes])
@@ -125,12 +125,12 @@ def _physics(task: str, flavour: str, velocities: int, rollouts: Rollouts) -> Ca
 
 
 def _policy(task: str, flavour: str) -> tuple[str, Any, Any, Any]:
-    from tinymaml.rl import lanes, policies
+    from tinymaml.rl import policies, vector_env
 
     name = f"tinymaml/{task}-v0"
-    observations, actions, _ = lanes.sizes(lanes.make(name, 1, HORIZON, flavour=flavour))
+    observations, actions, _ = vector_env.sizes(vector_env.make(name, 1, HORIZON, flavour=flavour))
     policy = policies.gaussian(observations, actions)
-    goals = lanes.sample_goals(name, np.random.default_rng(0), TASKS, flavour=flavour)
+    goals = vector_env.sample_goals(name, np.random.default_rng(0), TASKS, flavour=flavour)
     return name, policy, policy.init(np.random.default_rng(0)), goals
 
 

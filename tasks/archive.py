@@ -17,10 +17,10 @@ from io import BufferedReader
 from pathlib import Path
 from typing import NamedTuple, Self
 
+from tinymaml.tasks.atomic_files import replacing
 from tinymaml.tasks.reading import DataError, open_file, read_file
-from tinymaml.tasks.writing import whole
 
-__all__ = ["DataError", "Files", "Limits", "Report", "ZipFiles", "counter", "download", "files"]
+__all__ = ["DataError", "Files", "Limits", "Report", "ZipFiles", "download", "open_files", "progress_counter"]
 
 PICKLES = (".pkl", ".pickle", ".pt", ".pth")
 IGNORED = (".DS_Store", "Thumbs.db", "desktop.ini")  # what desktops leave in folders
@@ -108,7 +108,7 @@ class ZipFiles(Files):
         self._file.close()
 
 
-def files(path: Path, limits: Limits) -> Files:
+def open_files(path: Path, limits: Limits) -> Files:
     """Open a folder or a zip archive, as a context.
 
     Raises:
@@ -134,7 +134,7 @@ def refuse_pickle(name: str, where: str) -> None:
         )
 
 
-def counter(total: int, report: Report | None) -> Callable[[int], None]:
+def progress_counter(total: int, report: Report | None) -> Callable[[int], None]:
     """What adds up how much is done, and reports it."""
     done = 0
 
@@ -232,7 +232,7 @@ def download(url: str, path: Path, size: int, expected: str, report: Report | No
     digest, done = hashlib.sha256(), 0
     try:
         with (
-            whole(path) as temporary,
+            replacing(path) as temporary,
             urllib.request.urlopen(url, timeout=60) as response,
             temporary.open("wb") as file,
         ):

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from tinymaml.tasks import imageset, splits
-from tinymaml.tasks.archive import DataError, Files, Limits, Report, counter, files
+from tinymaml.tasks.archive import DataError, Files, Limits, Report, open_files, progress_counter
 from tinymaml.tasks.folder import batches, by_class
-from tinymaml.tasks.picture import decode
+from tinymaml.tasks.image_decoding import decode
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -39,21 +39,21 @@ def prepare(source: Path, target: Path, *, report: Report | None = None) -> str:
         MissingExtra: h5py or Pillow is not installed.
     """
     classes = splits.load("cifar_fs")
-    tick = counter(sum(map(len, classes.values())) * IMAGES, report)
+    tick = progress_counter(sum(map(len, classes.values())) * IMAGES, report)
     with contextlib.ExitStack() as opened:
         parts: dict[str, imageset.Part] = {}
         for split, expected in classes.items():
-            found = opened.enter_context(_open(source, NAMES[split]))
-            images = by_class(found, NAMES[split])
+            files = opened.enter_context(_open(source, NAMES[split]))
+            images = by_class(files, NAMES[split])
             if list(images) != expected:
                 differ = sorted(set(images) ^ set(expected))
                 what = "is missing" if differ[0] in expected else "does not belong there"
-                raise DataError(f"{found.path}: the class {differ[0]} {what}")
+                raise DataError(f"{files.path}: the class {differ[0]} {what}")
             for label, names in images.items():
                 if len(names) != IMAGES:
-                    raise DataError(f"{found.path}: {label} has {len(names)} images, not {IMAGES}")
+                    raise DataError(f"{files.path}: {label} has {len(names)} images, not {IMAGES}")
             parts[split] = imageset.Part(
-                expected, [IMAGES] * len(expected), batches(found, images.values(), _convert, tick)
+                expected, [IMAGES] * len(expected), batches(files, images.values(), _convert, tick)
             )
         recipe = {
             "source": "CIFAR-FS (Bertinetto et al. 2019)",
@@ -67,12 +67,12 @@ def prepare(source: Path, target: Path, *, report: Report | None = None) -> str:
 def _open(source: Path, name: str) -> Files:
     for path in (source / f"cifar_fs_{name}.zip", source / name):
         if path.exists():
-            return files(path, _LIMITS)
+            return open_files(path, _LIMITS)
     raise DataError(f"{source} has neither cifar_fs_{name}.zip nor a folder {name}")
 
 
-def _convert(found: Files, name: str) -> Array:
-    picture = decode(found.read(name), found.where(name), formats=("PNG",), size=(SIZE, SIZE))
+def _convert(files: Files, name: str) -> Array:
+    picture = decode(files.read(name), files.where(name), formats=("PNG",), size=(SIZE, SIZE))
     if picture.mode != "RGB":
-        raise DataError(f"{found.where(name)} is an image of the kind {picture.mode}, not RGB")
+        raise DataError(f"{files.where(name)} is an image of the kind {picture.mode}, not RGB")
     return np.asarray(picture)

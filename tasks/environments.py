@@ -1,5 +1,5 @@
 """The environments by their names in Gymnasium: import this module, then `gymnasium.make("tinymaml/Navigation-v0")`,
-or `gymnasium.make_vec(..., vectorization_mode="vector_entry_point")` for many in lockstep.
+or `gymnasium.make_vec(..., vectorization_mode="vector_entry_point")` to step many in one call.
 """
 
 from __future__ import annotations

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tinymaml.kernels.cpu import sampling
-from tinymaml.tasks.counter import check
 from tinymaml.tasks.imageset import ImageSet
+from tinymaml.tasks.random_streams import check
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

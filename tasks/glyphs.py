@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from tinymaml.tasks.counter import SPLITS, uniform
 from tinymaml.tasks.imageset import ImageSet
+from tinymaml.tasks.random_streams import SPLITS, uniform
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -22,8 +22,8 @@ DRAWINGS, SIDE = 20, 28
 
 _SEED = 1703  # of the characters: any number would do
 _STROKES, _POINTS = 4, 24  # strokes at most, and points along each
-_OWN = 1 + 6 * _STROKES + _STROKES  # numbers that make a class
-_EACH = 6 * _STROKES + 6  # numbers that make a drawing of it
+_PER_CLASS = 1 + 6 * _STROKES + _STROKES  # numbers that make a class
+_PER_DRAWING = 6 * _STROKES + 6  # numbers that make a drawing of it
 
 
 @cache
@@ -41,22 +41,27 @@ def images(split: str) -> ImageSet:
 
 def _draw(split: str, classes: Array) -> Array:
     """uint8 [classes, DRAWINGS, SIDE, SIDE]."""
-    numbers = uniform(_SEED, split, classes, _OWN + DRAWINGS * _EACH)
-    own = numbers[:, :_OWN]
-    each = numbers[:, _OWN:].reshape(len(classes), DRAWINGS, _EACH)
+    numbers = uniform(_SEED, split, classes, _PER_CLASS + DRAWINGS * _PER_DRAWING)
+    of_class = numbers[:, :_PER_CLASS]
+    of_drawing = numbers[:, _PER_CLASS:].reshape(len(classes), DRAWINGS, _PER_DRAWING)
 
     # The points that make a class's strokes, in a square around 0; most strokes begin where the one before ends.
-    control = (own[:, 1 : 1 + 6 * _STROKES].reshape(-1, _STROKES, 3, 2) - np.float32(0.5)) * np.float32(20)
-    joined = own[:, 1 + 6 * _STROKES :] < np.float32(0.6)
+    control = (of_class[:, 1 : 1 + 6 * _STROKES].reshape(-1, _STROKES, 3, 2) - np.float32(0.5)) * np.float32(20)
+    joined = of_class[:, 1 + 6 * _STROKES :] < np.float32(0.6)
     for s in range(1, _STROKES):
         control[:, s, 0] = np.where(joined[:, s, None], control[:, s - 1, 2], control[:, s, 0])
-    strokes = 2 + (own[:, 0] * np.float32(3)).astype(np.int64)
+    strokes = 2 + (of_class[:, 0] * np.float32(3)).astype(np.int64)
 
     # Every drawing moves them, by up to 1.9 pixels, then scales, slants and shifts the whole.
-    moved = control[:, None] + (each[:, :, :24].reshape(-1, DRAWINGS, _STROKES, 3, 2) - np.float32(0.5)) * np.float32(
-        3.8
+    moved = control[:, None] + (
+        of_drawing[:, :, :24].reshape(-1, DRAWINGS, _STROKES, 3, 2) - np.float32(0.5)
+    ) * np.float32(3.8)
+    scale, slant, shift, pen = (
+        of_drawing[:, :, 24:26],
+        of_drawing[:, :, 26],
+        of_drawing[:, :, 27:29],
+        of_drawing[:, :, 29],
     )
-    scale, slant, shift, pen = each[:, :, 24:26], each[:, :, 26], each[:, :, 27:29], each[:, :, 29]
     moved = moved * (np.float32(0.8) + np.float32(0.35) * scale[:, :, None, None])
     x, y = moved[..., 0], moved[..., 1]
     x = x + (slant[:, :, None, None] - np.float32(0.5)) * np.float32(0.6) * y

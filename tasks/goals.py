@@ -15,7 +15,7 @@ class Goals(NamedTuple):
 
     size: int
     draw: Callable[[Any, int], Array]  # (NumPy generator, n) -> float64[n, size]
-    holds: Callable[[Array], bool]  # whether a goal float64[size] can be drawn
+    contains: Callable[[Array], bool]  # whether a goal float64[size] can be drawn
     text: str  # what they are, for messages
 
     def sample(self, rng: Any, n: int) -> Array:
@@ -27,12 +27,12 @@ class Goals(NamedTuple):
     def checked(self, goal: Any) -> Array:
         """The goal as an array float64[size]. Raises ValueError if it is none of these."""
         try:
-            found = np.array(goal, np.float64).reshape(-1)
+            value = np.array(goal, np.float64).reshape(-1)
         except (TypeError, ValueError):
-            found = np.empty(0)
-        if found.shape != (self.size,) or not self.holds(found):
+            value = np.empty(0)
+        if value.shape != (self.size,) or not self.contains(value):
             raise ValueError(f"goal must be {self.text}, got {goal!r}")
-        return found
+        return value
 
 
 def within(low: float, high: float, size: int = 1) -> Goals:

@@ -64,11 +64,11 @@ class Reader:
 
     def array(self, group: Any, name: str, kinds: str) -> Array:
         """A data set's values. Raises as `dataset`; ValueError: with those read before they are more than the file."""
-        found = self.dataset(group, name, kinds)
-        self._left -= _bytes(found)
+        dataset = self.dataset(group, name, kinds)
+        self._left -= _bytes(dataset)
         if self._left < 0:
             raise ValueError(f"its data sets have more than the {self._size:,} bytes of the file")
-        return np.asarray(found[()])
+        return np.asarray(dataset[()])
 
     def dataset(self, group: Any, name: str, kinds: str) -> Any:
         """A data set whose values lie in the file in one piece.
@@ -82,19 +82,19 @@ class Reader:
             ValueError: its values are elsewhere, packed, or more than the file.
         """
         h5py = require("h5py")
-        found = member(group, name)
-        if not isinstance(found, h5py.Dataset):
+        dataset = member(group, name)
+        if not isinstance(dataset, h5py.Dataset):
             raise TypeError(f"{name} is no data set")
-        stored, layout = found.id.get_type(), found.id.get_create_plist()
+        stored, layout = dataset.id.get_type(), dataset.id.get_create_plist()
         plain = (h5py.h5t.INTEGER, h5py.h5t.FLOAT, h5py.h5t.ENUM, h5py.h5t.STRING)  # ENUM: booleans
-        if stored.get_class() not in plain or found.dtype.kind not in kinds:
+        if stored.get_class() not in plain or dataset.dtype.kind not in kinds:
             raise TypeError(f"{name} has values of another kind")
-        if found.shape is None or layout.get_layout() != h5py.h5d.CONTIGUOUS or layout.get_external_count():
+        if dataset.shape is None or layout.get_layout() != h5py.h5d.CONTIGUOUS or layout.get_external_count():
             raise ValueError(f"the values of {name} are not in the file in one piece")
-        place, needed = found.id.get_offset(), _bytes(found)
+        place, needed = dataset.id.get_offset(), _bytes(dataset)
         if needed and (place is None or place + needed > self._size):
             raise ValueError(f"the values of {name} are not in the file")
-        return found
+        return dataset
 
 
 def member(group: Any, name: str) -> Any:
@@ -119,10 +119,10 @@ def text(holder: Any, name: str) -> str:
     kind = stored.get_type()
     if stored.shape != () or kind.get_class() != h5py.h5t.STRING or not kind.is_variable_str():
         raise TypeError(f"{name} is no text")
-    found = holder.attrs[name]
-    if not isinstance(found, str) or len(found) > MOST_TEXT:
+    value = holder.attrs[name]
+    if not isinstance(value, str) or len(value) > MOST_TEXT:
         raise TypeError(f"{name} is no text of at most {MOST_TEXT:,} characters")
-    return found
+    return value
 
 
 def integer(holder: Any, name: str) -> int:

@@ -1,6 +1,7 @@
 """Sets of labelled images: one HDF5 file a data set, whole or refused, read into memory or mapped.
 
-A file is ordinary HDF5 behind a block by which it is checked (`seal.py`). For each split there is a group with
+A file is ordinary HDF5 behind a block by which it is checked (`checksum_block.py`). For each split there is a group
+with
 
     images   uint8 [M, H, W, C], in one piece, class after class
     first    int64 [classes + 1]: the images of class c are first[c] to first[c + 1]
@@ -24,11 +25,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tinymaml.tasks import hdf5
-from tinymaml.tasks.counter import SPLITS
+from tinymaml.tasks.atomic_files import replacing
+from tinymaml.tasks.checksum_block import BLOCK, check_block, write_block
 from tinymaml.tasks.extras import MissingExtra, require
+from tinymaml.tasks.random_streams import SPLITS
 from tinymaml.tasks.reading import DataError, open_file, parse_json
-from tinymaml.tasks.seal import BLOCK, check, seal
-from tinymaml.tasks.writing import whole
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -93,7 +94,7 @@ def write(
     h5py = require("h5py")
     _check(name, parts)
     hashes: dict[str, str] = {}
-    with whole(path) as temporary:
+    with replacing(path) as temporary:
         # In the earliest format groups have no times, which would differ from file to file.
         # HDF5's own lock would meet the one that the file has already.
         how = {"userblock_size": BLOCK, "libver": ("earliest", "v110"), "track_order": False, "locking": False}
@@ -105,7 +106,7 @@ def write(
             header = {"name": name, "binary": binary, "shape": list(shape), "recipe": dict(recipe)}
             header |= {"splits": hashes, "content": _content(hashes)}
             file.attrs["header"] = json.dumps(header, sort_keys=True)
-        seal(temporary, places)
+        write_block(temporary, places)
     return _content(hashes)
 
 
@@ -180,12 +181,16 @@ def read(path: Path, split: str, lazy: bool = False) -> ImageSet:
 
 
 def describe(path: Path) -> dict[str, Any]:
-    """A file's header: name, binary, shape, recipe, the hash of each split, and that of the content.
+    """A file's header: name, binary, shape, recipe, the hash of each split, and that of the content; and `classes`, the
+    names of each split's.
 
     Raises: as `read`.
     """
-    with _opened(path) as (_, header):
-        return header
+    with _opened(path) as (file, header):
+        reader = hdf5.Reader(path.stat().st_size)
+        parts = [split for split in SPLITS if split in header["splits"]]
+        indices = [_read_index(reader, hdf5.member(file, split), header, split) for split in parts]
+        return header | {"classes": {split: index.classes for split, index in zip(parts, indices, strict=True)}}
 
 
 @contextlib.contextmanager
@@ -194,7 +199,7 @@ def _opened(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
     h5py = require("h5py")
     if not path.exists():
         raise FileNotFoundError(f"{path} is not there: {_again(path)}")
-    check(path, _again(path))
+    check_block(path, _again(path))
     # The checksum says that all is as it was written; the rest is for files made to deceive, for which HDF5 raises all
     # kinds.
     try:
@@ -227,8 +232,17 @@ def _again(path: Path) -> str:
     return f"tinymaml data {command}{out} makes it"
 
 
-def _read_part(path: Path, group: Any, header: dict[str, Any], split: str, lazy: bool) -> ImageSet:
-    reader = hdf5.Reader(path.stat().st_size)
+class _Index(NamedTuple):
+    """What a split's group holds, but for the images' values."""
+
+    first: Array
+    digests: Array
+    classes: list[str]
+    images: Any  # the data set
+
+
+def _read_index(reader: hdf5.Reader, group: Any, header: dict[str, Any], split: str) -> _Index:
+    """Raises ValueError or what `hdf5.Reader` does: it is not as `write` makes it."""
     first, digests = reader.array(group, "first", "i"), reader.array(group, "sha256", "u")
     names, shape = reader.array(group, "classes", "S"), tuple(header["shape"])
     stored = reader.dataset(group, "images", "u")
@@ -240,6 +254,12 @@ def _read_part(path: Path, group: Any, header: dict[str, Any], split: str, lazy:
     classes = [name.decode() for name in names.tolist()]
     if _split_hash(classes, first, digests, shape) != header["splits"][split]:
         raise ValueError(f"the classes of {split} do not fit their hash")
+    return _Index(first, digests, classes, stored)
+
+
+def _read_part(path: Path, group: Any, header: dict[str, Any], split: str, lazy: bool) -> ImageSet:
+    reader = hdf5.Reader(path.stat().st_size)
+    first, digests, classes, stored = _read_index(reader, group, header, split)
     if lazy:
         images = np.asarray(np.memmap(path, np.uint8, "r", stored.id.get_offset(), stored.shape))
     else:

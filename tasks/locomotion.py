@@ -9,9 +9,9 @@ import numpy as np
 from tinymaml.tasks import robots
 from tinymaml.tasks.extras import require
 from tinymaml.tasks.goals import Array, next_goal
-from tinymaml.tasks.lockstep import LockstepEnv, Rows, checked_actions
-from tinymaml.tasks.quiet import QUIET
+from tinymaml.tasks.mujoco_warnings import suppressed
 from tinymaml.tasks.robots import HORIZON, TASKS
+from tinymaml.tasks.vector_env import GoalVectorEnv, Rows, checked_actions
 
 require("gymnasium", "rl")
 require("mujoco", "rl")
@@ -58,7 +58,9 @@ class LocomotionEnv(gymnasium.Env[Array, Array]):
         super().reset(seed=seed)
         self.goal = next_goal(self.goals, self.goal, options, self.np_random)
         mujoco.mj_resetData(self.model, self.data)
-        self.data.qpos[:], self.data.qvel[:] = self.robot.start(self.np_random, self.model.qpos0, self.data.qvel)
+        self.data.qpos[:], self.data.qvel[:] = self.robot.initial_state(
+            self.np_random, self.model.qpos0, self.data.qvel
+        )
         mujoco.mj_forward(self.model, self.data)
         return self.robot.observe(self._fields())[0], {"goal": self.goal.copy()}
 
@@ -69,7 +71,7 @@ class LocomotionEnv(gymnasium.Env[Array, Array]):
         action = checked_actions(action, (self.model.nu,))
         before = self.data.qpos[:1].copy()
         self.data.ctrl[:] = action
-        with QUIET:
+        with suppressed:
             mujoco.mj_step(self.model, self.data, self.robot.frame_skip)
             if self.robot.stage == robots.ACC:
                 # Of all this, the next step must not see the solver's start.
@@ -108,7 +110,7 @@ class LocomotionEnv(gymnasium.Env[Array, Array]):
         return {name: getattr(self.data, name)[None] for name in robots.FIELDS[self.robot.stage]}
 
 
-class LocomotionVectorEnv(LockstepEnv):
+class LocomotionVectorEnv(GoalVectorEnv):
     """Many robots at once, each as in `LocomotionEnv`, on `mujoco.batch.Batch`.
 
     Args:
@@ -134,23 +136,25 @@ class LocomotionVectorEnv(LockstepEnv):
         keep = self.robot.stage == robots.VEL
         self._batch = Batch(model, num_envs, threads, persistent=keep)
         if keep:
-            self.together = 100
+            self.preferred_num_envs = 100
         self._fields = {name: self._batch.bind(name) for name in robots.FIELDS[self.robot.stage]}
         self._ctrl, self._solver = self._batch.bind("ctrl"), self._batch.bind("qacc_warmstart")
         self._model = model
 
-    def _start(self, ids: Array, generators: list[np.random.Generator]) -> None:
+    def _begin_episodes(self, ids: Array, generators: list[np.random.Generator]) -> None:
         self._ctrl[ids], self._solver[ids] = 0, 0  # all that an episode leaves behind, but for the state
         qvel0 = np.zeros(self._model.nv)
-        for i, own in zip(ids, generators, strict=True):
-            self._fields["qpos"][i], self._fields["qvel"][i] = self.robot.start(own, self._model.qpos0, qvel0)
+        for i, generator in zip(ids, generators, strict=True):
+            self._fields["qpos"][i], self._fields["qvel"][i] = self.robot.initial_state(
+                generator, self._model.qpos0, qvel0
+            )
         self._batch.forward(ids)
 
     def _advance(self, actions: Array, rows: Rows) -> tuple[Array, Array, Array, Array]:
         before = self._fields["qpos"][rows, 0].copy()
         self._ctrl[rows] = actions
         ids = None if isinstance(rows, slice) else rows
-        with QUIET:
+        with suppressed:
             self._batch.step(ids, nstep=self.robot.frame_skip, stage=int(self.robot.stage))
         return outcome(self.task, self.robot, self._of(rows), before, self._seconds, actions, self.goal[rows])
 

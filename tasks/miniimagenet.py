@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from tinymaml.tasks import imageset, npz, splits
-from tinymaml.tasks.archive import DataError, Files, Limits, Report, counter, files
+from tinymaml.tasks.archive import DataError, Files, Limits, Report, open_files, progress_counter
 from tinymaml.tasks.extras import require
 from tinymaml.tasks.folder import ENDINGS, batches, ending, resizer
 from tinymaml.tasks.reading import read_file
@@ -61,14 +61,14 @@ def prepare(
     if resample not in RESAMPLINGS:
         raise ValueError(f"resample must be one of {', '.join(RESAMPLINGS)}, got {resample!r}")
     classes = splits.load("miniimagenet")
-    tick = counter(sum(map(len, classes.values())) * IMAGES, report)
+    tick = progress_counter(sum(map(len, classes.values())) * IMAGES, report)
     recipe = {"source": "MiniImagenet", "split": "miniimagenet", "split_sha256": splits.digest(classes)}
     if source.is_dir() and any(source.glob("*.npz")):
         recipe |= {"images": "a cache in npz files", "resample": "as in the cache"}
         parts = {split: _cached(source, split, names, tick) for split, names in classes.items()}
         return imageset.write(target, "miniimagenet", parts, (SIZE, SIZE, 3), recipe)
-    with files(source, _LIMITS) as found:
-        chosen = _listed(found, listed_images(lists, classes)) if lists else _all(found, classes)
+    with open_files(source, _LIMITS) as files:
+        chosen = _listed(files, listed_images(lists, classes)) if lists else _all(files, classes)
         recipe |= {
             "images": "those in the split's CSV files" if lists else "all 600 of each class",
             "resample": resample,
@@ -77,7 +77,7 @@ def prepare(
         convert = resizer((SIZE, SIZE), "RGB", resample)
         parts = {
             split: imageset.Part(
-                names, [IMAGES] * len(names), batches(found, (chosen[label] for label in names), convert, tick)
+                names, [IMAGES] * len(names), batches(files, (chosen[label] for label in names), convert, tick)
             )
             for split, names in classes.items()
         }
@@ -122,42 +122,42 @@ def _must_be_complete(path: Path, images: dict[str, list[str]], expected: list[s
             raise DataError(f"{path}: the class {label} has {count} images, not {IMAGES}")
 
 
-def _images(found: Files) -> list[str]:
-    names = [name for name in found.names if ending(name) != ".csv"]
+def _images(files: Files) -> list[str]:
+    names = [name for name in files.names if ending(name) != ".csv"]
     for name in names:
         if ending(name) not in ENDINGS:
-            raise DataError(f"{found.where(name)} is out of place: expected images, {' or '.join(ENDINGS)}")
+            raise DataError(f"{files.where(name)} is out of place: expected images, {' or '.join(ENDINGS)}")
     return names
 
 
-def _listed(found: Files, listed: dict[str, list[str]]) -> dict[str, list[str]]:
+def _listed(files: Files, listed: dict[str, list[str]]) -> dict[str, list[str]]:
     """The images that the CSV files name, wherever they are."""
     places: dict[str, str] = {}
-    for name in _images(found):
+    for name in _images(files):
         file = name.rpartition("/")[2]
         if file in places:
-            raise DataError(f"{found.path} has {file} twice: {places[file]} and {name}")
+            raise DataError(f"{files.path} has {file} twice: {places[file]} and {name}")
         places[file] = name
     for names in listed.values():
         for file in names:
             if file not in places:
-                raise DataError(f"{found.path} has no {file}, which the CSV files of the split name")
+                raise DataError(f"{files.path} has no {file}, which the CSV files of the split name")
     return {label: [places[file] for file in names] for label, names in listed.items()}
 
 
-def _all(found: Files, classes: dict[str, list[str]]) -> dict[str, list[str]]:
+def _all(files: Files, classes: dict[str, list[str]]) -> dict[str, list[str]]:
     """All images by class, which has 600 of them."""
     known = {label for names in classes.values() for label in names}
     images: dict[str, list[str]] = {}
-    for name in _images(found):
+    for name in _images(files):
         *folders, file = name.split("/")
         match = _WORDNET.match(file)
         label = folders[-1] if folders and folders[-1] in known else match[0] if match else ""
         if label not in known:
-            raise DataError(f"{found.where(name)} is of no class of MiniImagenet by its folder or its name")
+            raise DataError(f"{files.where(name)} is of no class of MiniImagenet by its folder or its name")
         images.setdefault(label, []).append(name)
     for expected in classes.values():
-        _must_be_complete(found.path, images, expected)
+        _must_be_complete(files.path, images, expected)
     return images
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from tinymaml.tasks.extras import require
 from tinymaml.tasks.goals import Array, next_goal, within
-from tinymaml.tasks.lockstep import LockstepEnv, Rows, checked_actions
+from tinymaml.tasks.vector_env import GoalVectorEnv, Rows, checked_actions
 
 require("gymnasium", "rl")
 
@@ -75,7 +75,7 @@ class NavigationEnv(gymnasium.Env[Array, Array]):
         return _picture(self._position, self.goal)
 
 
-class NavigationVectorEnv(LockstepEnv):
+class NavigationVectorEnv(GoalVectorEnv):
     """Many points at once, see `NavigationEnv`."""
 
     def __init__(self, num_envs: int, max_episode_steps: int = HORIZON, reward: str = REWARDS[0]) -> None:
@@ -84,7 +84,7 @@ class NavigationVectorEnv(LockstepEnv):
         self.reward_name = reward
         self._position = np.zeros((num_envs, 2))
 
-    def _start(self, ids: Array, generators: list[np.random.Generator]) -> None:
+    def _begin_episodes(self, ids: Array, generators: list[np.random.Generator]) -> None:
         self._position[ids] = 0
 
     def _advance(self, actions: Array, rows: Rows) -> tuple[Array, Array, Array, Array]:

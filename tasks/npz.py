@@ -25,11 +25,11 @@ def arrays(path: Path, names: list[str], limits: Limits) -> list[Array]:
     """
     if path.is_symlink():
         raise DataError(f"{path} is a symbolic link; copy what it points to")
-    with ZipFiles(path, limits) as found:
+    with ZipFiles(path, limits) as archive:
         for name in names:
-            if f"{name}.npy" not in found.names:
+            if f"{name}.npy" not in archive.names:
                 raise DataError(f"{path} has no array {name!r}")
-        return [_parse(found.read(f"{name}.npy"), f"{name} in {path}") for name in names]
+        return [_parse(archive.read(f"{name}.npy"), f"{name} in {path}") for name in names]
 
 
 def _parse(data: bytes, where: str) -> Array:
@@ -58,7 +58,7 @@ def _array(data: bytes, where: str) -> Array:
     rest, needed = len(data) - stream.tell(), dtype.itemsize * math.prod(shape)
     if rest != needed:
         raise DataError(f"{where} has {rest:,} bytes for an array of {needed:,}")
-    found = np.frombuffer(data, dtype, offset=stream.tell()).reshape(shape, order="F" if fortran else "C")
+    array = np.frombuffer(data, dtype, offset=stream.tell()).reshape(shape, order="F" if fortran else "C")
     if dtype.kind == "U":
-        found.tolist()  # raises if there is something in it that is no letter
-    return found
+        array.tolist()  # raises if there is something in it that is no letter
+    return array

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from tinymaml.tasks import imageset, splits
-from tinymaml.tasks.archive import DataError, Files, Limits, Report, counter, download, files, sha256
+from tinymaml.tasks.archive import DataError, Files, Limits, Report, download, open_files, progress_counter, sha256
 from tinymaml.tasks.extras import require
-from tinymaml.tasks.picture import decode
+from tinymaml.tasks.image_decoding import decode
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -75,11 +75,11 @@ def prepare(
         raise ValueError(f"split must be one of {', '.join(SPLITS)}, resample one of {', '.join(RESAMPLINGS)}")
     classes = splits.load(SPLITS[split])
     known: dict[str, str] = splits.content("omniglot-files")["sha256"]
-    tick = counter(sum(map(len, classes.values())) * IMAGES, report)
+    tick = progress_counter(sum(map(len, classes.values())) * IMAGES, report)
     images: dict[str, Array] = {}
     for part in PARTS:
-        with _open(source, part) as found:
-            for character, batch in _characters(found, part, known, resample):
+        with _open(source, part) as files:
+            for character, batch in _characters(files, part, known, resample):
                 images[character] = batch
                 tick(IMAGES)
     recipe = {
@@ -101,13 +101,13 @@ def prepare(
 def _open(source: Path, part: str) -> Files:
     for path in (source / f"{part}.zip", source / part):
         if path.exists():
-            return files(path, _LIMITS)
+            return open_files(path, _LIMITS)
     raise DataError(f"{source} has neither {part}.zip nor a folder {part}; --download fetches them")
 
 
-def _characters(found: Files, part: str, known: dict[str, str], resample: str) -> Iterator[tuple[str, Array]]:
+def _characters(files: Files, part: str, known: dict[str, str], resample: str) -> Iterator[tuple[str, Array]]:
     """Every character of an archive with its images, uint8 [20, 28, 28, 1]; the files are held to the known hashes."""
-    drawings = _drawings(found, part)
+    drawings = _drawings(files, part)
     for place, expected in known.items():
         archive, alphabet = place.split("/")
         if archive != part:
@@ -117,28 +117,28 @@ def _characters(found: Files, part: str, known: dict[str, str], resample: str) -
             batch = np.empty((IMAGES, SIZE, SIZE, 1), np.uint8)
             names = drawings.pop(character)
             if len(names) != IMAGES:
-                raise DataError(f"{found.path}: {character} has {len(names)} images, not {IMAGES}")
+                raise DataError(f"{files.path}: {character} has {len(names)} images, not {IMAGES}")
             for i, name in enumerate(names):
-                data = found.read(name)
+                data = files.read(name)
                 digest.update(f"{'/'.join(name.split('/')[-2:])}\0{len(data)}\0".encode() + data)
-                batch[i, ..., 0] = _shrink(decode(data, found.where(name), formats=("PNG",), size=DRAWN), resample)
+                batch[i, ..., 0] = _shrink(decode(data, files.where(name), formats=("PNG",), size=DRAWN), resample)
             yield character, batch
         if digest.hexdigest() != expected:
             raise DataError(
-                f"{found.path}: the files of {alphabet} are not Omniglot's, or some are missing: "
+                f"{files.path}: the files of {alphabet} are not Omniglot's, or some are missing: "
                 f"their SHA-256 is {digest.hexdigest()}, expected {expected}"
             )
     if drawings:
-        raise DataError(f"{found.path} has a character that is not Omniglot's: {min(drawings)}")
+        raise DataError(f"{files.path} has a character that is not Omniglot's: {min(drawings)}")
 
 
-def _drawings(found: Files, part: str) -> dict[str, list[str]]:
+def _drawings(files: Files, part: str) -> dict[str, list[str]]:
     """Sorted names of the files of every character. In an archive they begin with its name, below a folder not."""
     drawings: dict[str, list[str]] = {}
-    for name in found.names:
+    for name in files.names:
         match = _NAME.fullmatch(name.removeprefix(f"{part}/"))
         if match is None:
-            raise DataError(f"{found.where(name)} is no file of Omniglot")
+            raise DataError(f"{files.where(name)} is no file of Omniglot")
         drawings.setdefault(f"{match[1]}/{match[2]}", []).append(name)
     return drawings
 

@@ -50,10 +50,10 @@ def open_file(path: Path) -> BufferedReader:
     return file
 
 
-def must_be_a_file(path: Path, found: os.stat_result) -> None:
+def must_be_a_file(path: Path, status: os.stat_result) -> None:
     """Raises NotAFile if what was found under a name is no regular file."""
-    if not stat.S_ISREG(found.st_mode):
-        raise NotAFile(f"{path} is {_KINDS.get(stat.S_IFMT(found.st_mode), 'a device')}, not a file")
+    if not stat.S_ISREG(status.st_mode):
+        raise NotAFile(f"{path} is {_KINDS.get(stat.S_IFMT(status.st_mode), 'a device')}, not a file")
 
 
 def read_file(path: Path, most: int) -> bytes:
@@ -73,11 +73,11 @@ def read_file(path: Path, most: int) -> bytes:
 def parse_json(text: str | bytes) -> Any:
     """What JSON text holds. Raises ValueError if it is none, or nested too deeply."""
     try:
-        found = json.loads(text)
+        value = json.loads(text)
     except RecursionError:
         raise ValueError(f"it is nested more than {DEEPEST} deep") from None
-    check_depth(found)
-    return found
+    check_depth(value)
+    return value
 
 
 def check_depth(value: Any) -> None:

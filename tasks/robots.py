@@ -41,7 +41,7 @@ class Robot(NamedTuple):
     flavour: str
     frame_skip: int  # physics steps an action
     stage: Any  # mujoco.mjtStage: what is computed at the new state, as the functions see it
-    start: Callable[[np.random.Generator, Array, Array], tuple[Array, Array]]  # (rng, qpos0, qvel0) -> qpos, qvel
+    initial_state: Callable[[np.random.Generator, Array, Array], tuple[Array, Array]]  # (rng, qpos0, qvel0)
     observe: Callable[[Fields], Array]  # [n, o]
     costs: Callable[[Array, Fields], Array]  # (actions [n, a], fields) -> [n], what is added to the task's reward
     fails: Callable[[Fields], Array]  # whether the episode is over [n]
@@ -107,18 +107,18 @@ def _fallen(fields: Fields) -> Array:
     return ~((z >= 0.2) & (z <= 1.0))
 
 
-def _rllab_start(rng: np.random.Generator, qpos: Array, qvel: Array) -> tuple[Array, Array]:
+def _rllab_initial_state(rng: np.random.Generator, qpos: Array, qvel: Array) -> tuple[Array, Array]:
     return qpos + 0.01 * rng.standard_normal(len(qpos)), qvel + 0.1 * rng.standard_normal(len(qvel))
 
 
 _ANT_POSE = np.array([0, 0, 0.55, 1, 0, 0, 0, 0, 1, 0, -1, 0, -1, 0, 1.0])  # ankles bent, just above the ground
 
 
-def _rllab_ant_start(rng: np.random.Generator, qpos: Array, qvel: Array) -> tuple[Array, Array]:
-    return _rllab_start(rng, _ANT_POSE, qvel)
+def _rllab_ant_initial_state(rng: np.random.Generator, qpos: Array, qvel: Array) -> tuple[Array, Array]:
+    return _rllab_initial_state(rng, _ANT_POSE, qvel)
 
 
-def _gym_start(rng: np.random.Generator, qpos: Array, qvel: Array) -> tuple[Array, Array]:
+def _gym_initial_state(rng: np.random.Generator, qpos: Array, qvel: Array) -> tuple[Array, Array]:
     return qpos + rng.uniform(-0.1, 0.1, len(qpos)), qvel + 0.1 * rng.standard_normal(len(qvel))
 
 
@@ -145,17 +145,17 @@ _CHEETAH, _ANT = "half_cheetah.xml", "ant.xml"
 
 _ROBOTS = {
     ("half_cheetah", "rllab"): Robot(
-        _CHEETAH, "rllab", 1, VEL, _rllab_start, _cheetah_rllab, lambda a, f: -0.05 * _squares(a), _never
+        _CHEETAH, "rllab", 1, VEL, _rllab_initial_state, _cheetah_rllab, lambda a, f: -0.05 * _squares(a), _never
     ),
     ("half_cheetah", "gym"): Robot(
-        _CHEETAH, "gym", 5, NONE, _gym_start, _cheetah_gym, lambda a, f: -0.1 * _squares(a), _never
+        _CHEETAH, "gym", 5, NONE, _gym_initial_state, _cheetah_gym, lambda a, f: -0.1 * _squares(a), _never
     ),
     ("ant", "rllab"): Robot(
         _ANT,
         "rllab",
         1,
         ACC,
-        _rllab_ant_start,
+        _rllab_ant_initial_state,
         _ant_rllab,
         lambda a, f: 0.05 - 0.005 * _squares(a) - 0.0005 * _squares(_contact(f)),
         _fallen,
@@ -165,7 +165,7 @@ _ROBOTS = {
         "gym",
         5,
         ACC,
-        _gym_start,
+        _gym_initial_state,
         _ant_gym,
         lambda a, f: 1.0 - 0.5 * _squares(a) - 0.0005 * _squares(_contact(f)),
         _fallen,

@@ -9,7 +9,7 @@ import numpy as np
 
 from tinymaml.kernels.cpu import sampling
 from tinymaml.kernels.cpu.sampling import Array, Range
-from tinymaml.tasks.counter import check, check_dtype
+from tinymaml.tasks.random_streams import check, check_dtype
 
 
 class Sinusoids(NamedTuple):

@@ -118,7 +118,9 @@ class Settings:
             try:
                 json.dumps(value)
             except TypeError as error:
-                raise TypeError(f"{type(self).__name__}.{name} is {value!r}, which no checkpoint holds: {error}") from None
+                raise TypeError(
+                    f"{type(self).__name__}.{name} is {value!r}, which no checkpoint holds: {error}"
+                ) from None
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 

@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tinymaml.experiments.registry import GENERAL
-from tinymaml.experiments.registry import EXPERIMENTS
+from tinymaml.experiments.registry import EXPERIMENTS, GENERAL
 from tinymaml.tasks import imageset
 from tinymaml.train.experiment import Experiment
 

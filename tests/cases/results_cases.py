@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from tinymaml.experiments.registry import EXPERIMENTS, GENERAL
 from tinymaml.experiments.few_shot import table as image_table
+from tinymaml.experiments.registry import EXPERIMENTS, GENERAL
 from tinymaml.experiments.sinusoid import table as sinusoid_table
 from tinymaml.train import results
 from tinymaml.train.experiment import Experiment

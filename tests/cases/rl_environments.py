@@ -52,6 +52,44 @@ class Still(gymnasium.Env[Any, Any]):
         return np.zeros(3), 0.0, False, False, {}
 
 
+class Target(gymnasium.Env[Any, Any]):
+    """A point on a line that is to stand on the goal, an element of a goal space."""
+
+    def __init__(self, goal_space: Any = None) -> None:
+        self.observation_space, self.action_space = Box(-np.inf, np.inf, (1,), np.float64), Box(-1, 1, (1,), np.float64)
+        self.goal_space = Box(-2, 2, (1, 2), np.float32) if goal_space is None else goal_space
+        self.goal: Any = None
+        self.received: list[Any] = []
+        self.position = 0.0
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        super().reset(seed=seed)
+        self.goal = {**(options or {})}["goal"]
+        self.received.append(self.goal)
+        self.position = 0.0
+        return np.array([self.position]), {}
+
+    def step(self, action: Any) -> Any:
+        self.position += float(action[0])
+        return np.array([self.position]), -abs(self.position - float(np.sum(self.goal))), False, False, {}
+
+
+class Deaf(Still):
+    """One that has tasks and does not read which one it is to be."""
+
+    goal_space = Discrete(4)
+
+
+class Crooked(Still):
+    """One whose tasks have the wrong shape."""
+
+    def sample_tasks(self, rng: Any, n: int) -> Any:
+        return rng.uniform(size=n)
+
+
 if "tests/Pole-v0" not in gymnasium.registry:
     gymnasium.register("tests/Pole-v0", entry_point=Pole, max_episode_steps=500)
     gymnasium.register("tests/Still-v0", entry_point=Still)
+    gymnasium.register("tests/Target-v0", entry_point=Target)
+    gymnasium.register("tests/Deaf-v0", entry_point=Deaf)
+    gymnasium.register("tests/Crooked-v0", entry_point=Crooked)

@@ -45,14 +45,48 @@ def test_a_folder_of_ones_own(tmp_path: Path, folder: Path, capsys: pytest.Captu
     printed, progress = capsys.readouterr()
     assert read(folder / "mine.h5", "test").images.shape == (6, 4, 5, 1)
     assert f"{folder / 'mine.h5'}: mine, 4 x 5 x 1, content {describe(folder / 'mine.h5')['content']}" in printed
-    assert [line.split()[:2] for line in printed.splitlines()[1:]] == [
+    assert [line.split()[:2] for line in printed.splitlines()[1:4]] == [
         ["train", "2"],
         ["validation", "2"],
         ["test", "2"],
     ]
+    assert printed.splitlines()[4:] == [
+        "",
+        "Train on it:",
+        "  tinymaml train images --dataset mine --ways 2 --shots 1 --eval-query 2",
+    ]
     assert "mine: 18 of 18" in progress
     tinymaml("folder", "--from", tmp_path / "in", "--name", "mine", "--out", tmp_path / "other.h5")
     assert read(tmp_path / "other.h5", "train").images.shape == (6, 84, 84, 3)
+
+
+def test_classes_alone_are_divided(tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = {f"{c}/{i}.png": encoded(noise(c, 6, 6)) for c in range(25) for i in range(16)}
+    command = ["folder", "--from", lay_out(tmp_path / "in", files), "--name", "mine", "--size", "4", "4"]
+    tinymaml(*command, "--split", ".6", ".2", ".2")
+    printed = capsys.readouterr().out.splitlines()
+    assert [line.split()[:2] for line in printed[1:4]] == [["train", "15"], ["validation", "5"], ["test", "5"]]
+    assert printed[4:] == ["", "Train on it:", "  tinymaml train images --dataset mine --ways 5 --shots 1"]
+    first = describe(folder / "mine.h5")
+    assert first["recipe"]["split"] == {"shares": [0.6, 0.2, 0.2], "seed": 0}
+    out = tmp_path / "my data" / "mine.h5"
+    tinymaml(*command, "--split", ".6", ".2", ".2", "--split-seed", "1", "--out", out)
+    assert f" --data '{out.parent}'" in capsys.readouterr().out.splitlines()[-1]
+    assert describe(out)["classes"] != first["classes"]
+    with pytest.raises(ValueError, match=r"in has no train, val and test: give their shares .* --split \.6 \.2 \.2"):
+        tinymaml(*command)
+
+
+def test_what_cannot_be_trained_on_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for count, out, told in (
+        (3, "mine.h5", "To train on it every split needs at least 2 classes, and every class 2 images."),
+        (6, "mine.hdf5", "To train on it call the file mine.h5."),
+    ):
+        files = {f"{c}/{i}.png": encoded(noise(c, 6, 6)) for c in range(count) for i in range(2)}
+        source = lay_out(tmp_path / str(count), files)
+        shares = ["--split", ".34", ".33", ".33"]
+        tinymaml("folder", "--from", source, "--name", "mine", "--size", "4", "4", *shares, "--out", tmp_path / out)
+        assert capsys.readouterr().out.splitlines()[-1] == told
 
 
 def test_progress_is_a_bar_on_a_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
@@ -167,7 +201,7 @@ def test_arguments_out_of_bounds_are_refused_before_anything_is_read(
     tmp_path: Path, folder: Path, what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options, match = WRONG_ARGUMENTS[what]
-    monkeypatch.setattr("tinymaml.tasks.folder.files", lambda *args: pytest.fail("the folder is read"))
+    monkeypatch.setattr("tinymaml.tasks.folder.open_files", lambda *args: pytest.fail("the folder is read"))
     with pytest.raises(ValueError, match=match) as refused:
         tinymaml("folder", "--from", tmp_path, "--name", "mine", *options)
     assert "\n" not in str(refused.value)

@@ -16,9 +16,9 @@ from tinymaml.experiments.control import table as rl_table
 from tinymaml.experiments.control.methods import METHODS
 from tinymaml.experiments.few_shot import plots as image_plots
 from tinymaml.experiments.few_shot import table as image_table
+from tinymaml.experiments.registry import CONTROL, EXPERIMENTS, FEW_SHOT, GENERAL
 from tinymaml.experiments.sinusoid import plots as sinusoid_plots
 from tinymaml.experiments.sinusoid import table as sinusoid_table
-from tinymaml.experiments.registry import CONTROL, EXPERIMENTS, FEW_SHOT, GENERAL
 from tinymaml.train import plots, results
 
 NAME = "omniglot-5way-1shot"

@@ -75,9 +75,7 @@ def test_a_step_is_the_meta_gradient_on_the_tasks_of_the_stream(folder: Path, ad
     state = trainer.step(trainer.start())[0]
     after, (figures,) = trainer.step(state)
 
-    drawn = episodes.sample(
-        domain.images_of("train"), 0, "train", 4, 4, ways=3, shots=2, queries=2, rotations=True
-    )
+    drawn = episodes.sample(domain.images_of("train"), 0, "train", 4, 4, ways=3, shots=2, queries=2, rotations=True)
     model = nets.conv_net((8, 8, 1), 3, 4, 2)
 
     def loss(params: Any, batch: Any) -> Any:

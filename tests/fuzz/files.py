@@ -41,7 +41,7 @@ from tinymaml.experiments.control import table as rl_table
 from tinymaml.experiments.few_shot import table as image_table
 from tinymaml.experiments.sinusoid import plots as sinusoid_plots
 from tinymaml.experiments.sinusoid import table as sinusoid_table
-from tinymaml.tasks import archive, folder, imageset, miniimagenet, npz, seal
+from tinymaml.tasks import archive, checksum_block, folder, imageset, miniimagenet, npz
 from tinymaml.tasks.archive import DataError, Limits
 from tinymaml.train import checkpoint, metrics, plots, report, results
 
@@ -96,10 +96,10 @@ class Bases:
         }
         imageset.write(path, "some", parts, shape, {"source": "drawn"})
         self.prepared = path.read_bytes()
-        facts = json.loads(self.prepared[16 : seal.BLOCK - 32].rstrip(b"\0"))
+        facts = json.loads(self.prepared[16 : checksum_block.BLOCK - 32].rstrip(b"\0"))
         self.places: list[list[int]] = facts["images"]
         stretches = {i for offset, length in self.places for i in range(offset, offset + length)}
-        self.metadata = [i for i in range(seal.BLOCK, len(self.prepared)) if i not in stretches]
+        self.metadata = [i for i in range(checksum_block.BLOCK, len(self.prepared)) if i not in stretches]
         self.arrays_of_npz = {"images": noise(0, 4, 5)[None], "labels": np.array(["n1", "ü"])}
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **self.arrays_of_npz)
@@ -267,20 +267,20 @@ def forged_prepared(case: Case) -> None:
     kept = case.rng.random() < 0.8  # the places of what is changed, so that more of it is looked at
     data = mutated(case.bases.prepared, case.rng, case.bases.metadata if kept else None)  # type: ignore[arg-type]
     path = case.put("some.h5", data)
-    if len(data) < seal.BLOCK:
+    if len(data) < checksum_block.BLOCK:
         return
-    seal.seal(path, [tuple(place) for place in case.bases.places] if kept else [])  # type: ignore[misc]
+    checksum_block.write_block(path, [tuple(place) for place in case.bases.places] if kept else [])  # type: ignore[misc]
     _read_prepared(case, path)
 
 
-def forged_seal(case: Case) -> None:
+def forged_block(case: Case) -> None:
     """The JSON in the first block is another, with a checksum that fits."""
-    facts = json.loads(case.bases.prepared[16 : seal.BLOCK - 32].rstrip(b"\0"))
-    text = mutated_json(facts, case.rng).encode()[: seal.BLOCK - 100]
+    facts = json.loads(case.bases.prepared[16 : checksum_block.BLOCK - 32].rstrip(b"\0"))
+    text = mutated_json(facts, case.rng).encode()[: checksum_block.BLOCK - 100]
     if case.rng.random() < 0.2:
-        text = mutated(text, case.rng)[: seal.BLOCK - 100]
-    head = (b"tinymaml images\n" + text).ljust(seal.BLOCK - 32, b"\0")
-    data = head + hashlib.sha256(head).digest() + case.bases.prepared[seal.BLOCK :]
+        text = mutated(text, case.rng)[: checksum_block.BLOCK - 100]
+    head = (b"tinymaml images\n" + text).ljust(checksum_block.BLOCK - 32, b"\0")
+    data = head + hashlib.sha256(head).digest() + case.bases.prepared[checksum_block.BLOCK :]
     _read_prepared(case, case.put("some.h5", data))
 
 
@@ -295,7 +295,7 @@ def twisted_prepared(case: Case) -> None:
         for _ in range(int(case.rng.integers(1, 3))):
             twist(file, names, ("header",) if _is_json(file, "header") else (), case.bases.folder, case.rng)
     path = case.put("some.h5", buffer.getvalue())
-    seal.seal(path, [])
+    checksum_block.write_block(path, [])
     _read_prepared(case, path)
 
 
@@ -353,7 +353,7 @@ def damaged_zip(case: Case) -> None:
     path = case.put(pick(case.rng, ("some.zip", "some.ZIP", "some.tar")), mutated(data, case.rng))
 
     def contents() -> dict[str, bytes]:
-        with archive.files(path, LIMITS) as found:
+        with archive.open_files(path, LIMITS) as found:
             return {name: found.read(name) for name in found.names}
 
     found = _read(contents, ERRORS_OF_DATA)
@@ -379,7 +379,7 @@ def forged_zip(case: Case) -> None:
     path.write_bytes(path.read_bytes() if rng.random() < 0.7 else mutated(path.read_bytes(), rng))
 
     def contents() -> int:
-        with archive.files(path, LIMITS) as found:
+        with archive.open_files(path, LIMITS) as found:
             return sum(len(found.read(name)) for name in found.names)
 
     assert (_read(contents, ERRORS_OF_DATA) or 0) <= LIMITS.total
@@ -403,7 +403,7 @@ def damaged_picture(case: Case) -> None:
     convert = folder.resizer((5, 4), pick(rng, ("RGB", "L")), pick(rng, folder.RESAMPLINGS))
 
     def picture() -> Any:
-        with archive.files(case.folder / "pictures", LIMITS) as found:
+        with archive.open_files(case.folder / "pictures", LIMITS) as found:
             return convert(found, name)
 
     found = _read(picture, ERRORS_OF_DATA)
@@ -428,7 +428,7 @@ def odd_folder(case: Case) -> None:
         (Path(os.fsdecode(bytes(top) + b"/train/train0/\xff.png"))).write_bytes(b"x")
 
     def contents() -> Any:
-        with archive.files(top, LIMITS) as found:
+        with archive.open_files(top, LIMITS) as found:
             for name in found.names:
                 found.read(name)
             return folder._by_split(found)
@@ -521,7 +521,7 @@ def no_file(case: Case) -> None:
         "file.h5": (checkpoint.load, ERRORS_OF_CHECKPOINTS),
         "some.h5": (lambda path: imageset.read(path, "train"), ERRORS_OF_DATA),
         "some.npz": (lambda path: npz.arrays(path, ["images"], LIMITS), ERRORS_OF_DATA),
-        "some.zip": (lambda path: archive.files(path, LIMITS), ERRORS_OF_DATA),
+        "some.zip": (lambda path: archive.open_files(path, LIMITS), ERRORS_OF_DATA),
         "results.json": (lambda path: results.load(path, "sinusoid"), (results.ResultsError,)),
         "metrics.jsonl": (metrics.read, (OSError,)),
         "train.csv": (lambda path: miniimagenet.listed_images(path.parent, {"train": ["train"]}), ERRORS_OF_DATA),
@@ -540,7 +540,7 @@ KINDS: tuple[Callable[[Case], None], ...] = (
     twisted_checkpoint,
     damaged_prepared,
     forged_prepared,
-    forged_seal,
+    forged_block,
     twisted_prepared,
     damaged_npz,
     forged_npz,

@@ -47,8 +47,8 @@ def test_every_kind_is_both_refused_and_read(tmp_path: Path, monkeypatch: pytest
     for number in range(25 * len(files.KINDS)):
         kind = files.kind_of(number).__name__
         files.run_case(bases, 0, number)
-    # Of a seal any change is refused; lines of metrics are left out; a pipe is never read.
-    apart = (files.forged_seal, files.damaged_metrics, files.no_file)
+    # Of a checksum block any change is refused; lines of metrics are left out; a pipe is never read.
+    apart = (files.forged_block, files.damaged_metrics, files.no_file)
     for own in files.KINDS:
         if own not in apart:
             assert (own.__name__, outcomes[own.__name__]) == (own.__name__, {False, True})

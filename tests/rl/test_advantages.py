@@ -7,15 +7,15 @@ import pytest
 
 from tinymaml.meta.maml import NonFiniteError
 from tinymaml.rl import advantages as adv
-from tinymaml.rl.rollouts import Rollouts, alike, batch_of, thinned
+from tinymaml.rl.rollouts import Rollouts, batch_of, pad_to_longest, subsample
 
-TASKS, LANES, LENGTH, HORIZON = 2, 3, 7, 5
+TASKS, SIMULATIONS, LENGTH, HORIZON = 2, 3, 7, 5
 
 
 def rollouts(seed: int = 0, padded: bool = True) -> Rollouts:
-    """Lanes of whole episodes; with padding lanes end at different times, each with an episode."""
+    """Whole episodes; with padding simulations end at different times, each with an episode."""
     rng = np.random.default_rng(seed)
-    shape = (TASKS, LANES, LENGTH)
+    shape = (TASKS, SIMULATIONS, LENGTH)
     ends = rng.random(shape) < 0.3
     ends[..., -1] = True
     last = rng.integers(HORIZON - 1, LENGTH, shape[:2]) if padded else np.full(shape[:2], LENGTH - 1)
@@ -29,14 +29,14 @@ def rollouts(seed: int = 0, padded: bool = True) -> Rollouts:
 
 
 def episodes(found: Rollouts, task: int) -> list[list[tuple[int, int]]]:
-    """The places (lane, time) of each episode's transitions."""
+    """The places (simulation, time) of each episode's transitions."""
     every: list[list[tuple[int, int]]] = []
-    for lane in range(LANES):
+    for simulation in range(SIMULATIONS):
         own: list[tuple[int, int]] = []
         for t in range(LENGTH):
-            if found.valid[task, lane, t]:
-                own.append((lane, t))
-                if found.ends[task, lane, t]:
+            if found.valid[task, simulation, t]:
+                own.append((simulation, t))
+                if found.ends[task, simulation, t]:
                     every.append(own)
                     own = []
         assert not own
@@ -114,23 +114,23 @@ def test_batches_keep_what_is_valid() -> None:
             assert (found[name][task, counts[task] :] == 0).all()
         assert found["weights"][task, : counts[task]] == pytest.approx(1 / counts[task])
         assert (found["weights"][task, counts[task] :] == 0).all()
-    assert found["weights"].shape[1] % -(-LANES * HORIZON // 4) == 0
+    assert found["weights"].shape[1] % -(-SIMULATIONS * HORIZON // 4) == 0
 
 
 def test_a_share_of_a_batch() -> None:
-    found = batch_of(rollouts(padded=False), np.zeros((TASKS, LANES, LENGTH)), LENGTH, np.float64)
-    few = thinned(found, 1 / 3)
+    found = batch_of(rollouts(padded=False), np.zeros((TASKS, SIMULATIONS, LENGTH)), LENGTH, np.float64)
+    few = subsample(found, 1 / 3)
     assert few["weights"].shape == (TASKS, 7)
     assert few["weights"].sum(1) == pytest.approx(1)
     assert np.array_equal(few["observations"], found["observations"][:, ::3])
-    assert thinned(found, 1.0) is found
+    assert subsample(found, 1.0) is found
 
 
 def test_batches_are_made_alike() -> None:
     one, other = (
         {"weights": np.ones((2, n)), "old": {"mean": np.ones((2, n, 3))}, "shares": np.ones(2)} for n in (4, 6)
     )
-    found, same = alike([one, other])
+    found, same = pad_to_longest([one, other])
     assert found["old"]["mean"].shape == (2, 6, 3)
     assert found["weights"].sum() == 8
     assert found["shares"] is one["shares"]

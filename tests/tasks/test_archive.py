@@ -17,15 +17,15 @@ from typing import Any
 import pytest
 
 from tests.cases.image_cases import PICKLE, lay_out, pack
-from tinymaml.tasks.archive import DataError, Limits, download, files
-from tinymaml.tasks.writing import whole
+from tinymaml.tasks.archive import DataError, Limits, download, open_files
+from tinymaml.tasks.atomic_files import replacing
 
 LIMITS = Limits(files=10, each=1000, total=2000)
 FILES = {"a/one.png": b"one" * 50, "a/two.png": b"two", "b.png": b""}
 
 
 def read(path: Path, limits: Limits = LIMITS) -> dict[str, bytes]:
-    with files(path, limits) as found:
+    with open_files(path, limits) as found:
         return {name: found.read(name) for name in found.names}
 
 
@@ -34,7 +34,7 @@ def test_folders_and_archives_give_the_same(tmp_path: Path) -> None:
     assert read(lay_out(tmp_path / "folder", FILES | left)) == FILES
     packed = pack(tmp_path / "some.zip", {"a/": b"", **FILES, **left, "__MACOSX/a/._one.png": b"x"})
     assert read(packed) == FILES
-    with files(packed, LIMITS) as found:
+    with open_files(packed, LIMITS) as found:
         assert found.names == sorted(FILES)
         assert found.where("b.png") == f"b.png in {packed}"
 
@@ -184,7 +184,7 @@ def test_folders_that_are_too_large_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="all has 2,700 bytes in its files"):
         read(tmp_path / "all")
     lay_out(tmp_path / "growing", {"a.png": b"1"})
-    with files(tmp_path / "growing", LIMITS) as found:
+    with open_files(tmp_path / "growing", LIMITS) as found:
         (tmp_path / "growing" / "a.png").write_bytes(bytes(1001))
         with pytest.raises(DataError, match=r"a\.png has more than the 1,000 bytes"):
             found.read("a.png")
@@ -214,9 +214,9 @@ def test_what_is_neither_folder_nor_archive_is_refused(tmp_path: Path) -> None:
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "new" / "some.h5"
-    with whole(path) as temporary:
+    with replacing(path) as temporary:
         temporary.write_bytes(b"old")
-    with pytest.raises(RuntimeError, match="stop"), whole(path) as temporary:
+    with pytest.raises(RuntimeError, match="stop"), replacing(path) as temporary:
         temporary.write_bytes(b"half")
         raise RuntimeError("stop")
     assert [p.name for p in path.parent.iterdir()] == ["some.h5"]
@@ -225,7 +225,11 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pyt
         raise OSError(28, "No space left on device")
 
     for function in ("fsync", "replace"):
-        with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"), whole(path) as temporary:
+        with (
+            monkeypatch.context() as patch,
+            pytest.raises(OSError, match="No space left"),
+            replacing(path) as temporary,
+        ):
             patch.setattr(os, function, fail)
             temporary.write_bytes(b"new")
         assert [p.name for p in path.parent.iterdir()] == ["some.h5"]

@@ -1,4 +1,4 @@
-"""The environments: Gymnasium's rules, Gymnasium's physics, and many in lockstep as one by one."""
+"""The environments: Gymnasium's rules, Gymnasium's physics, and many at once as one by one."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ROBOTS = [name for name in environments.NAMES if "Navigation" not in name]
 every = pytest.mark.parametrize(("name", "options"), FLAVOURS)
 
 
-def lockstep(name: str, count: int, **options: Any) -> Any:
+def vectorised(name: str, count: int, **options: Any) -> Any:
     return gymnasium.make_vec(name, count, vectorization_mode="vector_entry_point", **options)
 
 
@@ -71,10 +71,10 @@ def test_goals(name: str, options: dict[str, Any]) -> None:
 
 
 @every
-def test_many_in_lockstep_are_as_one_by_one(name: str, options: dict[str, Any]) -> None:
+def test_many_at_once_are_as_one_by_one(name: str, options: dict[str, Any]) -> None:
     """Over whole episodes and the beginnings of the next: observations, rewards and ends, to the bit."""
     count = 4
-    many = lockstep(name, count, **options)
+    many = vectorised(name, count, **options)
     singles = [gymnasium.make(name, **options) for _ in range(count)]
     goals = many.unwrapped.goals.sample(np.random.default_rng(3), count)
     seeds = [100 + 7 * i for i in range(count)]
@@ -98,7 +98,7 @@ def test_many_in_lockstep_are_as_one_by_one(name: str, options: dict[str, Any]) 
 
 def test_those_that_rest_stay_where_they_are() -> None:
     for name in ("tinymaml/Navigation-v0", "tinymaml/AntVelocity-v0"):
-        some, whole = lockstep(name, 3), lockstep(name, 3)
+        some, whole = vectorised(name, 3), vectorised(name, 3)
         actions = np.full((3, *some.single_action_space.shape), 0.3)
         goals = some.unwrapped.goals.sample(np.random.default_rng(0), 3)
         for env in (some, whole):
@@ -215,7 +215,7 @@ RANDOM_RETURNS = {"HalfCheetahDirection": -36, "HalfCheetahVelocity": -255, "Ant
 @pytest.mark.parametrize("task", TASKS)
 def test_random_policies(task: str) -> None:
     """About the authors' returns of policies that were not trained: unit normal actions about a small mean."""
-    env = lockstep(f"tinymaml/{task}-v0", 60)
+    env = vectorised(f"tinymaml/{task}-v0", 60)
     env.reset(seed=0, options={"goal": env.unwrapped.goals.sample(np.random.default_rng(0), 60)})
     rng = np.random.default_rng(0)
     gained, running = np.zeros(60), np.ones(60, bool)
@@ -231,7 +231,7 @@ def test_random_policies(task: str) -> None:
 @pytest.mark.parametrize("bad", [np.nan, 1e9])
 def test_unstable_physics_ends_the_episode(name: str, bad: float, tmp_path: Path, monkeypatch: Any, capfd: Any) -> None:
     monkeypatch.chdir(tmp_path)
-    env, action = lockstep(name, 3), np.zeros(lockstep(name, 1).single_action_space.shape)
+    env, action = vectorised(name, 3), np.zeros(vectorised(name, 1).single_action_space.shape)
     env.reset(seed=0)
     env.unwrapped._fields["qvel"][1] = bad
     seen, rewards, terminated, _, info = env.step(np.stack([action] * 3))
@@ -265,8 +265,8 @@ def test_bad_input(name: str, options: dict[str, Any]) -> None:
         env.step(np.full(shape, np.nan))
     for count, horizon in ((0, 10), (1, 0)):
         with pytest.raises(ValueError, match="must be at least 1, got 0"):
-            lockstep(name, count, max_episode_steps=horizon, **options)
-    many = lockstep(name, 2, **options)
+            vectorised(name, count, max_episode_steps=horizon, **options)
+    many = vectorised(name, 2, **options)
     with pytest.raises(ValueError, match="goal: expected one, or 2, got 3"):
         many.reset(options={"goal": env.sample_tasks(np.random.default_rng(0), 3)})
     with pytest.raises(ValueError, match="seed: expected one, or 2, got 1"):

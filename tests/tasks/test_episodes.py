@@ -6,8 +6,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tinymaml.tasks import episodes
-from tinymaml.tasks.counter import words
 from tinymaml.tasks.imageset import ImageSet
+from tinymaml.tasks.random_streams import words
 
 DRAWN = settings(
     max_examples=40, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import struct
 import zipfile
@@ -19,8 +20,8 @@ Image = pytest.importorskip("PIL.Image", reason="images need Pillow: pip install
 from tests.cases.image_cases import PICKLE, encoded, lay_out, noise, pack, real  # noqa: E402
 from tinymaml.tasks import cifar_fs, folder, miniimagenet, splits  # noqa: E402
 from tinymaml.tasks.archive import DataError  # noqa: E402
+from tinymaml.tasks.image_decoding import decode  # noqa: E402
 from tinymaml.tasks.imageset import describe, read  # noqa: E402
-from tinymaml.tasks.picture import decode  # noqa: E402
 
 Source = Callable[[Path, dict[str, bytes]], Path]
 
@@ -140,7 +141,8 @@ WRONG_FOLDERS: dict[str, tuple[dict[str, bytes], str]] = {
     "a missing split": (without(OWN, "val/"), "has no images for validation"),
     "a split twice": ({**OWN, "validation/d/1.png": OWN[ONE]}, "has both (val and validation|validation and val)"),
     "a class in two splits": ({**OWN, "test/a/1.png": OWN[ONE]}, "the class a is in both te(st) and train"),
-    "nothing": ({}, "has no images for test, train, validation"),
+    "nothing": ({}, "has no images: expected CLASS/IMAGE, or train, val and test with CLASS/IMAGE in each"),
+    "neither": ({f"x/{name}": OWN[name] for name in OWN}, "x/.* is out of place: expected CLASS/IMAGE, or train, val"),
 }
 
 
@@ -165,6 +167,67 @@ def test_wrong_settings_of_a_folder_are_refused(tmp_path: Path) -> None:
             folder.prepare(
                 lay_out(tmp_path / "in", OWN), tmp_path / "mine.h5", **{"name": "mine", "size": (8, 8)} | settings
             )
+
+
+# A folder of classes alone
+
+FLAT = {f"class {c}/{i}.png": encoded(noise(10 * c + i, 6, 6)) for c in range(10) for i in range(2)}
+
+
+@pytest.mark.parametrize("source", [lay_out, zipped])
+def test_classes_are_divided_by_a_hash_of_their_names(tmp_path: Path, source: Source) -> None:
+    target = tmp_path / "flat.h5"
+    folder.prepare(source(tmp_path / "in", FLAT), target, "flat", (6, 6), split=(0.6, 0.2, 0.2), split_seed=3)
+    header = describe(target)
+    order = sorted((f"class {c}" for c in range(10)), key=lambda label: hashlib.sha256(f"3/{label}".encode()).digest())
+    expected = {"train": sorted(order[:6]), "validation": sorted(order[6:8]), "test": sorted(order[8:])}
+    assert header["classes"] == expected
+    assert header["recipe"]["split"] == {"shares": [0.6, 0.2, 0.2], "seed": 3}
+    assert header["recipe"]["split_sha256"] == splits.digest(expected)
+    for split, labels in expected.items():
+        images = read(target, split)
+        assert images.classes == labels
+        for c, label in enumerate(labels):
+            for i in range(2):
+                assert np.array_equal(images.images[2 * c + i], noise(10 * int(label.split()[1]) + i, 6, 6))
+    # Another seed divides otherwise; a folder that is called train is a class as any other.
+    folder.prepare(tmp_path / ("in" if source is lay_out else "in.zip"), target, "flat", (6, 6), split=(0.6, 0.2, 0.2))
+    assert describe(target)["classes"] != expected
+    files = {name.replace("class 0", "train"): data for name, data in FLAT.items()}
+    folder.prepare(source(tmp_path / "other" / "in", files), target, "flat", (6, 6), split=(0.4, 0.3, 0.3))
+    assert "train" in [label for labels in describe(target)["classes"].values() for label in labels]
+
+
+@pytest.mark.parametrize("source", [lay_out, zipped])
+def test_wrong_splits_are_refused(tmp_path: Path, source: Source) -> None:
+    flat, divided = source(tmp_path / "flat" / "in", FLAT), source(tmp_path / "own" / "in", OWN)
+    shares = "split: expected the shares of train, validation, test, positive and with the sum 1; got "
+    for path, split, error, message in (
+        (flat, None, ValueError, "split: .* has no train, val and test: give their shares .*, as in --split .6 .2 .2"),
+        (divided, (0.6, 0.2, 0.2), ValueError, "split: .* has train, val and test already"),
+        (flat, (0.6, 0.2, 0.3), ValueError, f"{shares}0.6 0.2 0.3, whose sum is 1.1"),
+        (flat, (0.6, 0.2, 0.1), ValueError, shares),
+        (flat, (1.2, -0.1, -0.1), ValueError, shares),
+        (flat, (np.nan, 0.5, 0.5), ValueError, shares),
+        (flat, (0.8, 0.2, 0.0), ValueError, shares),
+        (flat, (0.5, 0.5), ValueError, shares),
+        (
+            flat,
+            (0.9, 0.05, 0.05),
+            ValueError,
+            "split: of 10 classes there would be train 9, validation 1, test 0;",
+        ),
+    ):
+        with pytest.raises(error, match=message) as refused:
+            folder.prepare(path, tmp_path / "out" / "flat.h5", "flat", (6, 6), split=split)
+        assert "\n" not in str(refused.value)
+    for name in ("flower/class/1.png", "read.me", "class 0/1.txt", "class 0/more/1.png"):
+        path = source(tmp_path / name.replace("/", "-") / "in", {**FLAT, name: FLAT["class 0/0.png"]})
+        with pytest.raises(
+            DataError, match=f"{name}.* is out of place: expected CLASS/IMAGE, or train, val and test with"
+        ):
+            folder.prepare(path, tmp_path / "out" / "flat.h5", "flat", (6, 6), split=(0.6, 0.2, 0.2))
+    assert not (tmp_path / "out").exists()
 
 
 # CIFAR-FS

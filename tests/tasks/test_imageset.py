@@ -18,11 +18,11 @@ import pytest
 h5py = pytest.importorskip("h5py", reason="data sets need h5py: pip install 'tinymaml[data]'")
 
 from tests.conftest import ROOT  # noqa: E402
-from tinymaml.tasks import imageset, seal  # noqa: E402
+from tinymaml.tasks import checksum_block, imageset  # noqa: E402
 from tinymaml.tasks.archive import DataError  # noqa: E402
+from tinymaml.tasks.checksum_block import BLOCK  # noqa: E402
 from tinymaml.tasks.extras import MissingExtra  # noqa: E402
 from tinymaml.tasks.imageset import Part, describe, read, write  # noqa: E402
-from tinymaml.tasks.seal import BLOCK  # noqa: E402
 
 SHAPE = (4, 5, 3)
 COUNTS = {"train": [3, 1, 2, 4, 2], "validation": [2], "test": [5, 2]}
@@ -193,7 +193,7 @@ def test_lazy_reading_checks_all_but_the_images_and_those_of_three_classes(path:
 
 
 def test_another_format_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(seal, "FORMAT", 2)
+    monkeypatch.setattr(checksum_block, "FORMAT", 2)
     write(path, "some", parts(), SHAPE, RECIPE)
     monkeypatch.undo()
     with pytest.raises(DataError, match=r"some\.h5 has the format 2, this tinymaml reads 1; tinymaml data .* makes it"):
@@ -292,7 +292,7 @@ FORGED: dict[str, Any] = {
 def test_forged_files_with_right_checksums_are_refused(path: Path, what: str, lazy: bool) -> None:
     with h5py.File(path, "r+") as file:
         FORGED[what](file)
-    seal.seal(path, [])
+    checksum_block.write_block(path, [])
     with pytest.raises(DataError, match=r"some\.h5 .*tinymaml data folder --name some") as refused:
         read(path, "train", lazy)
     assert "\n" not in str(refused.value)

@@ -65,7 +65,7 @@ def splits_csv(path: Path) -> Any:
 READERS: dict[str, tuple[str, Callable[[Path], Any], type[Exception]]] = {
     "open": ("file", open_file, NotAFile),
     "hash": ("file", archive.sha256, DataError),
-    "zip": ("some.zip", lambda path: archive.files(path, LIMITS), DataError),
+    "zip": ("some.zip", lambda path: archive.open_files(path, LIMITS), DataError),
     "npz": ("some.npz", lambda path: npz.arrays(path, ["images"], LIMITS), DataError),
     "csv": ("train.csv", splits_csv, DataError),
     "prepared": ("some.h5", prepared, DataError),
@@ -103,7 +103,7 @@ def test_a_link_to_nothing_is_named(tmp_path: Path, reader: str) -> None:
 
 def test_a_file_that_becomes_a_pipe_is_refused(tmp_path: Path) -> None:
     lay_out(tmp_path, {"a.png": b"x"})
-    with archive.files(tmp_path, LIMITS) as found:
+    with archive.open_files(tmp_path, LIMITS) as found:
         (tmp_path / "a.png").unlink()
         os.mkfifo(tmp_path / "a.png")
         with pytest.raises(NotAFile, match=r"a\.png is a pipe"):
@@ -147,7 +147,7 @@ def test_names_of_files_that_are_no_text_are_refused(tmp_path: Path) -> None:
     except OSError:
         pytest.skip("the file system takes UTF-8 only")
     with pytest.raises(DataError, match=r"udcff\.png has a name that is not UTF-8"):
-        archive.files(tmp_path, LIMITS)
+        archive.open_files(tmp_path, LIMITS)
 
 
 def heap(*objects: tuple[int, int], size: int | None = None) -> bytes:

@@ -88,3 +88,28 @@ def test_the_miniimagenet_split_is_the_published_one() -> None:
     for split, key in (("train", "train"), ("validation", "val"), ("test", "test")):
         with (folder / f"miniImagenet_ravi_{key}.csv").open(newline="") as file:
             assert splits.load("miniimagenet")[split] == sorted({row["label"] for row in csv.DictReader(file)})
+
+
+def test_classes_by_hash() -> None:
+    """The order they come in does not matter, nor how an accent is written; shares may be rounded."""
+    labels = [f"class-{i}" for i in range(103)]
+    parts = splits.by_hash(labels, (0.6, 0.2, 0.2), 0)
+    assert {split: len(part) for split, part in parts.items()} == {"train": 62, "validation": 20, "test": 21}
+    assert sorted(label for part in parts.values() for label in part) == sorted(labels)
+    assert list(parts) == ["train", "validation", "test"]
+    assert all(part == sorted(part) for part in parts.values())
+    assert splits.by_hash(reversed(labels), (0.6, 0.2, 0.2), 0) == parts
+    assert splits.by_hash(labels, (0.6, 0.2, 0.2), 1) != parts
+    assert splits.by_hash(labels, (1 / 3, 1 / 3, 1 / 3), 0)["train"]
+    # Written down: the same classes on every machine.
+    assert splits.by_hash("abcdefgh", (0.5, 0.25, 0.25), 0) == {
+        "train": ["b", "c", "f", "g"],
+        "validation": ["d", "e"],
+        "test": ["a", "h"],
+    }
+    shares = (0.5, 0.25, 0.25)
+    composed, decomposed = (
+        splits.by_hash([accented, *"abcdefg"], shares, 0) for accented in ("caf\u00e9", "cafe\u0301")
+    )
+    for split, part in composed.items():
+        assert ("caf\u00e9" in part) == ("cafe\u0301" in decomposed[split])

@@ -24,7 +24,7 @@ from tests.conftest import ROOT
 h5py = pytest.importorskip("h5py", reason="checkpoints need h5py: pip install 'tinymaml[train]'")
 
 import tinymaml  # noqa: E402
-from tinymaml.tasks.writing import ENDING  # noqa: E402
+from tinymaml.tasks.atomic_files import ENDING  # noqa: E402
 from tinymaml.train import checkpoint  # noqa: E402
 from tinymaml.train.checkpoint import (  # noqa: E402
     BLOCK,

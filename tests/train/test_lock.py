@@ -19,7 +19,7 @@ pytest.importorskip("h5py", reason="runs need h5py: pip install 'tinymaml[train]
 from tests.cases.results_cases import entry
 from tests.conftest import ROOT
 from tinymaml.cli import main
-from tinymaml.tasks.writing import ENDING
+from tinymaml.tasks.atomic_files import ENDING
 from tinymaml.train import checkpoint, lock, results
 
 TINY = ["--iterations", "4", "--hidden", "4", "--meta-batch", "2", "--eval-tasks", "2", "--no-evaluate"]

@@ -11,8 +11,8 @@ import pytest
 
 from tests.cases.results_cases import entry
 from tinymaml.experiments.sinusoid import plots as sinusoid_plots
+from tinymaml.tasks.extras import MissingExtra
 from tinymaml.train import plots, results
-from tinymaml.train.extras import MissingExtra
 
 ALL = ["figure2.png", "figure3.png", "figure6.png", "figure7.png", "training.png"]
 

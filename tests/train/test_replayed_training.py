@@ -6,8 +6,8 @@ import pytest
 import tinymaml as tm
 from tests.cases.experiment_cases import tiny
 from tests.compile.test_record import same
-from tinymaml.optim import sgd
 from tinymaml.compile.replayed import replayed
+from tinymaml.optim import sgd
 
 SMALL = tiny(hidden=(8, 8), shots=10, query_points=10, validation_tasks=6, eval_tasks=6, eval_steps=3, eval_query=7)
 

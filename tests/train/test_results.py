@@ -15,8 +15,8 @@ from tests.cases.results_cases import entry, image_entry, provenance, rl_entry, 
 from tests.conftest import ROOT
 from tinymaml.experiments.control import table as rl_table
 from tinymaml.experiments.few_shot import table as image_table
-from tinymaml.experiments.sinusoid import table as sinusoid_table
 from tinymaml.experiments.registry import EXPERIMENTS
+from tinymaml.experiments.sinusoid import table as sinusoid_table
 from tinymaml.train import report, results
 
 

@@ -20,9 +20,7 @@ from tinymaml.train import memory
 from tinymaml.train.supervised import SupervisedTrainer
 
 NAMES = ("sinusoid", "omniglot-5way-1shot", "navigation", "ant-velocity")
-ONE_OF_EACH = list(
-    {type(part): part for name in NAMES for part in EXPERIMENTS[name].parts()}.values()
-)
+ONE_OF_EACH = list({type(part): part for name in NAMES for part in EXPERIMENTS[name].parts()}.values())
 
 
 def numbers(kind: type) -> list[Any]:

@@ -20,7 +20,7 @@ PICTURES = (("matplotlib", "train"),)
 def train(args: argparse.Namespace, experiment: Experiment) -> None:
     """Train one method, or all of them side by side, then evaluate and draw; once for each seed."""
     from tinymaml.experiments import run
-    from tinymaml.train import extras
+    from tinymaml.tasks import extras
 
     prepare(args)
     values = given(args, experiment)
@@ -98,7 +98,7 @@ def _first_screen(
 def evaluate(args: argparse.Namespace, experiment: Experiment) -> None:
     """Evaluate what was trained in a run's folder again."""
     from tinymaml.experiments import run
-    from tinymaml.train import extras
+    from tinymaml.tasks import extras
 
     prepare(args)
     extras.require_all([*RUNS, *experiment.needs, *_bars()])
@@ -135,7 +135,7 @@ def show(args: argparse.Namespace, experiment: Experiment) -> None:
         say(str(policy.draw(experiment, args.run, args.method, args.goal, args.steps, args.seed, picture)))
         return
     from tinymaml.experiments.few_shot import show as images
-    from tinymaml.train import extras
+    from tinymaml.tasks import extras
 
     if not 0 <= args.task < 2**63:
         raise ValueError(f"task must be in [0, {2**63 - 1}], got {args.task}")

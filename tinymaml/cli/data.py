@@ -5,46 +5,39 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import shlex
 import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from tinymaml.tasks import cifar_fs, folder, imageset, miniimagenet, omniglot
-from tinymaml.tasks.counter import SPLITS
-from tinymaml.train.extras import MissingExtra, require, require_all
+from tinymaml.tasks.archive import Report
+from tinymaml.tasks.extras import MissingExtra, require, require_all
+from tinymaml.tasks.random_streams import SPLITS
 
-_QUIET = 5.0  # seconds between two lines when there is no terminal
+_BETWEEN_LINES = 5.0  # seconds between two lines when there is no terminal
+_WAYS, _QUERY = 5, 15  # classes a task, and query images a class in an evaluation, if there are as many
 
 
-def add_parser(commands: Any) -> None:
-    """Add the command `data` to the subparsers of the command line."""
-    data = commands.add_parser(
-        "data",
-        help="prepare the images of Omniglot, MiniImagenet, CIFAR-FS, or a folder of one's own",
-        description="Prepare a data set of images into one HDF5 file, by default $TINYMAML_DATA/NAME.h5 or "
-        "data/NAME.h5. Every file is checked; after an error nothing is written.",
-    )
-    sets = data.add_subparsers(dest="dataset", required=True, metavar="DATASET")
+class DataSet(NamedTuple):
+    """A data set that `tinymaml data NAME` prepares. The functions take what the command line was given."""
 
-    def add(name: str, text: str, source: str, download: bool = False) -> argparse.ArgumentParser:
-        parser: argparse.ArgumentParser = sets.add_parser(name, help=text, description=source)
-        where = parser.add_mutually_exclusive_group(required=True)
-        where.add_argument("--from", dest="source", type=Path, metavar="PATH", help="where the images are")
-        if download:
-            where.add_argument("--download", action="store_true", help="fetch them (16 MB) into the data folder first")
-        parser.add_argument("--out", dest="target", type=Path, metavar="FILE", help="the file to make")
-        return parser
+    help: str
+    source: str  # what PATH has to be
+    prepare: Callable[[argparse.Namespace, Path, Report], Any]  # (arguments, file to make, report of progress)
+    add_options: Callable[[argparse.ArgumentParser], None] = lambda parser: None
+    file: Callable[[argparse.Namespace], str] | None = None  # the file's name without its ending; if None, NAME
+    download: Callable[[Path], None] | None = None  # fetches the source into a folder
+    needs_pillow: bool = True
 
-    parser = add(
-        "omniglot",
-        "1623 characters, 20 drawings each",
-        "PATH is a folder with images_background and images_evaluation, as zip archives or unpacked.",
-        download=True,
-    )
+
+def _omniglot_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--split",
         choices=tuple(omniglot.SPLITS),
@@ -57,13 +50,13 @@ def add_parser(commands: Any) -> None:
         default="nearest",
         help="nearest: binary, as the authors' images; lanczos: grey (default: %(default)s)",
     )
-    parser = add(
-        "miniimagenet",
-        "100 classes of ImageNet, 600 images each",
-        "PATH is a folder or a zip archive of images: by their names in the CSV files of the split, or in a folder "
-        "for each class with exactly 600; or a folder of train.npz, val.npz and test.npz with `images` and `labels`. "
-        "Pickles are not read.",
-    )
+
+
+def _omniglot_file(args: argparse.Namespace) -> str:
+    return "-".join([omniglot.SPLITS[args.split], *(["lanczos"] if args.resample == "lanczos" else [])])
+
+
+def _miniimagenet_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--splits", type=Path, metavar="DIR", help="folder with the CSV files of Ravi and Larochelle's split"
     )
@@ -73,16 +66,14 @@ def add_parser(commands: Any) -> None:
         default="lanczos",
         help="how images are resized to 84 x 84 (default: %(default)s, as the authors')",
     )
-    add(
-        "cifar_fs",
-        "100 classes of CIFAR-100, 600 images each",
-        "PATH is a folder with cifar_fs_train.zip, cifar_fs_val.zip and cifar_fs_test.zip, or train, val, test.",
-    )
-    parser = add(
-        "folder",
-        "images of one's own",
-        "PATH is a folder or a zip archive of train, val and test, in each CLASS/IMAGE.",
-    )
+
+
+def _prepare_cifar_fs(args: argparse.Namespace, target: Path, report: Report) -> None:
+    if cifar_fs.prepare(args.source, target, report=report) != cifar_fs.CONTENT:
+        print("cifar_fs: these are not the images, or not in the order, that the project's figures were made with")
+
+
+def _folder_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", required=True, help="of the data set")
     parser.add_argument(
         "--size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), default=(84, 84), help="(default: 84 84)"
@@ -94,6 +85,85 @@ def add_parser(commands: Any) -> None:
         default="bilinear",
         help="how images are resized (default: %(default)s)",
     )
+    parser.add_argument(
+        "--split",
+        type=float,
+        nargs=3,
+        metavar=("TRAIN", "VALIDATION", "TEST"),
+        help="shares of the classes, such as .6 .2 .2: which class goes where is decided by a hash of its name",
+    )
+    parser.add_argument("--split-seed", type=int, default=0, metavar="N", help="of that hash (default: %(default)s)")
+
+
+def _prepare_folder(args: argparse.Namespace, target: Path, report: Report) -> None:
+    folder.prepare(
+        args.source,
+        target,
+        args.name,
+        (args.size[0], args.size[1]),
+        grey=args.grey,
+        resample=args.resample,
+        split=args.split,
+        split_seed=args.split_seed,
+        report=report,
+    )
+
+
+DATA_SETS: dict[str, DataSet] = {
+    "omniglot": DataSet(
+        "1623 characters, 20 drawings each",
+        "PATH is a folder with images_background and images_evaluation, as zip archives or unpacked (16 MB).",
+        lambda args, target, report: omniglot.prepare(
+            args.source, target, split=args.split, resample=args.resample, report=report
+        ),
+        _omniglot_options,
+        _omniglot_file,
+        lambda path: omniglot.fetch(path, _Progress("download")),
+    ),
+    "miniimagenet": DataSet(
+        "100 classes of ImageNet, 600 images each",
+        "PATH is a folder or a zip archive of images: by their names in the CSV files of the split, or in a folder "
+        "for each class with exactly 600; or a folder of train.npz, val.npz and test.npz with `images` and `labels`. "
+        "Pickles are not read.",
+        lambda args, target, report: miniimagenet.prepare(
+            args.source, target, lists=args.splits, resample=args.resample, report=report
+        ),
+        _miniimagenet_options,
+        needs_pillow=False,  # it may come as arrays
+    ),
+    "cifar_fs": DataSet(
+        "100 classes of CIFAR-100, 600 images each",
+        "PATH is a folder with cifar_fs_train.zip, cifar_fs_val.zip and cifar_fs_test.zip, or train, val, test.",
+        _prepare_cifar_fs,
+    ),
+    "folder": DataSet(
+        "images of your own",
+        "PATH is a folder or a zip archive of CLASS/IMAGE, whose classes --split divides, or of train, val and test, "
+        "in each CLASS/IMAGE.",
+        _prepare_folder,
+        _folder_options,
+        lambda args: str(args.name),
+    ),
+}
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command `data` to the subparsers of the command line."""
+    data = commands.add_parser(
+        "data",
+        help="prepare the images of Omniglot, MiniImagenet, CIFAR-FS, or a folder of your own",
+        description="Prepare a data set of images into one HDF5 file, by default $TINYMAML_DATA/NAME.h5 or "
+        "data/NAME.h5. Every file is checked; after an error nothing is written.",
+    )
+    names = data.add_subparsers(dest="dataset", required=True, metavar="DATASET")
+    for name, data_set in DATA_SETS.items():
+        parser = names.add_parser(name, help=data_set.help, description=data_set.source)
+        where = parser.add_mutually_exclusive_group(required=True)
+        where.add_argument("--from", dest="source", type=Path, metavar="PATH", help="where the images are")
+        if data_set.download:
+            where.add_argument("--download", action="store_true", help="fetch them into the data folder first")
+        parser.add_argument("--out", dest="target", type=Path, metavar="FILE", help="the file to make")
+        data_set.add_options(parser)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -106,36 +176,26 @@ def run(args: argparse.Namespace) -> None:
         MissingExtra: h5py or Pillow is not installed.
         KeyboardInterrupt: SIGINT or SIGTERM came; nothing is left but what was there before.
     """
-    # MiniImagenet may come as arrays, for which Pillow is not needed.
-    require_all([("h5py", "data"), *([("PIL.Image", "data")] if args.dataset != "miniimagenet" else [])])
+    require_all([("h5py", "data"), *([("PIL.Image", "data")] if DATA_SETS[args.dataset].needs_pillow else [])])
     with _stopped_by_sigterm():
         _run(args)
 
 
 def _run(args: argparse.Namespace) -> None:
-    name = args.name if args.dataset == "folder" else args.dataset
-    if args.dataset == "omniglot":
-        name = "-".join([omniglot.SPLITS[args.split], *(["lanczos"] if args.resample == "lanczos" else [])])
+    data_set = DATA_SETS[args.dataset]
+    name = data_set.file(args) if data_set.file else args.dataset
     target = args.target or imageset.default_path(name)
     if args.source and args.source.exists() and target.exists() and os.path.samefile(args.source, target):
         raise ValueError(f"--out {target} is what --from names: it would be written over")
     progress = _Progress(name)
-    if args.dataset == "omniglot":
-        if args.download:
-            args.source = imageset.default_path("omniglot").with_suffix("")
-            omniglot.fetch(args.source, _Progress("download"))
-        omniglot.prepare(args.source, target, split=args.split, resample=args.resample, report=progress)
-    elif args.dataset == "miniimagenet":
-        miniimagenet.prepare(args.source, target, lists=args.splits, resample=args.resample, report=progress)
-    elif args.dataset == "cifar_fs":
-        content = cifar_fs.prepare(args.source, target, report=progress)
-        if content != cifar_fs.CONTENT:
-            print("cifar_fs: these are not the images, or not in the order, that the project's figures were made with")
-    else:
-        size = (args.size[0], args.size[1])
-        folder.prepare(args.source, target, name, size, grey=args.grey, resample=args.resample, report=progress)
+    if data_set.download and args.download:
+        args.source = imageset.default_path(args.dataset).with_suffix("")
+        data_set.download(args.source)
+    data_set.prepare(args, target, progress)
     for line in _summary(target):
         print(line)
+    if args.dataset == "folder":
+        print("\n".join(["", *_how_to_train(target)]))
 
 
 @contextlib.contextmanager
@@ -158,10 +218,27 @@ def _stopped_by_sigterm() -> Iterator[None]:
 def _summary(path: Path) -> list[str]:
     header = imageset.describe(path)
     lines = [f"{path}: {header['name']}, {' x '.join(map(str, header['shape']))}, content {header['content']}"]
-    for split in sorted(header["splits"], key=list(SPLITS).index):
+    for split, classes in header["classes"].items():
         images = imageset.read(path, split, lazy=True)
-        lines.append(f"  {split:10} {len(images.classes):5} classes {len(images.images):7} images")
+        lines.append(f"  {split:10} {len(classes):5} classes {len(images.images):7} images")
     return lines
+
+
+def _how_to_train(path: Path) -> list[str]:
+    """The command that trains on a data set, with tasks as small as its classes demand."""
+    parts = [imageset.read(path, split, lazy=True) for split in SPLITS]
+    ways = min(_WAYS, *(len(images.classes) for images in parts))
+    least = min(int(np.diff(images.first).min()) for images in parts)
+    if path.suffix != ".h5":
+        return [f"To train on it call the file {path.stem}.h5."]
+    if ways < 2 or least < 2:
+        return ["To train on it every split needs at least 2 classes, and every class 2 images."]
+    command = ["tinymaml", "train", "images", "--dataset", path.stem, "--ways", str(ways), "--shots", "1"]
+    if least - 1 < _QUERY:
+        command += ["--eval-query", str(least - 1)]
+    if path != imageset.default_path(path.stem):
+        command += ["--data", str(path.parent)]
+    return ["Train on it:", f"  {shlex.join(command)}"]
 
 
 class _Progress:
@@ -180,6 +257,6 @@ class _Progress:
             if done == total:
                 self._bar.close()
                 self._bar = None  # of two downloads each has its own
-        elif time.monotonic() - self._last > _QUIET or done == total:
+        elif time.monotonic() - self._last > _BETWEEN_LINES or done == total:
             self._last = time.monotonic()
             print(f"{self._name}: {done:,} of {total:,}", file=sys.stderr, flush=True)

@@ -45,9 +45,9 @@ def report() -> str:
         "Extras",
     ]
     for extra, packages in EXTRAS.items():
-        found = {package: version(package) for package in packages}
-        listed = ", ".join(f"{package} {number or '(missing)'}" for package, number in found.items())
-        hint = "" if all(found.values()) else f"   pip install 'tinymaml[{extra}]'"
+        versions = {package: version(package) for package in packages}
+        listed = ", ".join(f"{package} {number or '(missing)'}" for package, number in versions.items())
+        hint = "" if all(versions.values()) else f"   pip install 'tinymaml[{extra}]'"
         lines.append(f"  {extra:8} {listed}{hint}")
     board = "tensorboardX" if importlib.util.find_spec("tensorboardX") else None
     if board is None and importlib.util.find_spec("tensorboard") and importlib.util.find_spec("torch"):

@@ -65,7 +65,10 @@ def _add_train(parser: argparse.ArgumentParser, experiment: Experiment) -> None:
         help="methods trained at a time with --method all (default: %(default)s, the cores)",
     )
     parser.add_argument(
-        "--seeds", type=_seeds, metavar="A-B", help="train once with each of these seeds, 0-4 or 0,3,7, into folders of their own"
+        "--seeds",
+        type=_seeds,
+        metavar="A-B",
+        help="train with each of these seeds, 0-4 or 0,3,7, into folders of their own",
     )
     parser.add_argument("-v", "--verbose", action="store_true", help="show all settings before training")
     add_settings(parser, experiment)
@@ -122,7 +125,10 @@ def _add_import(parser: argparse.ArgumentParser, experiment: Experiment) -> None
     """Environments that are no fixed part of the experiment may have to be registered first."""
     if "environment" in experiment.domain.names() - experiment.fixed:
         parser.add_argument(
-            "--import", dest="import_module", metavar="MODULE", help="a module that registers the environment when imported"
+            "--import",
+            dest="import_module",
+            metavar="MODULE",
+            help="a module that registers the environment when imported",
         )
 
 

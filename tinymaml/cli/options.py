@@ -65,7 +65,11 @@ def add_settings(
         if chosen:
             group = parser.add_argument_group(f"settings {title}")
             for option in chosen:
-                _add(group, option, f"(default: {_words(option.default)})" if only is None else "(default: as in training)")
+                _add(
+                    group,
+                    option,
+                    f"(default: {_words(option.default)})" if only is None else "(default: as in training)",
+                )
 
 
 def is_of_evaluation(option: Option) -> bool:
@@ -108,9 +112,7 @@ def add_out(parser: argparse.ArgumentParser, experiment: Experiment, training: b
     """The folder of a run; see `folder`."""
     name = "NAME, after what is trained" if experiment.general else experiment.name
     default = f" (default: runs/{name})" if training or not experiment.general else ""
-    parser.add_argument(
-        "--out", type=Path, required=not default, metavar="DIR", help=f"folder of the run{default}"
-    )
+    parser.add_argument("--out", type=Path, required=not default, metavar="DIR", help=f"folder of the run{default}")
 
 
 def folder(args: argparse.Namespace, experiment: Experiment) -> Path:

@@ -87,7 +87,9 @@ def fit(
     return evaluate_run(experiment, Path(out), name, {}) if evaluate else None
 
 
-def evaluate(out: str | Path, method: Settings | str, domain: Domain | Experiment | None = None, **protocol: Any) -> Run:
+def evaluate(
+    out: str | Path, method: Settings | str, domain: Domain | Experiment | None = None, **protocol: Any
+) -> Run:
     """Evaluate again what was trained in a folder.
 
     Args:
@@ -132,7 +134,9 @@ def load(
     chosen = trained.best if best and trained.best else None
     params = trained.state["params"] if chosen is None else chosen["params"]
     iteration = trained.iterations if chosen is None else chosen["iteration"]
-    return Learned(params, trained_with.trainer(name).model, iteration, trained_with, {**trained.state, "params": params})
+    return Learned(
+        params, trained_with.trainer(name).model, iteration, trained_with, {**trained.state, "params": params}
+    )
 
 
 def _experiment(method: Settings | str, domain: Domain | Experiment) -> tuple[Experiment, str]:

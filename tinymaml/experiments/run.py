@@ -20,13 +20,14 @@ from tinymaml.command import INTERRUPTED
 from tinymaml.device import keep_memory
 from tinymaml.experiments.registry import check_run
 from tinymaml.meta.maml import NonFiniteError
+from tinymaml.tasks.extras import require
 from tinymaml.train import devices, loop, memory, metrics, results
 from tinymaml.train.experiment import Experiment
-from tinymaml.train.extras import require
 from tinymaml.train.loop import Report
 from tinymaml.train.progress import Progress
 from tinymaml.train.trainer import Trainer
 
+_CHILD = ("--json-progress", "--no-evaluate", "--stop-with-input")
 _TRIALS = 20  # iterations taken to see how long one is
 _LINES = 100  # that are kept of what a child says of errors
 
@@ -95,7 +96,7 @@ def _how_long(trainer: Trainer, folder: Path) -> str:
     try:
         trainer.step(state)  # which records the step, perhaps
         began, times = time.perf_counter(), []
-        while not times or len(times) < _TRIALS and time.perf_counter() - began < 1:
+        while not times or (len(times) < _TRIALS and time.perf_counter() - began < 1):
             before = time.perf_counter()
             trainer.step(state)
             times.append(time.perf_counter() - before)
@@ -143,7 +144,15 @@ def train_side_by_side(
             if stopped():
                 return INTERRUPTED, ""
             child = subprocess.Popen(
-                [*command, "--out", str(run), "--json-progress", "--no-evaluate", "--stop-with-input", *options[methods[position]]],
+                [
+                    *command,
+                    "--out",
+                    str(run),
+                    "--json-progress",
+                    "--no-evaluate",
+                    "--stop-with-input",
+                    *options[methods[position]],
+                ],
                 stdin=subprocess.PIPE,  # which ends with this process, however that ends
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,

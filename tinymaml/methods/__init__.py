@@ -1,8 +1,8 @@
 """Methods: whatever learns across tasks, as three functions (init, update, predict). One file a method.
 
-Read in this order: method (what a method is, and the problem it is given) · inner (predictions after inner steps) · maml
-(the paper's, first and second order, with learned step sizes) · pooled (what it is compared with: pretrained on all
-tasks, told the task, not trained).
+Read in this order: method (what a method is, and the problem it is given) · inner (predictions after inner steps) ·
+maml (the paper's, of first and second order, with learned step sizes) · pooled (what it is compared with: pretrained on
+all tasks, told the task, not trained).
 """
 
 from tinymaml.methods.maml import MAML

@@ -15,7 +15,13 @@ from tinymaml.methods.method import Batch, Problem
 
 
 def predictions_after(
-    problem: Problem, params: Tree, alpha: Tree, support: Batch, inputs: Tree, steps: Sequence[int], adapted: Tree = None
+    problem: Problem,
+    params: Tree,
+    alpha: Tree,
+    support: Batch,
+    inputs: Tree,
+    steps: Sequence[int],
+    adapted: Tree = None,
 ) -> Tree:
     """Predictions for inputs by name after inner steps of size `alpha` from `params` on the support set.
 

@@ -107,5 +107,7 @@ class MAML(Method):
         paths = [tree.place("params", params, i) for i in range(len(leaves))]
         for name in self.adapted:
             if not any(f"['{name}']" in path for path in paths):
-                raise ValueError(f"adapted: there is no {name!r} in the network's parameters, which are {', '.join(paths)}")
+                raise ValueError(
+                    f"adapted: there is no {name!r} in the network's parameters, which are {', '.join(paths)}"
+                )
         return tree.unflatten(structure, [any(f"['{name}']" in path for name in self.adapted) for path in paths])

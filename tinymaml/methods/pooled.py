@@ -1,4 +1,4 @@
-"""What MAML is compared with (paper, section 5.1): one network for all tasks, pretrained, told the task, or untrained."""
+"""What MAML is compared with (paper, section 5.1): a network pretrained on all tasks, told the task, or untrained."""
 
 from __future__ import annotations
 

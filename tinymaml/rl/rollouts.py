@@ -12,8 +12,8 @@ from tinymaml.autodiff.tensor import Array
 
 
 class Rollouts(NamedTuple):
-    """Whole episodes of every task, in R lanes a task, of L steps at most: episode after episode until a lane has as
-    many transitions as the horizon has steps.
+    """Whole episodes of every task, of R simulations a task and L steps at most: episode after episode until a
+    simulation has as many transitions as the horizon has steps.
 
     What is not `valid` is padding. `ends` marks the last step of an episode, `times` counts the steps of one.
     """
@@ -35,12 +35,12 @@ class Rollouts(NamedTuple):
         """All but the last field."""
         return {name: getattr(self, name) for name in self._fields if name != "unstable"}
 
-    def part(self, tasks: slice = slice(None), steps: int | None = None) -> Rollouts:
-        """Of some tasks, and of the first steps: views."""
+    def select(self, tasks: slice = slice(None), steps: int | None = None) -> Rollouts:
+        """Views of the rollouts of some tasks, and of their first steps."""
         return self._replace(**{name: x[tasks, :, :steps] for name, x in self.arrays().items()})
 
     def pooled(self) -> Rollouts:
-        """All as of one task."""
+        """The rollouts of all tasks as those of one."""
         return self._replace(**{name: x.reshape(1, -1, *x.shape[2:]) for name, x in self.arrays().items()})
 
     def episodes(self) -> Array:
@@ -52,17 +52,17 @@ class Rollouts(NamedTuple):
         return self.valid.sum((1, 2))
 
 
-def empty(
-    tasks: int, lanes: int, horizon: int, observations: int, actions: int, discrete: bool, dtype: Any
+def allocate(
+    tasks: int, simulations: int, horizon: int, observations: int, actions: int, discrete: bool, dtype: Any
 ) -> Rollouts:
-    """Zeros, with room for the longest lanes there can be: one that lacks a single step begins a last episode.
+    """Zeros, with room for as many steps as there can be: a simulation that lacks a single one begins a last episode.
 
     Args:
         observations, actions: how many numbers they have.
         discrete: actions are whole numbers, one each.
         dtype: of observations and actions.
     """
-    shape = (tasks, lanes, 2 * horizon - 1)
+    shape = (tasks, simulations, 2 * horizon - 1)
     return Rollouts(
         observations=np.zeros((*shape, observations), dtype),
         actions=np.zeros((*shape, 1), np.int64) if discrete else np.zeros((*shape, actions), dtype),
@@ -84,21 +84,21 @@ def batch_of(rollouts: Rollouts, advantages: Array, horizon: int, dtype: Any = n
         observations [T, N, o], actions [T, N, a], advantages [T, N]; weights [T, N], of which each task's sum is 1 (0
         for padding); shares [T], of the tasks in all transitions.
     """
-    tasks, lanes, length = rollouts.valid.shape
+    tasks, simulations, length = rollouts.valid.shape
     counts = rollouts.transitions()
     arrays = (rollouts.observations, rollouts.actions, advantages)
     if rollouts.valid.all():
-        flat = [np.ascontiguousarray(x).reshape(tasks, lanes * length, *x.shape[3:]) for x in arrays]
-        weights = np.full((tasks, lanes * length), 1 / (lanes * length))
+        flat = [np.ascontiguousarray(x).reshape(tasks, simulations * length, *x.shape[3:]) for x in arrays]
+        weights = np.full((tasks, simulations * length), 1 / (simulations * length))
     else:
-        block = -(-lanes * horizon // _PARTS)
+        block = -(-simulations * horizon // _PARTS)
         most = -(-int(counts.max()) // block) * block
         flat = [np.zeros((tasks, most, *x.shape[3:]), x.dtype) for x in arrays]
         weights = np.zeros((tasks, most))
         for t in range(tasks):
             chosen = rollouts.valid[t]
-            for own, x in zip(flat, arrays, strict=True):
-                own[t, : counts[t]] = x[t][chosen]
+            for compact, x in zip(flat, arrays, strict=True):
+                compact[t, : counts[t]] = x[t][chosen]
             weights[t, : counts[t]] = 1 / counts[t]
     observations, actions, advantages = flat
     return {
@@ -110,7 +110,7 @@ def batch_of(rollouts: Rollouts, advantages: Array, horizon: int, dtype: Any = n
     }
 
 
-def alike(batches: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def pad_to_longest(batches: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The batches with as many transitions as the longest has: the shorter ones with padding, which weighs nothing."""
     longest = max(batch["weights"].shape[1] for batch in batches)
 
@@ -121,11 +121,11 @@ def alike(batches: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return [tree.map(padded, batch) for batch in batches]
 
 
-def thinned(batch: dict[str, Any], share: float) -> dict[str, Any]:
-    """About that share of a batch's transitions, evenly spaced; weights are as of the whole."""
+def subsample(batch: dict[str, Any], share: float) -> dict[str, Any]:
+    """About that share of a batch's transitions, evenly spaced; their weights again sum to 1."""
     every = max(1, round(1 / share))
     if every == 1:
         return batch
-    found = tree.map(lambda x: np.ascontiguousarray(x[:, ::every]) if x.ndim > 1 else x, batch)
-    weights = found["weights"]
-    return found | {"weights": weights / weights.sum(1, keepdims=True, dtype=weights.dtype)}
+    chosen = tree.map(lambda x: np.ascontiguousarray(x[:, ::every]) if x.ndim > 1 else x, batch)
+    weights = chosen["weights"]
+    return chosen | {"weights": weights / weights.sum(1, keepdims=True, dtype=weights.dtype)}

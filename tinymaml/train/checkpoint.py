@@ -21,9 +21,9 @@ import numpy as np
 from tinymaml import __version__
 from tinymaml.autodiff.tree import Tree
 from tinymaml.tasks import hdf5
+from tinymaml.tasks.extras import require
 from tinymaml.tasks.reading import check_depth, one_line, open_file, parse_json
 from tinymaml.train import files
-from tinymaml.train.extras import require
 
 FORMAT = 1
 MAGIC = b"tinymaml checkpoint\n"

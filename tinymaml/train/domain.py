@@ -11,7 +11,7 @@ import numpy as np
 from tinymaml.autodiff import tree
 from tinymaml.autodiff.tensor import Array, Tensor
 from tinymaml.autodiff.tree import Tree
-from tinymaml.methods import MAML, Method, Oracle, Pretrained, Random
+from tinymaml.methods import MAML, Oracle, Pretrained, Random
 from tinymaml.methods.method import Batch, Episodes
 from tinymaml.ops import mse
 from tinymaml.settings import Settings
@@ -41,7 +41,7 @@ class DeviceStream(NamedTuple):
     data: tuple[Any, ...] = ()
 
 
-# predict(condition, support, inputs by name, steps) -> predictions by name: what a method says with its step size there.
+# predict(condition, support, inputs by name, steps) -> predictions by name, with the step size that is best there.
 Predict = Callable[[str, Batch, Tree, Sequence[int]], Tree]
 
 
@@ -142,7 +142,7 @@ class Domain(Settings):
         return {name: np.concatenate([support[name], query[name]], 1) for name in support}
 
     def informed(self) -> Domain:
-        """The same domain with the task told by its inputs, for an oracle. Raises ValueError: there is no such thing."""
+        """The same domain with the task told by its inputs, for an oracle. Raises ValueError: there is none."""
         raise ValueError(f"{self.name} has no inputs that tell the task: there is no oracle for it")
 
     def device_stream(self, stream: str, training: Training) -> DeviceStream:
@@ -228,7 +228,9 @@ def _check_episode(domain: Domain, episode: Any, first: Any, task: int) -> None:
     """Raises ValueError, which says what is right, if what `task` gave is no episode, or unlike the first."""
     where = f"{type(domain).__name__}.task (task {task})"
     if not isinstance(episode, tuple) or len(episode) != 2 or not all(isinstance(b, Mapping) for b in episode):
-        raise ValueError(f'{where} must return (support, query), each {{"x": [N, ...], "y": [N, ...]}}, got {episode!r}')
+        raise ValueError(
+            f'{where} must return (support, query), each {{"x": [N, ...], "y": [N, ...]}}, got {episode!r}'
+        )
     for name, batch, like in zip(("support", "query"), episode, first, strict=True):
         if set(batch) != {"x", "y"}:
             raise ValueError(f'{where}: {name} must have "x" and "y", got {", ".join(map(repr, batch)) or "nothing"}')

@@ -6,12 +6,12 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from tinymaml.tasks.writing import whole
+from tinymaml.tasks.atomic_files import replacing
 
 
 def atomic_write(path: Path, data: bytes) -> None:
     """Write a file that is whole or not there. Raises OSError, which names the file."""
-    with naming(path), whole(path) as temporary:
+    with naming(path), replacing(path) as temporary:
         temporary.write_bytes(data)
 
 

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from tinymaml.autodiff.tensor import Array
+from tinymaml.tasks.extras import require
 from tinymaml.train import metrics, results
-from tinymaml.train.extras import require
 from tinymaml.train.files import atomic_write
 from tinymaml.train.results import Figures, Results
 

@@ -6,7 +6,7 @@ import sys
 import time
 from typing import Any
 
-from tinymaml.train.extras import require
+from tinymaml.tasks.extras import require
 
 _QUIET = 15.0  # seconds between two lines when there is no terminal
 

@@ -90,11 +90,11 @@ class SupervisedTrainer:
 
     def start(self) -> Tree:
         """The method's state from the seed, and the place in the stream of tasks."""
-        state = self.method.init(
-            self.problem, np.random.default_rng(self.training.seed), np.dtype(self.training.dtype)
-        )
+        state = self.method.init(self.problem, np.random.default_rng(self.training.seed), np.dtype(self.training.dtype))
         if not isinstance(state, dict) or "params" not in state or STREAM in state:
-            raise ValueError(f'{self.name}: init must return a dict with "params" and without "{STREAM}", got {state!r}')
+            raise ValueError(
+                f'{self.name}: init must return a dict with "params" and without "{STREAM}", got {state!r}'
+            )
         data = {} if self._data is None else {"data": self._data}
         return {**state, STREAM: {"seed": self.training.seed, "next_task": 0, **data}}
 
@@ -215,14 +215,16 @@ class SupervisedTrainer:
         self,
         state: Tree,
         batches: Sequence[tuple[list[Test], int]],
-        methods: Sequence[Method],
+        methods: list[Method],
         steps: Sequence[int],
         done: Any = lambda tasks: None,
     ) -> dict[str, Scored]:
         """Scores [steps, tasks] by condition, of a method for each test, or one for all of them."""
         found: dict[str, list[Scored]] = {}
         for tests, tasks in batches:
-            for test, method in zip(tests, methods if len(methods) == len(tests) else methods * len(tests), strict=True):
+            for test, method in zip(
+                tests, methods if len(methods) == len(tests) else methods * len(tests), strict=True
+            ):
                 for condition, scored in self._scores_of(state, test, method, steps).items():
                     found.setdefault(condition, []).append(scored)
             done(tasks)

@@ -67,7 +67,7 @@ class Trainer(Protocol):
         """
 
     def validate(self, state: Tree) -> Figures | None:
-        """{"validation": the error on held-out tasks}, with other figures perhaps; None where there is no validation."""
+        """{"validation": the error on held-out tasks}, with other figures perhaps; None: there is no validation."""
 
     def evaluate(self, trained: Trained) -> Mapping[str, Any]:
         """The entry of results.json."""

@@ -41,7 +41,9 @@ EXPERIMENTS: dict[str, Experiment] = {
     for one in (
         experiment("navigation", Navigation(), ControlTraining(iterations=150, validate_every=10, meta_batch=20)),
         # KL .02 as in the authors' code; lambda .95, as with 1 adaptation is too noisy: docs/results/README.md.
-        experiment("cheetah-direction", Locomotion(environment="tinymaml/HalfCheetahDirection-v0", gae=0.95), max_kl=0.02),
+        experiment(
+            "cheetah-direction", Locomotion(environment="tinymaml/HalfCheetahDirection-v0", gae=0.95), max_kl=0.02
+        ),
         # 10 episodes as in the authors' code; the larger trust region as with .01 it learns half as fast.
         experiment(
             "cheetah-velocity",

@@ -12,7 +12,7 @@ from tinymaml.autodiff.tree import Tree
 from tinymaml.experiments.control.workbench import Workbench
 from tinymaml.rl import trpo
 from tinymaml.rl.objectives import Batch
-from tinymaml.rl.rollouts import thinned
+from tinymaml.rl.rollouts import subsample
 from tinymaml.train.trainer import Figures
 
 
@@ -59,7 +59,7 @@ def _adam_steps(bench: Workbench, state: Tree, supports: Sequence[Batch], query:
 def _product(bench: Workbench, params: Tree, supports: Sequence[Batch], query: Batch) -> trpo.Product:
     """The KL's Hessian times a vector, on a share of the transitions."""
     share = bench.method.curvature_share
-    few, asked = [thinned(support, share) for support in supports], thinned(query, share)
+    few, asked = [subsample(support, share) for support in supports], subsample(query, share)
     if bench.method.curvature == "exact":
         seen = {name: asked[name] for name in ("observations", "weights", "shares")}
         return lambda v: _vector(bench.curvature(params, few, seen, _like(params, v)))

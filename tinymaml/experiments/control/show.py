@@ -15,9 +15,9 @@ from tinymaml.autodiff.tensor import Array
 from tinymaml.autodiff.tree import Tree
 from tinymaml.experiments.control.workbench import Workbench
 from tinymaml.experiments.registry import check_run
+from tinymaml.tasks.extras import require, require_all
 from tinymaml.train import loop
 from tinymaml.train.experiment import Experiment
-from tinymaml.train.extras import require, require_all
 from tinymaml.train.files import atomic_write
 
 _FRAMES = 25  # a second, at most
@@ -59,6 +59,8 @@ def draw(
     if sys.platform == "linux" and "DISPLAY" not in os.environ:
         os.environ.setdefault("MUJOCO_GL", "egl")  # MuJoCo reads it when it is imported
     require_all([("PIL.Image", "rl"), ("h5py", "train"), *experiment.needs])
+    from tinymaml.rl import vector_env
+
     image = require("PIL.Image", "rl")
     trained = loop.latest(run / method)
     check_run(run / method, trained.settings, experiment, method)
@@ -66,7 +68,7 @@ def draw(
     bench = Workbench(trained_with.domain, trained_with.method(method), trained_with.training)
     env = bench.single("rgb_array")
     drawn = bench.goals(np.random.default_rng(seed), 1)[0]
-    goals = (env.unwrapped.goals.checked(goal) if goal is not None else drawn)[None]
+    goals = (vector_env.checked_goal(env, goal) if goal is not None else drawn)[None]
     params = trained.best["params"] if trained.best else trained.state["params"]
     episodes = [_episode(bench, env, params, goals, seed)]
     sampler = bench.sampler(1, bench.domain.eval_rollouts)

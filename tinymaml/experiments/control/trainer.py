@@ -16,7 +16,7 @@ from tinymaml.experiments.control.methods import PolicyMethod
 from tinymaml.experiments.control.workbench import Workbench
 from tinymaml.meta.maml import NonFiniteError
 from tinymaml.rl.objectives import Batch
-from tinymaml.rl.rollouts import Rollouts, alike
+from tinymaml.rl.rollouts import Rollouts, pad_to_longest
 from tinymaml.train import results
 from tinymaml.train.provenance import provenance
 from tinymaml.train.trainer import Figures, Trained
@@ -103,7 +103,7 @@ class ControlTrainer:
         rollouts = self._sample(phi, goals, number, len(supports))
         gained, unstable = float(rollouts.returns().mean()), unstable + rollouts.unstable
         with clock("adaptation"):
-            *supports, query = alike([*supports, bench.batch(rollouts)])
+            *supports, query = pad_to_longest([*supports, bench.batch(rollouts)])
             query |= bench.sampled_with(phi, query)
         with clock("outer"):
             after, of_update = outer.update(bench, state, supports, query)

@@ -27,11 +27,11 @@ class Workbench:
     """
 
     def __init__(self, domain: Control, method: PolicyMethod, training: ControlTraining) -> None:
-        from tinymaml.rl import lanes
+        from tinymaml.rl import vector_env
 
-        self.domain, self.method, self.training, self._lanes = domain, method, training, lanes
-        env = lanes.make(domain.environment, 1, domain.horizon, **domain.options)
-        observations, actions, discrete = lanes.sizes(env)
+        self.domain, self.method, self.training, self._vector_env = domain, method, training, vector_env
+        env = vector_env.make(domain.environment, 1, domain.horizon, **domain.options)
+        observations, actions, discrete = vector_env.sizes(env)
         env.close()
         observations += self.goals(np.random.default_rng(0), 1).shape[1] if method.INFORMED else 0
         if discrete:
@@ -44,13 +44,13 @@ class Workbench:
 
     def goals(self, rng: Any, n: int) -> Array:
         """n goals [n, g]."""
-        goals: Array = self._lanes.sample_goals(self.domain.environment, rng, n, **self.domain.options)
+        goals: Array = self._vector_env.sample_goals(self.domain.environment, rng, n, **self.domain.options)
         return goals
 
     def single(self, render_mode: str) -> Any:
         """One environment, whose episodes end after the horizon."""
         domain = self.domain
-        return self._lanes.make_single(
+        return self._vector_env.make_single(
             domain.environment, render_mode=render_mode, max_episode_steps=domain.horizon, **domain.options
         )
 

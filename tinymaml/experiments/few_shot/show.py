@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from tinymaml.methods.method import Batch
-from tinymaml.train.extras import require
+from tinymaml.tasks.extras import require
 from tinymaml.train.files import atomic_write
 
 _MOST = 10  # images of a class and kind in the picture

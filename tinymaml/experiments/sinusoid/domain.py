@@ -145,9 +145,7 @@ class Sinusoids(Domain):
         outputs = training.meta_batch * (self.shots + self.query_points) * max(self.hidden)
         return 4 * parameters + max(outputs, training.eval_tasks * self.eval_query)
 
-    def _draw(
-        self, seed: int, split: str, first_task: int, tasks: int, points: int, dtype: Any
-    ) -> sinusoid.Sinusoids:
+    def _draw(self, seed: int, split: str, first_task: int, tasks: int, points: int, dtype: Any) -> sinusoid.Sinusoids:
         return sinusoid.sample(seed, split, first_task, tasks, points, **self._ranges(), dtype=dtype)
 
     def _ranges(self) -> dict[str, Any]:

@@ -12,7 +12,7 @@ require("mujoco", "rl")
 import mujoco  # noqa: E402
 
 
-class _Quiet:
+class _Suppressed:
     """While one or more threads are inside, warnings go nowhere: what they tell of is seen by the environments, which
     end the episode and say so."""
 
@@ -34,4 +34,4 @@ class _Quiet:
                 mujoco.set_mju_user_warning(self._before)
 
 
-QUIET = _Quiet()
+suppressed = _Suppressed()

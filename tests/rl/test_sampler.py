@@ -16,7 +16,7 @@ from gymnasium.spaces import Box, Dict, Discrete
 from tests.cases import rl_environments
 from tinymaml import tree
 from tinymaml.meta.maml import NonFiniteError
-from tinymaml.rl import lanes, policies
+from tinymaml.rl import policies, vector_env
 from tinymaml.rl.rollouts import Rollouts
 from tinymaml.rl.sampler import Sampler
 
@@ -30,19 +30,21 @@ TASKS, ROLLOUTS = 5, 3
 class Case:
     """Goals, a policy, and parameters of every task."""
 
-    def __init__(self, name: str, horizon: int, per_task: bool = True, told: bool = False, **options: Any) -> None:
-        env = lanes.make(name, 1, horizon, **options)
-        observations, actions, discrete = lanes.sizes(env)
+    def __init__(
+        self, name: str, horizon: int, per_task: bool = True, observes_goal: bool = False, **options: Any
+    ) -> None:
+        env = vector_env.make(name, 1, horizon, **options)
+        observations, actions, discrete = vector_env.sizes(env)
         env.close()
-        self.goals = lanes.sample_goals(name, np.random.default_rng(0), TASKS, **options)
-        observations += self.goals.shape[1] if told else 0
+        self.goals = vector_env.sample_goals(name, np.random.default_rng(0), TASKS, **options)
+        observations += self.goals.shape[1] if observes_goal else 0
         self.policy = (policies.categorical if discrete else policies.gaussian)(observations, actions, (8,))
         rng = np.random.default_rng(1)
         params = self.policy.init(rng)
         draw = lambda x: (x + 0.3 * rng.standard_normal((TASKS, *x.shape[1:]))).astype(x.dtype)  # noqa: E731
         self.params = tree.map(draw, params) if per_task else params
         self.make = lambda tasks=TASKS, workers=1: Sampler(
-            name, self.policy, tasks, ROLLOUTS, horizon, workers, told, **options
+            name, self.policy, tasks, ROLLOUTS, horizon, workers, observes_goal, **options
         )
 
 
@@ -54,17 +56,17 @@ def same_bits(one: Rollouts, other: Rollouts, tasks: slice = slice(None)) -> Non
 
 @cases
 @pytest.mark.parametrize("per_task", [True, False])
-def test_the_same_bits_for_any_number_of_workers_and_groups(
+def test_the_same_bits_for_any_number_of_workers_and_shards(
     name: str, horizon: int, per_task: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     case = Case(name, horizon, per_task)
     alone = case.make()(case.params, case.goals, (7, 2))
     for workers in (2, 3, 8):
         same_bits(alone, case.make(workers=workers)(case.params, case.goals, (7, 2)))
-    monkeypatch.setattr(lanes, "together", lambda env: 2 * ROLLOUTS)
-    for workers, groups in ((1, 3), (2, 4), (3, 3)):
+    monkeypatch.setattr(vector_env, "preferred_num_envs", lambda env: 2 * ROLLOUTS)
+    for workers, shards in ((1, 3), (2, 4), (3, 3)):
         sampler = case.make(workers=workers)
-        assert len(sampler._groups) == groups
+        assert len(sampler._shards) == shards
         same_bits(alone, sampler(case.params, case.goals, (7, 2)))
 
 
@@ -83,8 +85,8 @@ def test_a_pure_function_of_parameters_goals_and_key(name: str, horizon: int) ->
 
 @cases
 def test_whole_episodes(name: str, horizon: int) -> None:
-    """Every lane has at least as many transitions as the horizon has steps, and ends with the first episode that ends
-    from there on; rewards and observations are those of the environment, one by one."""
+    """Every simulation has at least as many transitions as the horizon has steps, and ends with the first episode that
+    ends from there on; rewards and observations are those of the environment, one by one."""
     case = Case(name, horizon)
     found = case.make(workers=2)(case.params, case.goals, (1,))
     assert (found.valid.sum(2) >= horizon).all()
@@ -111,8 +113,8 @@ def test_whole_episodes(name: str, horizon: int) -> None:
                 seen, _ = env.reset()
 
 
-def test_the_goal_is_told() -> None:
-    case = Case("tinymaml/HalfCheetahDirection-v0", 10, told=True)
+def test_the_goal_is_observed() -> None:
+    case = Case("tinymaml/HalfCheetahDirection-v0", 10, observes_goal=True)
     found = case.make()(case.params, case.goals, (0,))
     assert found.observations.shape[3] == 21
     assert np.array_equal(found.observations[:, 0, 0, 20], case.goals[:, 0].astype(np.float32))
@@ -120,7 +122,7 @@ def test_the_goal_is_told() -> None:
 
 def test_actions_of_a_users_environment_are_in_units_of_their_bounds() -> None:
     made: list[rl_environments.Pole] = []
-    env = lanes.make("tests/Pole-v0", 2, 10, discrete=False, limit=3.0)
+    env = vector_env.make("tests/Pole-v0", 2, 10, discrete=False, limit=3.0)
     made = [own.unwrapped for own in env.unwrapped.envs]
     env.reset(seed=[1, 2], options={"goal": np.array([[0.7], [1.2]])})
     env.step(np.array([[0.5], [7.0]], np.float32))
@@ -143,7 +145,7 @@ def test_bad_input() -> None:
         with pytest.raises(ValueError, match=r"(tasks|rollouts|horizon) must be at least 1, got 0"):
             Sampler("tinymaml/Navigation-v0", case.policy, *counts)
     with pytest.raises(ValueError, match="Gymnasium has none of the name 'tinymaml/Nowhere-v0'"):
-        lanes.make("tinymaml/Nowhere-v0", 1, 10)
+        vector_env.make("tinymaml/Nowhere-v0", 1, 10)
     for spaces, message in (
         ({"seen": Discrete(3)}, "observations must be a Box, got Discrete"),
         ({"seen": Dict({"x": Discrete(2)})}, "observations must be a Box, got Dict"),
@@ -152,7 +154,7 @@ def test_bad_input() -> None:
         ({"acted": Box(-1, 1, (2, 2))}, "actions must be a bounded Box"),
     ):
         with pytest.raises(ValueError, match=message):
-            lanes.make("tests/Still-v0", 1, 10, **spaces)
+            vector_env.make("tests/Still-v0", 1, 10, **spaces)
     params = tree.map(lambda x: np.full_like(x, np.nan), case.params)
     with pytest.raises(NonFiniteError, match="the policy's actions are not finite"):
         case.make()(params, case.goals, (0,))

@@ -1,4 +1,4 @@
-"""Many simulations of one environment in lockstep, as a `gymnasium.vector.VectorEnv`."""
+"""Many simulations of one environment, stepped in one call: a `gymnasium.vector.VectorEnv` with goals."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from gymnasium.vector import AutoresetMode, VectorEnv  # noqa: E402
 Rows = slice | Array  # of arrays of all simulations: all of them, or the indices of some
 
 
-class LockstepEnv(VectorEnv[Array, Array, Array]):
+class GoalVectorEnv(VectorEnv[Array, Array, Array]):
     """Simulations that take their steps together. What each of them does is, to the bit, what the ordinary environment
     does that is seeded as it is, whatever the others do.
 
     An episode that ends begins anew in the same step (`AutoresetMode.SAME_STEP`): its last observation is in
-    info["final_obs"]. Simulations that `active` leaves out rest: they stay where they are, with reward 0. Those that
-    are `finishing` rest once their episode has ended.
+    info["final_obs"]. Simulations that are not `active` rest: they stay where they are, with reward 0. Those in their
+    `last_episode` rest once it has ended.
 
     Args:
         goals: whose goals they have.
@@ -35,7 +35,7 @@ class LockstepEnv(VectorEnv[Array, Array, Array]):
     """
 
     metadata: dict[str, Any] = {"autoreset_mode": AutoresetMode.SAME_STEP}  # noqa: RUF012  # as Gymnasium has it
-    together = 1000  # how many are fastest in lockstep: a step costs Python as much for few as for many
+    preferred_num_envs = 1000  # is fastest: a step costs Python as much for few simulations as for many
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class LockstepEnv(VectorEnv[Array, Array, Array]):
         self.single_observation_space, self.single_action_space = observations, actions
         self.observation_space = gymnasium.vector.utils.batch_space(observations, num_envs)
         self.action_space = gymnasium.vector.utils.batch_space(actions, num_envs)
-        self.active, self.finishing = np.ones(num_envs, bool), np.zeros(num_envs, bool)
+        self.active, self.last_episode = np.ones(num_envs, bool), np.zeros(num_envs, bool)
         self.goal = np.zeros((num_envs, self.goals.size))
         self._steps = np.zeros(num_envs, np.int64)
         self._generators = [np.random.default_rng() for _ in range(num_envs)]
@@ -77,18 +77,18 @@ class LockstepEnv(VectorEnv[Array, Array, Array]):
         if seed is not None:
             if len(seed) != self.num_envs:
                 raise ValueError(f"seed: expected one, or {self.num_envs}, got {len(seed)}")
-            for i, own in enumerate(seed):
-                if own is not None:
-                    self._generators[i] = generator(own)
+            for i, value in enumerate(seed):
+                if value is not None:
+                    self._generators[i] = generator(value)
         goal = (options or {}).get("goal")
         if goal is not None:
             self.goal = self._goals(goal)
         elif not self._begun:
             self.goal = np.concatenate([self.goals.sample(g, 1) for g in self._generators])
         self._begun = True
-        self.active[:], self.finishing[:] = True, False
+        self.active[:], self.last_episode[:] = True, False
         self._steps[:] = 0
-        self._start(np.arange(self.num_envs), self._generators)
+        self._begin_episodes(np.arange(self.num_envs), self._generators)
         self._seen = self._observe(slice(None))
         return self._seen.copy(), {"goal": self.goal.copy()}
 
@@ -112,8 +112,8 @@ class LockstepEnv(VectorEnv[Array, Array, Array]):
         seen, rewards, terminated, unstable = self._advance(actions[rows], rows)
         if not isinstance(rows, slice):
             nothing = np.zeros(self.num_envs)
-            rewards, terminated, unstable = (_among(nothing, rows, x) for x in (rewards, terminated, unstable))
-            seen = _among(self._seen, rows, seen)
+            rewards, terminated, unstable = (_scattered(nothing, rows, x) for x in (rewards, terminated, unstable))
+            seen = _scattered(self._seen, rows, seen)
         self._seen = seen
         self._steps[rows] += 1
         truncated = self.active & (self._steps >= self.max_episode_steps) & ~terminated
@@ -123,10 +123,10 @@ class LockstepEnv(VectorEnv[Array, Array, Array]):
         if len(over):
             info |= {"final_obs": self._seen.copy(), "_final_obs": ends}
             self._steps[over] = 0
-            self.active[over] = ~self.finishing[over]
+            self.active[over] = ~self.last_episode[over]
             over = over[self.active[over]]
         if len(over):
-            self._start(over, [self._generators[i] for i in over])
+            self._begin_episodes(over, [self._generators[i] for i in over])
             self._seen[over] = self._observe(over)
         return self._seen.copy(), rewards, terminated, truncated, info
 
@@ -135,15 +135,15 @@ class LockstepEnv(VectorEnv[Array, Array, Array]):
         if np.ndim(goal) == 2:
             if len(goal) != self.num_envs:
                 raise ValueError(f"goal: expected one, or {self.num_envs}, got {len(goal)}")
-            return np.array([self.goals.checked(own) for own in goal])
+            return np.array([self.goals.checked(row) for row in goal])
         return np.repeat(self.goals.checked(goal)[None], self.num_envs, 0)
 
-    def _start(self, ids: Array, generators: list[np.random.Generator]) -> None:
+    def _begin_episodes(self, ids: Array, generators: list[np.random.Generator]) -> None:
         """Begin new episodes in the simulations `ids`, with what their generators draw."""
         raise NotImplementedError
 
     def _advance(self, actions: Array, rows: Rows) -> tuple[Array, Array, Array, Array]:
-        """One step of those simulations with their actions: their observations, rewards, terminated, unstable."""
+        """Step those simulations with their actions: returns their observations, rewards, terminated, unstable."""
         raise NotImplementedError
 
     def _observe(self, rows: Rows) -> Array:
@@ -151,11 +151,11 @@ class LockstepEnv(VectorEnv[Array, Array, Array]):
         raise NotImplementedError
 
 
-def _among(rest: Array, rows: Array, own: Array) -> Array:
-    """What those simulations have, and for the others what they have while they rest."""
-    found = rest.astype(own.dtype)
-    found[rows] = own
-    return found
+def _scattered(rest: Array, rows: Array, values: Array) -> Array:
+    """The values in those rows, in the others what simulations have that rest."""
+    result = rest.astype(values.dtype)
+    result[rows] = values
+    return result
 
 
 def generator(seed: int) -> np.random.Generator:

@@ -21,7 +21,7 @@ _MAGIC = b"tinymaml images\n"
 _PIECE = 1 << 20
 
 
-def seal(path: Path, images: Sequence[tuple[int, int]]) -> None:
+def write_block(path: Path, images: Sequence[tuple[int, int]]) -> None:
     """Write the block.
 
     Args:
@@ -36,7 +36,7 @@ def seal(path: Path, images: Sequence[tuple[int, int]]) -> None:
         file.write(head + hashlib.sha256(head).digest())
 
 
-def check(path: Path, hint: str) -> None:
+def check_block(path: Path, hint: str) -> None:
     """Check a file, but for its images.
 
     Raises:
@@ -71,12 +71,12 @@ class _Facts(NamedTuple):
     sha256: str
 
 
-def _facts(found: Any) -> _Facts:
-    """Raises ValueError if the block's JSON is not what `seal` writes."""
+def _facts(block: Any) -> _Facts:
+    """Raises ValueError if the block's JSON is not what `write_block` writes."""
     kinds = {"format": int, "size": int, "images": list, "sha256": str}
-    if not isinstance(found, dict) or {name: type(value) for name, value in found.items()} != kinds:
+    if not isinstance(block, dict) or {name: type(value) for name, value in block.items()} != kinds:
         raise ValueError(f"its first block has not just {', '.join(kinds)}")
-    facts, end = _Facts(**found), BLOCK
+    facts, end = _Facts(**block), BLOCK
     for place in facts.images:
         if not isinstance(place, list) or [type(number) for number in place] != [int, int]:
             raise ValueError("a stretch of images is not two numbers")

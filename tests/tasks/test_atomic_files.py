@@ -13,16 +13,16 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
+from tinymaml.tasks.atomic_files import ENDING, replacing
 from tinymaml.tasks.reading import NotAFile
-from tinymaml.tasks.writing import ENDING, whole
 
 pytest.importorskip("fcntl", reason="what killed processes left is told by locks, which Windows has not")
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from tinymaml.tasks.writing import whole
-with whole(Path(sys.argv[1])) as temporary:
+from tinymaml.tasks.atomic_files import replacing
+with replacing(Path(sys.argv[1])) as temporary:
     temporary.write_bytes(b"half")
     print("begun", flush=True)
     sys.stdin.read()
@@ -47,7 +47,7 @@ def test_what_a_killed_process_left_goes_when_anything_is_written_there(tmp_path
     with holder(tmp_path / "some.h5") as child:
         child.kill()
     assert len(left(tmp_path)) == 1
-    with whole(tmp_path / "other.json") as temporary:
+    with replacing(tmp_path / "other.json") as temporary:
         temporary.write_bytes(b"x")
     assert [path.name for path in tmp_path.iterdir()] == ["other.json"]
 
@@ -55,7 +55,7 @@ def test_what_a_killed_process_left_goes_when_anything_is_written_there(tmp_path
 def test_what_is_in_use_stays(tmp_path: Path) -> None:
     with holder(tmp_path / "some.h5") as child:
         for _ in range(3):
-            with whole(tmp_path / "some.h5") as temporary:
+            with replacing(tmp_path / "some.h5") as temporary:
                 temporary.write_bytes(b"mine")
         assert (tmp_path / "some.h5").read_bytes() == b"mine"
         child.communicate("")
@@ -69,7 +69,7 @@ def test_what_is_not_ours_stays(tmp_path: Path) -> None:
     (tmp_path / f"folder{ENDING}").mkdir()
     (tmp_path / f"link{ENDING}").symlink_to("some.h5.123.tmp")
     os.mkfifo(tmp_path / f"pipe{ENDING}")
-    with whole(tmp_path / "some.h5") as temporary:
+    with replacing(tmp_path / "some.h5") as temporary:
         temporary.write_bytes(b"x")
     assert len(list(tmp_path.iterdir())) == 5
 
@@ -81,7 +81,7 @@ def test_many_write_the_same_file(tmp_path: Path) -> None:
     def work(letter: bytes) -> None:
         try:
             for _ in range(40):
-                with whole(tmp_path / "some.h5") as temporary:
+                with replacing(tmp_path / "some.h5") as temporary:
                     temporary.write_bytes(letter * 1000)
                 assert len(set((tmp_path / "some.h5").read_bytes())) == 1
         except BaseException as error:
@@ -98,7 +98,7 @@ def test_many_write_the_same_file(tmp_path: Path) -> None:
 
 def test_it_is_as_readable_as_any_new_file(tmp_path: Path) -> None:
     (tmp_path / "plain").write_bytes(b"x")
-    with whole(tmp_path / "some.h5") as temporary:
+    with replacing(tmp_path / "some.h5") as temporary:
         temporary.write_bytes(b"x")
     assert (tmp_path / "some.h5").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
@@ -109,7 +109,7 @@ def test_only_files_are_replaced(tmp_path: Path, name: str) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "device").symlink_to("/dev/null")
     before = sorted(tmp_path.iterdir())
-    with pytest.raises(NotAFile, match="not a file"), whole(tmp_path / name if name else Path("")):
+    with pytest.raises(NotAFile, match="not a file"), replacing(tmp_path / name if name else Path("")):
         pytest.fail("nothing is written")
     assert sorted(tmp_path.iterdir()) == before
 
@@ -150,7 +150,7 @@ def test_a_preparation_that_is_stopped_leaves_nothing(tmp_path: Path, number: si
         _, said = child.communicate()
     if number == signal.SIGKILL:
         assert len(left(out.parent)) == 1
-        with whole(out.parent / "another") as temporary:
+        with replacing(out.parent / "another") as temporary:
             temporary.write_bytes(b"x")
         (out.parent / "another").unlink()
     else:

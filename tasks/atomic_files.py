@@ -20,7 +20,7 @@ _numbers = itertools.count()
 
 
 @contextlib.contextmanager
-def whole(path: Path) -> Iterator[Path]:
+def replacing(path: Path) -> Iterator[Path]:
     """A temporary name to write to; on leaving the file is synced and gets its name, after an error it is removed.
 
     The file is there already, empty: write into it, do not put another in its place. It is locked as long as this
