@@ -22,7 +22,7 @@ import numpy as np
 from tinymaml.autodiff import tree
 from tinymaml.autodiff.tensor import Tensor, known, now
 from tinymaml.autodiff.tree import Tree
-from tinymaml.meta.problem import Loss, NonFiniteError, Problem
+from tinymaml.meta.arguments import Loss, NonFiniteError, Arguments
 from tinymaml.ops import abs, add, clip, divide, greater, maximum, multiply, sqrt, subtract, where
 from tinymaml.ops import max as largest_of
 from tinymaml.ops import sum as sum_over
@@ -53,7 +53,7 @@ def adapt(loss: Loss, params: Tree, support: Tree, alpha: Tree, steps: int, *, a
         NonFiniteError: the support loss is not finite.
     """
     mark = now()
-    problem = Problem.of(loss, params, support, alpha, steps, adapted)
+    problem = Arguments.of(loss, params, support, alpha, steps, adapted)
     phi = problem.start()
     for k in range(steps):
         record = problem.record(phi, k)
@@ -111,7 +111,7 @@ def meta_value_and_grad(
     for name, bound in (("clip_element", clip_element), ("clip_norm", clip_norm)):
         if bound is not None and not (isinstance(bound, int | float | np.number) and bound > 0):
             raise ValueError(f"{name} must be a positive number or None, got {bound!r}")
-    problem = Problem.of(loss, params, support, alpha, steps, adapted, any_sign=learn_alpha)
+    problem = Arguments.of(loss, params, support, alpha, steps, adapted, any_sign=learn_alpha)
     problem.check_tasks("query", query)
 
     # Forward: adapt, remembering each step, or where it started.

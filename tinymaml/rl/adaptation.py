@@ -19,7 +19,7 @@ from typing import Any
 from tinymaml.autodiff import tree
 from tinymaml.autodiff.tensor import Tensor, constant, now
 from tinymaml.autodiff.tree import Tree
-from tinymaml.meta.problem import Loss, Problem
+from tinymaml.meta.arguments import Loss, Arguments
 from tinymaml.ops import broadcast_to, multiply, subtract
 from tinymaml.ops.shape import sum_to
 from tinymaml.transforms import Record
@@ -44,7 +44,7 @@ class Adaptation:
         mark = now()
         phi = [self._spread(leaf) for leaf in leaves]
         for k, support in enumerate(supports):
-            problem = Problem.of(loss, tree.unflatten(self.structure, phi), support, alpha, 1, None)
+            problem = Arguments.of(loss, tree.unflatten(self.structure, phi), support, alpha, 1, None)
             record = problem.record(phi, k)
             phi = problem.step(record, mark)
             self.records.append(record)

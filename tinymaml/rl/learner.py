@@ -10,7 +10,7 @@ from tinymaml.autodiff import tree
 from tinymaml.autodiff.sweeps import pull, push
 from tinymaml.autodiff.tensor import Tensor, now
 from tinymaml.autodiff.tree import Tree
-from tinymaml.meta.problem import check_finite
+from tinymaml.meta.arguments import check_finite
 from tinymaml.ops import expand_dims, mean, multiply, sum
 from tinymaml.rl.adaptation import Adaptation
 from tinymaml.rl.objectives import Batch, Loss, divergence, reinforce, surrogate

@@ -32,7 +32,7 @@ class NonFiniteError(ArithmeticError):
 
 
 @dataclass(frozen=True)
-class Problem:
+class Arguments:
     """The arguments of `adapt`, checked, with one entry a parameter in each list."""
 
     loss: Loss
@@ -48,7 +48,7 @@ class Problem:
     @staticmethod
     def of(
         loss: Loss, params: Tree, support: Tree, alpha: Tree, steps: int, adapted: Tree, any_sign: bool = False
-    ) -> Problem:
+    ) -> Arguments:
         if not callable(loss):
             raise TypeError(f"loss must be a function loss(params, batch) -> Tensor [T], got {type(loss).__name__}")
         if not isinstance(steps, Integral) or isinstance(steps, bool) or steps < 0:
@@ -75,7 +75,7 @@ class Problem:
             _check_alpha(alphas[a], x, tasks, path)
             if a not in order[:i]:
                 _check_step_size(alphas[a], any_sign, path)
-        return Problem(
+        return Arguments(
             loss,
             support,
             tasks,
