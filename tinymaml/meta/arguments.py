@@ -1,8 +1,7 @@
-"""The arguments of adaptation and of the meta-gradient, checked, and what both do with them step by step."""
+"""The arguments of adaptation and of the meta-gradient, checked."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
@@ -11,54 +10,39 @@ from typing import Any
 import numpy as np
 
 from tinymaml.autodiff import tree
-from tinymaml.autodiff.dispatch import zeros
 from tinymaml.autodiff.tensor import FLOATS, Array, Tensor, constant, is_array
 from tinymaml.autodiff.tracing import when_known
 from tinymaml.autodiff.tree import Structure, Tree
-from tinymaml.ops import broadcast_to, mean, multiply, subtract
-from tinymaml.ops.elementwise import descend
-from tinymaml.ops.shape import sum_to
-from tinymaml.transforms import Record, enter
+from tinymaml.meta.finite import check_finite
 
-Loss = Callable[[Tree, Tree], Tensor]
-
-
-class NonFiniteError(ArithmeticError):
-    """A loss or a gradient is infinite or not a number; the message says which. `tasks` has the indices concerned."""
-
-    def __init__(self, message: str, tasks: Sequence[int] = ()) -> None:
-        super().__init__(message)
-        self.tasks = list(tasks)
+Loss = Callable[[Tree, Tree], Tensor]  # loss(params, batch) -> Tensor [T], one number a task
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """The arguments of `adapt`, checked, with one entry a parameter in each list."""
+    """What is adapted, on which loss and with which step sizes."""
 
     loss: Loss
-    support: Tree
     tasks: int
-    leaves: list[Tensor]
+    leaves: list[Tensor]  # the parameters, [1, ...] or [T, ...]
     structure: Structure
-    paths: Callable[[int], str]
-    alphas: list[Tensor]
+    path_of: Callable[[int], str]  # a parameter's name in messages
+    alphas: list[Tensor]  # the leaves of alpha
     alpha_structure: Structure
-    alpha_of: list[int | None]  # which alpha a parameter is adapted with; None: it is not adapted
+    alpha_of: list[int | None]  # for each parameter the index of its step size in alphas; None: it is not adapted
 
     @staticmethod
     def of(
-        loss: Loss, params: Tree, support: Tree, alpha: Tree, steps: int, adapted: Tree, any_sign: bool = False
+        loss: Loss, params: Tree, tasks: int, alpha: Tree, adapted: Tree = None, any_sign: bool = False
     ) -> Arguments:
+        """See `maml.adapt`. With any_sign a step size that is one number may be negative too; arrays always may."""
         if not callable(loss):
             raise TypeError(f"loss must be a function loss(params, batch) -> Tensor [T], got {type(loss).__name__}")
-        if not isinstance(steps, Integral) or isinstance(steps, bool) or steps < 0:
-            raise ValueError(f"steps must be a whole number >= 0, got {steps!r}")
         raw, structure = tree.flatten(params)
         if not raw:
             raise ValueError("params has no arrays")
         leaves = [_number(x, None, lambda i=i: tree.place("params", params, i)) for i, x in enumerate(raw)]
         dtype = leaves[0].dtype
-        tasks = _tasks("support", support)
         for i, x in enumerate(leaves):
             if x.dtype not in FLOATS or x.dtype != dtype or x.shape[:1] not in ((1,), (tasks,)):
                 _refuse_parameter(tree.place("params", params, i), x, dtype, tasks)
@@ -77,7 +61,6 @@ class Arguments:
                 _check_step_size(alphas[a], any_sign, path)
         return Arguments(
             loss,
-            support,
             tasks,
             leaves,
             structure,
@@ -92,81 +75,56 @@ class Arguments:
         """The step size of each parameter, None where it is not adapted."""
         return [None if a is None else self.alphas[a] for a in self.alpha_of]
 
-    def check_tasks(self, name: str, batch: Tree) -> None:
-        found = _tasks(name, batch)
-        if found != self.tasks:
-            raise ValueError(f"{name} has {found} tasks, support has {self.tasks}: the tasks must be the same")
-
-    def start(self) -> list[Tensor]:
-        """theta on the task axis: a view, so that every task's gradient is its own."""
-        return [broadcast_to(x, (self.tasks, *x.shape[1:])) for x in self.leaves]
-
     def losses(self, xs: Sequence[Tensor], batch: Tree, name: str) -> Tensor:
-        found = self.loss(tree.unflatten(self.structure, xs), batch)
-        if not isinstance(found, Tensor):
-            raise TypeError(f"loss must return a Tensor, made by tinymaml's functions, got {type(found).__name__}")
-        if found.shape != (self.tasks,):
+        """The loss of each task, [T], at the parameters with these leaves; `name` is the batch's in messages."""
+        losses = self.loss(tree.unflatten(self.structure, xs), batch)
+        if not isinstance(losses, Tensor):
+            raise TypeError(f"loss must return a Tensor, made by tinymaml's functions, got {type(losses).__name__}")
+        if losses.shape != (self.tasks,):
             one = f"one number a task, shape ({self.tasks},)"
-            raise ValueError(f"loss must return {one}, as mse does; on {name} it returned shape {found.shape}")
-        return found
+            raise ValueError(f"loss must return {one}, as mse does; on {name} it returned shape {losses.shape}")
+        return losses
 
-    def objective(self, xs: Sequence[Tensor], query: Tree) -> Tensor:
-        """The mean over tasks of the query loss; its gradient by each task's parameters starts the walk back."""
-        losses = self.losses(xs, query, "query")
-        check_finite("the query loss", losses)
-        return mean(losses)
-
-    def record(self, phi: Sequence[Tensor], k: int) -> Record:
-        """The support loss at phi, recorded from fresh variables; phi is where inner step k starts."""
-        record = Record(lambda xs: self.losses(xs, self.support, "support"), [enter(x) for x in phi])
-        check_finite(f"the support loss at inner step {k}", record.value)
-        for i, (g, a) in enumerate(zip(record.gradient, self.alpha_of, strict=True)):
+    def check_used_by_support(self, gradient: Sequence[Tensor | None]) -> None:
+        """Every adapted parameter must have a gradient of the support loss."""
+        for i, (g, a) in enumerate(zip(gradient, self.alpha_of, strict=True)):
             if g is None and a is not None:
                 raise ValueError(
-                    f"{self.paths(i)} is never used by the support loss: take it out of params, or out of adapted"
+                    f"{self.path_of(i)} is never used by the support loss: take it out of params, or out of adapted"
                 )
-        return record
 
-    def check_used(self, grads: list[Tensor | None], order: int) -> None:
+    def check_used_by_query(self, meta_gradient: Sequence[Tensor | None], order: int) -> None:
         """Every parameter must have a meta-gradient: through the query loss, or through the inner steps."""
-        for i, g in enumerate(grads):
+        for i, g in enumerate(meta_gradient):
             if g is None:
                 why = ", and order=1 leaves out what the support loss makes of it" if order == 1 else ""
-                raise ValueError(f"{self.paths(i)} is never used by the query loss{why}: take it out of params")
+                raise ValueError(f"{self.path_of(i)} is never used by the query loss{why}: take it out of params")
 
-    def check_all_finite(self, name: str, found: Sequence[Tensor], per_task: bool) -> None:
+    def check_all_finite(self, name: str, tensors: Sequence[Tensor], per_task: bool) -> None:
         """All finite; else the error names the parameter, or alpha for what comes after the parameters."""
-        for i, x in enumerate(found):
-            check_finite(name, x, per_task, lambda i=i: self.paths(i) if i < len(self.leaves) else "alpha")  # type: ignore[misc]
-
-    def step(self, record: Record, mark: int) -> list[Tensor]:
-        """phi - alpha g, without the history that ends here."""
-        moved = [
-            x if g is None or rate is None else descend(x, rate, g)
-            for x, rate, g in zip(record.variables, self.rates, record.gradient, strict=True)
-        ]
-        return self.cut(moved, mark)  # type: ignore[return-value]  # none is missing
-
-    def cut(self, xs: Sequence[Tensor | None], mark: int) -> list[Tensor | None]:
-        """The same values; those that depend on nothing older than this call lose their history, and so free it."""
-        return [x if x is None or x.node.root < mark else constant(x.data) for x in xs]
-
-    def collect_alpha(self, grads: list[Tensor | None], record: Record, v: Sequence[Tensor | None]) -> None:
-        """alpha's gradient by one step: -v * g, with v taken after the step; per task, summed to alpha's shape."""
-        for x, g, a in zip(v, record.gradient, self.alpha_of, strict=True):
-            if x is not None and g is not None and a is not None:
-                shape = self.alphas[a].shape
-                part = sum_to(multiply(x, g), (1,) * (x.ndim - len(shape)) + shape)
-                total = grads[a]
-                part = part.reshape(shape)
-                grads[a] = multiply(part, -1.0) if total is None else subtract(total, part)
-
-    def over_tasks(self, x: Tensor | None, shape: tuple[int, ...]) -> Tensor:
-        """The sum over the task index where the parameter is shared; zeros for what no step depends on."""
-        return constant(zeros(shape, self.leaves[0].data)) if x is None else sum_to(x, shape)
+        for i, x in enumerate(tensors):
+            path: Any = lambda i=i: self.path_of(i) if i < len(self.leaves) else "alpha"  # noqa: E731
+            check_finite(name, x, per_task, path)
 
 
-def _tasks(name: str, batch: Tree) -> int:
+def check_steps(steps: Any) -> None:
+    if not isinstance(steps, Integral) or isinstance(steps, bool) or steps < 0:
+        raise ValueError(f"steps must be a whole number >= 0, got {steps!r}")
+
+
+def check_bound(name: str, bound: Any) -> None:
+    if bound is not None and not (isinstance(bound, int | float | np.number) and bound > 0):
+        raise ValueError(f"{name} must be a positive number or None, got {bound!r}")
+
+
+def check_same_tasks(name: str, batch: Tree, reference: str, tasks: int) -> None:
+    """A batch must have as many tasks as another one, named `reference`."""
+    count = count_tasks(name, batch)
+    if count != tasks:
+        raise ValueError(f"{name} has {count} tasks, {reference} has {tasks}: the tasks must be the same")
+
+
+def count_tasks(name: str, batch: Tree) -> int:
     """The number of tasks of a batch: the length of the first axis of all its arrays."""
     arrays = tree.leaves(batch)
     shapes = [getattr(x, "shape", None) for x in arrays]
@@ -223,22 +181,3 @@ def _check_step_size(alpha: Tensor, any_sign: bool, path: Callable[[], str]) -> 
             raise ValueError(f"alpha for {path()} must be {'finite' if any_sign else 'positive'}, got {data.min()}")
 
     when_known(alpha.data, check)
-
-
-def check_finite(name: str, x: Tensor, per_task: bool = True, path: Callable[[], str] = lambda: "") -> None:
-    """Raise NonFiniteError, which names the tasks where x has one number or row for each, unless all of x is finite."""
-    when_known(x.data, lambda data: _check_finite(name, data, per_task, path))
-
-
-def _check_finite(name: str, data: Array, per_task: bool, path: Callable[[], str]) -> None:
-    # A sum is finite only if all its terms are (or it overflowed, which then is looked at again).
-    with np.errstate(invalid="ignore", over="ignore"):
-        if math.isfinite(data.sum()):
-            return
-    finite = np.isfinite(data)
-    if not finite.all():
-        tasks = np.flatnonzero(~finite.reshape(len(finite), -1).all(1)).tolist() if per_task else []
-        which = f" (tasks {', '.join(map(str, tasks[:5]))}{', ...' * (len(tasks) > 5)})" if tasks else ""
-        hint = "look for a NaN in the data or in params, or take a smaller alpha or learning rate"
-        what = " ".join(part for part in (name, path()) if part)
-        raise NonFiniteError(f"{what} is not finite{which}: {hint}", tasks)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tinymaml.autodiff.tensor import Array
-from tinymaml.meta.arguments import NonFiniteError
+from tinymaml.meta.finite import NonFiniteError
 from tinymaml.rl.rollouts import Rollouts
 
 RIDGE = 1e-5
