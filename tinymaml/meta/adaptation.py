@@ -15,8 +15,8 @@ A meta-gradient is Jᵀ times the query loss's gradient at phi_K. The Hessian by
 policies at theta and at theta' is, at theta = theta', Jᵀ M J with M the Fisher matrix at phi_K: the divergence has no
 gradient there, so the derivatives of J do not count, which would be third ones.
 
-Everything is done for all tasks at once, on the leading task axis; J is taken for each task, and its transpose sums over
-the tasks where they share parameters.
+Everything is done for all tasks at once, on the leading task axis; where the tasks share parameters, J u has a part for
+each task, and Jᵀ v is the sum over them.
 """
 
 from __future__ import annotations
@@ -82,7 +82,8 @@ class Adaptation:
     leaves: list[Tensor]  # of the adapted parameters phi, [T, ...]
 
     def __init__(self, arguments: Arguments, supports: Sequence[Tree], derivative: Derivative) -> None:
-        if derivative.alpha_last and (arguments.alpha_of != [0] * len(arguments.leaves) or arguments.alphas[0].size != 1):
+        has_one_rate = set(arguments.alpha_of) == {0} and arguments.alphas[0].size == 1
+        if derivative.alpha_last and not has_one_rate:
             raise ValueError("alpha_last needs all parameters adapted, with one number as the step size")
         self.arguments, self.supports, self.derivative = arguments, supports, derivative
         self.mark = now()
@@ -107,7 +108,7 @@ class Adaptation:
         return value, gradient  # type: ignore[return-value]  # the value is not missing
 
     def push(self, tangent: Tree, alpha_tangent: Tree = None) -> list[Tensor]:
-        """J u: the tangent of phi's leaves, [T, ...] each, from one of the parameters and, with learn_alpha, of alpha."""
+        """J u: the tangent of phi's leaves, [T, ...] each, from the parameters' and, with learn_alpha, alpha's."""
         arguments = self.arguments
         us = [as_tensor(u) for u in tree.leaves_like(arguments.structure, tangent, "the tangent")]
         alphas: list[Tensor] = []
@@ -127,7 +128,8 @@ class Adaptation:
         of alpha's. In each None is zero."""
         arguments = self.arguments
         mark = self._mark(cotangent)
-        vs, by_alpha = list(cotangent), [None] * len(arguments.alphas)
+        vs: list[Tensor | None] = list(cotangent)
+        by_alpha: list[Tensor | None] = [None] * len(arguments.alphas)
         for k in reversed(range(len(self._steps))):
             vs, by_alpha = self._pull_step(k, vs, by_alpha, mark)
         return _over_tasks(vs, arguments.leaves), _over_tasks(by_alpha, arguments.alphas)
@@ -201,7 +203,8 @@ class Adaptation:
         return sums
 
     def _mark(self, given: Sequence[Tensor | None]) -> int:
-        """The mark for `without_history` of what is made of these: of variables younger than this object all is kept."""
+        """The mark for `without_history` of what is made of these: all is kept if they depend on a variable that is
+        younger than this object."""
         is_younger = any(x is not None and self.mark <= x.node.root < CONSTANT for x in given)
         return CONSTANT if is_younger else self.mark
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from numbers import Integral, Real
 from typing import Any
 
@@ -41,13 +42,13 @@ class Arguments:
         raw, structure = tree.flatten(params)
         if not raw:
             raise ValueError("params has no arrays")
-        leaves = [_number(x, None, lambda i=i: tree.place("params", params, i)) for i, x in enumerate(raw)]
+        leaves = [_number(x, None, partial(tree.place, "params", params, i)) for i, x in enumerate(raw)]
         dtype = leaves[0].dtype
         for i, x in enumerate(leaves):
             if x.dtype not in FLOATS or x.dtype != dtype or x.shape[:1] not in ((1,), (tasks,)):
                 _refuse_parameter(tree.place("params", params, i), x, dtype, tasks)
         alpha_leaves, alpha_structure = tree.flatten(alpha)
-        alphas = [_number(a, dtype, lambda i=i: tree.place("alpha", alpha, i)) for i, a in enumerate(alpha_leaves)]
+        alphas = [_number(a, dtype, partial(tree.place, "alpha", alpha, i)) for i, a in enumerate(alpha_leaves)]
         order = tree.spread(tree.unflatten(alpha_structure, range(len(alphas))), structure, "alpha")
         masks = [True] * len(leaves) if adapted is None else tree.spread(adapted, structure, "adapted")
         if any(not isinstance(mask, bool | np.bool_) for mask in masks):
@@ -55,7 +56,7 @@ class Arguments:
         if not any(masks):
             raise ValueError("adapted selects no parameter: at least one must be adapted")
         for i, (x, a) in enumerate(zip(leaves, order, strict=True)):
-            path = lambda i=i: tree.place("params", params, i)  # noqa: E731  # only made for a message
+            path = partial(tree.place, "params", params, i)
             _check_alpha(alphas[a], x, tasks, path)
             if a not in order[:i]:
                 _check_step_size(alphas[a], any_sign, path)
@@ -64,7 +65,7 @@ class Arguments:
             tasks,
             leaves,
             structure,
-            lambda i: tree.place("params", params, i),
+            partial(tree.place, "params", params),
             alphas,
             alpha_structure,
             [a if mask else None for a, mask in zip(order, masks, strict=True)],
@@ -93,26 +94,30 @@ class Arguments:
                     f"{self.path_of(i)} is never used by the support loss: take it out of params, or out of adapted"
                 )
 
-    def check_used_by_query(self, meta_gradient: Sequence[Tensor | None], order: int) -> None:
+    def check_used_by_query(self, meta_gradient: Sequence[Tensor | None], order: int) -> list[Tensor]:
         """Every parameter must have a meta-gradient: through the query loss, or through the inner steps."""
+        grads = []
         for i, g in enumerate(meta_gradient):
             if g is None:
                 why = ", and order=1 leaves out what the support loss makes of it" if order == 1 else ""
                 raise ValueError(f"{self.path_of(i)} is never used by the query loss{why}: take it out of params")
+            grads.append(g)
+        return grads
 
     def check_all_finite(self, name: str, tensors: Sequence[Tensor], per_task: bool) -> None:
         """All finite; else the error names the parameter, or alpha for what comes after the parameters."""
         for i, x in enumerate(tensors):
-            path: Any = lambda i=i: self.path_of(i) if i < len(self.leaves) else "alpha"  # noqa: E731
-            check_finite(name, x, per_task, path)
+            check_finite(name, x, per_task, partial(self.path_of, i) if i < len(self.leaves) else lambda: "alpha")
 
 
 def check_steps(steps: Any) -> None:
+    """The number of inner steps."""
     if not isinstance(steps, Integral) or isinstance(steps, bool) or steps < 0:
         raise ValueError(f"steps must be a whole number >= 0, got {steps!r}")
 
 
 def check_bound(name: str, bound: Any) -> None:
+    """Of the meta-gradient's elements, or of its norm."""
     if bound is not None and not (isinstance(bound, int | float | np.number) and bound > 0):
         raise ValueError(f"{name} must be a positive number or None, got {bound!r}")
 

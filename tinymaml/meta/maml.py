@@ -110,8 +110,9 @@ def meta_value_and_grad(
     adaptation = Adaptation(arguments, supports, derivative)
     value, gradient = adaptation.value_and_grad(objective)
     by_params, by_alpha = adaptation.pull(gradient)
-    arguments.check_used_by_query(by_params, order)
-    grads = [*by_params, *_or_zeros(by_alpha, arguments.alphas)] if learn_alpha else by_params
+    grads = arguments.check_used_by_query(by_params, order)
+    if learn_alpha:
+        grads += _or_zeros(by_alpha, arguments.alphas)
     arguments.check_all_finite("the meta-gradient by", grads, per_task=False)
     value, *results = leave([value, *_clipped(grads, clip_element, clip_norm)], mark)
     count = len(arguments.leaves)
@@ -131,6 +132,7 @@ def _checked(
 
 
 def _or_zeros(xs: list[Tensor | None], like: list[Tensor]) -> list[Tensor]:
+    """Zeros for the step sizes that no inner step uses."""
     return [constant(zeros(leaf.shape, leaf.data)) if x is None else x for x, leaf in zip(xs, like, strict=True)]
 
 

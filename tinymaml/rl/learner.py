@@ -16,7 +16,7 @@ from tinymaml.meta.finite import check_finite
 from tinymaml.ops import expand_dims, mean, multiply, sum
 from tinymaml.rl.objectives import Batch, divergence, reinforce, surrogate
 from tinymaml.rl.policies import Distribution, Policy
-from tinymaml.transforms import Record, enter, leave
+from tinymaml.transforms import enter, leave
 
 
 class Learner:
@@ -83,9 +83,7 @@ class Learner:
         product, _ = adaptation.pull(without_history(pull(outputs, variables, weighted), mark))
         return leave(adaptation.tree_of(product), mark)
 
-    def _adaptation(
-        self, params: Tree, supports: Sequence[Batch], query: Batch, derivative: Derivative
-    ) -> Adaptation:
+    def _adaptation(self, params: Tree, supports: Sequence[Batch], query: Batch, derivative: Derivative) -> Adaptation:
         tasks = len(query["weights"])
         for support in supports:
             check_same_tasks("support", support, "query", tasks)
