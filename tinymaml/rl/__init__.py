@@ -1,5 +1,5 @@
-"""Meta reinforcement learning (paper, section 4.2, algorithm 3): policies, rollouts, REINFORCE inside, TRPO outside.
+"""Meta reinforcement learning (paper, section 4.2, algorithm 3): policy gradients inside, TRPO outside.
 
-Read policies (what acts), rollouts and sampler (what is seen), advantages (what was good), objectives and adaptation
-(what is differentiated, and how), learner and trpo (how the policy moves).
+Read policies (distributions of actions), then how transitions are collected: rollouts, sampler, advantages; then what is
+differentiated: objectives, learner (with `tinymaml.meta.adaptation`: the inner steps and their derivative); and trpo.
 """

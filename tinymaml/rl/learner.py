@@ -1,5 +1,5 @@
-"""What the outer update computes: gradient, curvature, losses at other parameters. Pure functions of arrays, which can
-be recorded and replayed, and differentiated again."""
+"""The functions that the outer update is made of: gradient, curvature, losses at other parameters. Pure functions of
+arrays, which can be recorded and replayed, and differentiated again."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Learner:
         self.inner: Loss = reinforce(policy)
         self.outer: Loss = surrogate(policy, clip)
         self.divergence = divergence(policy)
-        self.derivative = Derivative(alpha_last=True)
+        self.derivative = Derivative(alpha_last=True)  # all is adapted, with one number as the step size
 
     def adapted(self, params: Tree, support: Batch, alpha: Any) -> Tree:
         """The parameters after an inner step of that size on the batch, [T, ...]."""

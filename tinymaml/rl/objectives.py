@@ -49,9 +49,9 @@ def divergence(policy: Policy) -> Loss:
     """Each task's part of the mean over all transitions of KL(old || new), [T]: the old distributions are in
     batch["old"]."""
 
-    def mean(params: Tree, batch: Batch) -> Tensor:
+    def loss(params: Tree, batch: Batch) -> Tensor:
         old: Distribution = batch["old"]
-        found = policy.divergence(old, policy.apply(params, batch["observations"]))
-        return multiply(_weighted(found, batch), batch["shares"])
+        kl = policy.divergence(old, policy.apply(params, batch["observations"]))
+        return multiply(_weighted(kl, batch), batch["shares"])
 
-    return mean
+    return loss
