@@ -1,32 +1,29 @@
 """Model-agnostic meta-learning (Finn, Abbeel & Levine 2017, algorithm 1) with an explicit meta-gradient.
 
 Adaptation is phi_0 = theta, phi_{k+1} = phi_k - alpha * g(phi_k), with g the gradient of the support loss. The
-meta-gradient needs no graph through these updates: start from v = gradient of the query loss at phi_K and walk back
-
-    w = alpha * v,    v <- v - H(phi_k) w,
-
-with H the Hessian of the support loss: one Hessian-vector product for each inner step. At the end v is the gradient by
-theta. First-order MAML leaves the walk out. On the way, a learned alpha collects -v * g(phi_k), and a parameter psi
-that is not adapted collects - d/dpsi <g(phi_k), w>, which the same product yields.
+meta-gradient is Jᵀ times the gradient of the query loss at phi_K, with J the derivative of phi_K by theta (see
+`adaptation`): one Hessian-vector product for each inner step, and no graph through the updates.
 
 Everything is done for all tasks at once, on the leading task axis; a loss gives one number a task.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import reduce
 from typing import Any
 
-import numpy as np
-
 from tinymaml.autodiff import tree
-from tinymaml.autodiff.tensor import Tensor, known, now
+from tinymaml.autodiff.dispatch import zeros
+from tinymaml.autodiff.tensor import Tensor, constant, known, now
 from tinymaml.autodiff.tree import Tree
-from tinymaml.meta.problem import Loss, NonFiniteError, Problem
-from tinymaml.ops import abs, add, clip, divide, greater, maximum, multiply, sqrt, subtract, where
+from tinymaml.meta.adaptation import NO_DERIVATIVE, Adaptation, Derivative
+from tinymaml.meta.arguments import Arguments, Loss, check_bound, check_same_tasks, check_steps, count_tasks
+from tinymaml.meta.finite import NonFiniteError, check_finite
+from tinymaml.ops import abs, add, clip, divide, greater, maximum, mean, multiply, sqrt, where
 from tinymaml.ops import max as largest_of
 from tinymaml.ops import sum as sum_over
-from tinymaml.transforms import MODES, Record, enter, leave
+from tinymaml.transforms import MODES, leave
 
 __all__ = ["MODES", "Loss", "NonFiniteError", "adapt", "meta_value_and_grad"]
 
@@ -53,17 +50,14 @@ def adapt(loss: Loss, params: Tree, support: Tree, alpha: Tree, steps: int, *, a
         NonFiniteError: the support loss is not finite.
     """
     mark = now()
-    problem = Problem.of(loss, params, support, alpha, steps, adapted)
-    phi = problem.start()
-    for k in range(steps):
-        record = problem.record(phi, k)
-        phi = problem.step(record, mark)
-    problem.check_all_finite("the adapted", phi, per_task=True)
+    arguments, supports = _checked(loss, params, support, alpha, steps, adapted)
+    phi = Adaptation(arguments, supports, NO_DERIVATIVE).leaves
+    arguments.check_all_finite("the adapted", phi, per_task=True)
     results = [x if x.node.root < mark else known(x) for x in phi]
     # A copy, where no step has moved the caller's own array.
-    moved = [a is not None and steps > 0 for a in problem.alpha_of]
-    own = [x if m or isinstance(x, Tensor) else x.copy() for x, m in zip(results, moved, strict=True)]
-    return tree.unflatten(problem.structure, own)
+    moved = [a is not None and steps > 0 for a in arguments.alpha_of]
+    results = [x if m or isinstance(x, Tensor) else x.copy() for x, m in zip(results, moved, strict=True)]
+    return tree.unflatten(arguments.structure, results)
 
 
 def meta_value_and_grad(
@@ -102,69 +96,44 @@ def meta_value_and_grad(
         as `adapt`; NonFiniteError also for the query loss and the meta-gradient.
     """
     mark = now()
-    if order not in (1, 2):
-        raise ValueError(f"order must be 1 or 2, got {order!r}")
-    if mode not in MODES:
-        raise ValueError(f"mode must be one of {', '.join(MODES)}, got {mode!r}")
-    if records not in ("keep", "recompute"):
-        raise ValueError(f"records must be 'keep' or 'recompute', got {records!r}")
-    for name, bound in (("clip_element", clip_element), ("clip_norm", clip_norm)):
-        if bound is not None and not (isinstance(bound, int | float | np.number) and bound > 0):
-            raise ValueError(f"{name} must be a positive number or None, got {bound!r}")
-    problem = Problem.of(loss, params, support, alpha, steps, adapted, any_sign=learn_alpha)
-    problem.check_tasks("query", query)
+    derivative = Derivative(order, mode, records, learn_alpha)
+    check_bound("clip_element", clip_element)
+    check_bound("clip_norm", clip_norm)
+    arguments, supports = _checked(loss, params, support, alpha, steps, adapted, any_sign=learn_alpha)
+    check_same_tasks("query", query, "support", arguments.tasks)
 
-    # Forward: adapt, remembering each step, or where it started.
-    phi = problem.start()
-    kept: list[Record | list[Tensor]] = []
-    for k in range(steps):
-        record = problem.record(phi, k)
-        if order == 2 or learn_alpha:
-            kept.append(record if records == "keep" else phi)
-        phi = problem.step(record, mark)
-        del record  # so that with "recompute" nothing but the iterates is alive
+    def objective(xs: Sequence[Tensor]) -> Tensor:
+        losses = arguments.losses(xs, query, "query")
+        check_finite("the query loss", losses)
+        return mean(losses)
 
-    # The query's gradient at phi_K.
-    final = Record(lambda xs: problem.objective(xs, query), [enter(x) for x in phi])
-    v = problem.cut(final.gradient, mark)
-    value = final.value
-    del final
-
-    # The walk back.
-    alpha_grads: list[Tensor | None] = [None] * len(problem.alphas)
-    while kept:
-        step = kept.pop()
-        record = step if isinstance(step, Record) else problem.record(step, len(kept))
-        if learn_alpha:
-            problem.collect_alpha(alpha_grads, record, v)
-        if order == 2:
-            w = [
-                multiply(a, x) if x is not None and a is not None else None
-                for a, x in zip(problem.rates, v, strict=True)
-            ]
-            products = record.hessian_product(w, mode)
-            v = [_minus(x, h) for x, h in zip(v, products, strict=True)]
-        v, alpha_grads = problem.cut(v, mark), problem.cut(alpha_grads, mark)
-        del step, record
-
-    problem.check_used(v, order)
-    grads = [problem.over_tasks(x, leaf.shape) for x, leaf in zip(v, problem.leaves, strict=True)]
+    adaptation = Adaptation(arguments, supports, derivative)
+    value, gradient = adaptation.value_and_grad(objective)
+    by_params, by_alpha = adaptation.pull(gradient)
+    grads = arguments.check_used_by_query(by_params, order)
     if learn_alpha:
-        grads += [problem.over_tasks(x, a.shape) for x, a in zip(alpha_grads, problem.alphas, strict=True)]
-    problem.check_all_finite("the meta-gradient by", grads, per_task=False)
-    grads = _clipped(grads, clip_element, clip_norm)
-    value, *results = leave([value, *grads], mark)
-    count = len(problem.leaves)
-    by_params = tree.unflatten(problem.structure, results[:count])
+        grads += _or_zeros(by_alpha, arguments.alphas)
+    arguments.check_all_finite("the meta-gradient by", grads, per_task=False)
+    value, *results = leave([value, *_clipped(grads, clip_element, clip_norm)], mark)
+    count = len(arguments.leaves)
+    meta_gradient = tree.unflatten(arguments.structure, results[:count])
     if not learn_alpha:
-        return value, by_params
-    return value, (by_params, tree.unflatten(problem.alpha_structure, results[count:]))
+        return value, meta_gradient
+    return value, (meta_gradient, tree.unflatten(arguments.alpha_structure, results[count:]))
 
 
-def _minus(x: Tensor | None, y: Tensor | None) -> Tensor | None:
-    if y is None:
-        return x
-    return multiply(y, -1.0) if x is None else subtract(x, y)
+def _checked(
+    loss: Loss, params: Tree, support: Tree, alpha: Tree, steps: int, adapted: Tree, any_sign: bool = False
+) -> tuple[Arguments, list[Tree]]:
+    """The arguments, and the batch of each inner step: always the same."""
+    check_steps(steps)
+    arguments = Arguments.of(loss, params, count_tasks("support", support), alpha, adapted, any_sign)
+    return arguments, [support] * int(steps)
+
+
+def _or_zeros(xs: list[Tensor | None], like: list[Tensor]) -> list[Tensor]:
+    """Zeros for the step sizes that no inner step uses."""
+    return [constant(zeros(leaf.shape, leaf.data)) if x is None else x for x, leaf in zip(xs, like, strict=True)]
 
 
 def _clipped(grads: list[Tensor], element: float | None, norm: float | None) -> list[Tensor]:

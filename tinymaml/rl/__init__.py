@@ -1,5 +1,5 @@
-"""Meta reinforcement learning (paper, section 4.2, algorithm 3): policies, rollouts, REINFORCE inside, TRPO outside.
+"""Meta reinforcement learning (paper, section 4.2, algorithm 3): policies that adapt to a new goal in a few steps.
 
-Read policies (what acts), vector_env (where), rollouts and sampler (what is seen), advantages (what was good),
-objectives and adaptation (what is differentiated, and how), learner and trpo (how the policy moves).
+To be read: policies (distributions of actions) · vector_env, rollouts, sampler, advantages (how transitions are
+collected) · objectives, learner (what is differentiated, with the inner steps of `tinymaml.meta.adaptation`) · trpo.
 """

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from tinymaml.autodiff.tensor import Tensor
 from tinymaml.autodiff.tree import Tree
+from tinymaml.meta.arguments import Loss
 from tinymaml.ops import exp, maximum, minimum, multiply, negative, subtract, sum
 from tinymaml.rl.policies import Distribution, Policy
 
 Batch = dict[str, Any]
-Loss = Callable[[Tree, Batch], Tensor]
 
 
 def _weighted(x: Tensor, batch: Batch) -> Tensor:
@@ -46,13 +45,13 @@ def surrogate(policy: Policy, clip: float | None = None) -> Loss:
     return loss
 
 
-def divergence(policy: Policy) -> Callable[[Tree, Batch], Tensor]:
+def divergence(policy: Policy) -> Loss:
     """Each task's part of the mean over all transitions of KL(old || new), [T]: the old distributions are in
     batch["old"]."""
 
-    def mean(params: Tree, batch: Batch) -> Tensor:
+    def loss(params: Tree, batch: Batch) -> Tensor:
         old: Distribution = batch["old"]
-        found = policy.divergence(old, policy.apply(params, batch["observations"]))
-        return multiply(_weighted(found, batch), batch["shares"])
+        kl = policy.divergence(old, policy.apply(params, batch["observations"]))
+        return multiply(_weighted(kl, batch), batch["shares"])
 
-    return mean
+    return loss

@@ -16,10 +16,11 @@ Product = Callable[[Array], Array]
 def conjugate_gradient(
     product: Product, b: Array, iterations: int = 10, tolerance: float = 1e-10
 ) -> tuple[Array, Array]:
-    """x with A x = b, nearly, for a symmetric positive definite A that is known by its products with vectors.
+    """An approximate solution x of A x = b, for a symmetric positive definite A given by its products with vectors.
 
     Args:
-        tolerance: on the square of the residual's norm; the iterations end there, or after so many.
+        iterations: the most there are.
+        tolerance: on the square of the residual's norm, where the iterations end.
 
     Returns:
         x, and the residual b - A x.
@@ -33,18 +34,18 @@ def conjugate_gradient(
         step = square / float(direction @ applied)
         x = x + step * direction
         residual = residual - step * applied
-        before, square = square, float(residual @ residual)
-        direction = residual + square / before * direction
+        previous, square = square, float(residual @ residual)
+        direction = residual + square / previous * direction
     return x, residual
 
 
 class Step(NamedTuple):
-    """What an update did."""
+    """The result of an update."""
 
     params: Array  # the new ones, or the old ones if nothing was accepted
     loss: float  # at them
     divergence: float  # from the old ones to them
-    tries: int  # of the line search
+    tries: int  # of step sizes in the line search
     accepted: bool
 
 
@@ -60,8 +61,8 @@ def step(
     shrink: float = 0.8,
     tries: int = 15,
 ) -> Step:
-    """Along the natural gradient to the border of the trust region, then back until the loss is lower and the
-    divergence is in bounds; nothing is changed if it never is.
+    """One update: along the natural gradient to the border of the trust region, then a backtracking line search until
+    the loss is lower and the divergence is in bounds; the parameters stay as they are if it never is.
 
     Args:
         params: vector float64[P].
@@ -76,7 +77,7 @@ def step(
         return Step(params, loss, 0.0, 0, False)
     for k in range(tries):
         candidate = params - shrink**k * scale * direction
-        found, divergence = losses(candidate)
-        if found < loss and divergence <= max_divergence:  # false for NaN
-            return Step(candidate, found, divergence, k + 1, True)
+        new_loss, divergence = losses(candidate)
+        if new_loss < loss and divergence <= max_divergence:  # false for NaN
+            return Step(candidate, new_loss, divergence, k + 1, True)
     return Step(params, loss, 0.0, tries, False)

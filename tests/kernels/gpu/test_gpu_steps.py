@@ -11,7 +11,7 @@ from tests.cases.step_cases import TASKS, classification, normal, regression
 from tinymaml import optim, tree
 from tinymaml.autodiff.dispatch import on_gpu
 from tinymaml.device import to_device, to_host
-from tinymaml.meta.problem import NonFiniteError
+from tinymaml.meta.maml import NonFiniteError
 
 pytestmark = pytest.mark.usefixtures("gpu")
 
