@@ -52,9 +52,9 @@ class Case(NamedTuple):
     make: Callable[[Store], tuple[Plan, float]]
 
 
-def _plan(name: str, outs: Sequence[Any], ins: Sequence[Any], **static: Any) -> Plan:
+def _plan(name: tuple[str, str], outs: Sequence[Any], ins: Sequence[Any], **static: Any) -> Plan:
     plan = Plan()
-    gpu.planner(name)(plan, outs, ins, **static)
+    gpu.planner(*name)(plan, outs, ins, **static)
     return plan
 
 
@@ -72,7 +72,7 @@ def _conv(which: str, w: Images, images: int, layer: int, store: Store) -> tuple
         "conv2d_dx": ([x], [y, k], {"size": size}),
         "conv2d_dw": ([k], [x, y], {"size": (3, 3)}),
     }[which]
-    return _plan(f"conv.{which}", outs, ins, **static, **more), 2.0 * w.tasks * images * p * q * 9 * i * o
+    return _plan(("conv", which), outs, ins, **static, **more), 2.0 * w.tasks * images * p * q * 9 * i * o
 
 
 def _norm(which: str, w: Images, images: int, layer: int, store: Store) -> tuple[Plan, float]:
@@ -102,7 +102,7 @@ def _norm(which: str, w: Images, images: int, layer: int, store: Store) -> tuple
 def _relu(w: Images, images: int, layer: int, store: Store) -> tuple[Plan, float]:
     _, (p, q), _, o = w.layers()[layer]
     x, y = (store(w.tasks, images, p, q, o) for _ in range(2))
-    return _plan("elementwise.relu", [y], [x]), _bytes(x, y)
+    return _plan(("elementwise", "relu"), [y], [x]), _bytes(x, y)
 
 
 def cases(w: Images) -> Iterator[Case]:

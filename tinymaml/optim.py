@@ -155,7 +155,7 @@ def momentum(learning_rate: float | Schedule, decay: float = 0.9, nesterov: bool
     return _optimiser(["velocity"], lambda i: [rate(i)], step)
 
 
-_adam = kernel("optim.adam")
+_adam = kernel("optim", "adam")
 
 
 def adam(

@@ -1,4 +1,4 @@
-"""How many threads kernels run on, and a pool of them for NumPy's functions; compiled kernels have `compiled/crew.py`.
+"""How many threads kernels run on, and a pool for NumPy's functions; compiled kernels have `compiled/thread_pool.py`.
 
 A kernel is serial over a range of tasks, and ranges run side by side. Tasks never meet inside a kernel, so the results
 are the same bits for any number of threads. `TINYMAML_THREADS` sets their number; all cores otherwise.

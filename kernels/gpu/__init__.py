@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from tinymaml.kernels.gpu.launch import Plan, cupy, precision, set_precision
+from tinymaml.kernels.names import KernelName
 
 __all__ = [
     "GpuMissingError",
@@ -27,6 +28,9 @@ __all__ = [
     "run",
     "set_precision",
 ]
+
+
+_INDEXING = (KernelName("shape", "gather"), KernelName("shape", "scatter"))
 
 
 class GpuMissingError(RuntimeError):
@@ -61,19 +65,18 @@ def describe() -> str:
 
 
 @cache
-def planner(name: str) -> Callable[..., None]:
-    """What appends the launches of kernel `"family.name"` to a plan. Raises KeyError if there is none of this name."""
-    family, own = name.split(".")
-    found = getattr(importlib.import_module(f"{__name__}.{family}"), own, None)
-    if found is None:
-        raise KeyError(f"there is no kernel {name!r}")
-    return found
+def planner(family: str, name: str) -> Callable[..., None]:
+    """What appends the launches of a kernel to a plan. Raises KeyError if there is none of this name."""
+    kernel = getattr(importlib.import_module(f"{__name__}.{family}"), name, None)
+    if kernel is None:
+        raise KeyError(f"there is no kernel {name!r} in the family {family!r}")
+    return kernel
 
 
-def run(name: str, outs: Any, ins: Any, static: dict[str, Any]) -> None:
+def run(kernel: KernelName, outs: Any, ins: Any, static: dict[str, Any]) -> None:
     """Run a kernel on arrays of the GPU, on CuPy's current stream."""
     plan = Plan()
-    planner(name)(plan, outs, ins, **static)
+    planner(*kernel)(plan, outs, ins, **static)
     plan.run()
 
 
@@ -87,7 +90,7 @@ def _number(content: bytes, dtype: Any) -> Any:
     return cupy().asarray(np.frombuffer(content, dtype).reshape(()))
 
 
-def operand(name: str, x: Any) -> Any:
+def operand(kernel: KernelName, x: Any) -> Any:
     """An operand of a kernel that came as a NumPy array: a number, repeated or not, or an index.
 
     Raises:
@@ -97,9 +100,9 @@ def operand(name: str, x: Any) -> Any:
         return cupy().empty(x.shape, x.dtype)
     if x.size == 1 or not any(x.strides):
         return cupy().broadcast_to(number(x.flat[0].item(), x.dtype), x.shape)
-    if name in ("shape.gather", "shape.scatter") and x.dtype.kind in "iu":
+    if kernel in _INDEXING and x.dtype.kind in "iu":
         return cupy().asarray(x)
     raise TypeError(
-        f"{name.split('.')[1]}: an array of shape {x.shape} is on the CPU and another one on a GPU: move one of them "
+        f"{kernel.name}: an array of shape {x.shape} is on the CPU and another one on a GPU: move one of them "
         "with tinymaml.device.to_device"
     )

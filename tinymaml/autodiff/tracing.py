@@ -1,7 +1,7 @@
-"""What a step does, written down while it runs on arrays without values: a list of calls of kernels.
+"""Tracing: what a step does is recorded, while it runs on arrays without values, as a list of calls of kernels.
 
-While a trace is on, `tinymaml.device` appends its calls to it and runs nothing. The arrays that it hands out have a
-shape, a dtype and strides, so that views can be made of them, but no memory: whatever else is done with one fails.
+While a trace is active, `dispatch` appends calls to it and runs nothing. The arrays that it returns have a shape, a
+dtype and strides, so that views can be made of them, but no memory: whatever else is done with one fails.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from math import prod
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
+
+from tinymaml.kernels.names import KernelName
 
 Spec = tuple[tuple[int, ...], Any]
 Check = Callable[[Any], None]
@@ -45,12 +47,17 @@ class Root:
 
 @dataclass(eq=False)
 class Call:
-    """A kernel on its operands: `Traced` views of roots, or arrays that the step closed over."""
+    """A kernel on its operands: `Traced` views of roots, or arrays that the step closed over.
 
-    name: str  # family.kernel
+    Attributes:
+        row_strides: set where the compiler splits the call by rows, see `compile.regions.row_strides`.
+    """
+
+    kernel: KernelName
     outs: list[Any]
     ins: list[Any]
     static: dict[str, Any] = field(default_factory=dict)
+    row_strides: list[int | None] | None = None
 
 
 def _refuse(what: str) -> NoReturn:
@@ -166,11 +173,19 @@ def placeholder(array: Traced) -> Any:
     return np.ndarray(array.shape, array.dtype, _block.data if _block.size else None, array.offset, array.strides)
 
 
+_COPY = KernelName("elementwise", "copy")
+
+
 @dataclass
 class Trace:
-    """The calls of a step so far, and what is to be checked before and after each replay."""
+    """The calls of a step so far, and what is to be checked before and after each replay.
+
+    Attributes:
+        tasks: how many tasks the step said that it has; several numbers if it has several meta-batches.
+    """
 
     calls: list[Call] = field(default_factory=list)
+    tasks: set[int] = field(default_factory=set)
     before: list[tuple[Any, Check]] = field(default_factory=list)
     after: list[tuple[Any, Check]] = field(default_factory=list)
     identity: object = field(default_factory=object)  # of its arrays, which keep it and not the trace alive
@@ -179,11 +194,13 @@ class Trace:
         """An argument of the step."""
         return traced(shape, dtype, self.identity)
 
-    def launch(self, name: str, specs: Sequence[Spec], ins: Sequence[Any], static: dict[str, Any]) -> tuple[Any, ...]:
+    def launch(
+        self, kernel: KernelName, specs: Sequence[Spec], ins: Sequence[Any], static: dict[str, Any]
+    ) -> tuple[Any, ...]:
         """Append a call of a kernel. Returns its outputs."""
         for x in ins:
             self.check_own(x)
-        call = Call(name, [], list(ins), static)
+        call = Call(kernel, [], list(ins), static)
         call.outs = [traced(shape, dtype, self.identity, call) for shape, dtype in specs]
         self.calls.append(call)
         return tuple(call.outs)
@@ -198,7 +215,7 @@ class Trace:
         if not np.may_share_memory(found, block) and found.size:
             if block.flags.c_contiguous:
                 raise AssertionError("a view copies an array that is in order")
-            (whole,) = self.launch("elementwise.copy", [(array.shape, array.dtype)], [array], {})
+            (whole,) = self.launch(_COPY, [(array.shape, array.dtype)], [array], {})
             return self.view(look, whole)
         if not isinstance(array, Traced):
             return found
@@ -209,7 +226,7 @@ class Trace:
         found = look(array)
         if array.flags.c_contiguous or found.data.ptr == array.data.ptr:
             return found
-        (whole,) = self.launch("elementwise.copy", [(array.shape, array.dtype)], [array], {})
+        (whole,) = self.launch(_COPY, [(array.shape, array.dtype)], [array], {})
         return self.view(look, whole)
 
     def check_own(self, array: Any) -> None:
@@ -245,6 +262,14 @@ def check_values(arrays: Sequence[Any]) -> None:
             "an array of a recording is used where no step is recorded, and has no values there: keep no tensors of a "
             "step for later, return them; and compute in the thread that records, a program has threads of its own"
         )
+
+
+def declare_tasks(count: int) -> None:
+    """Say, where a step is recorded, that first axes of this length are those of its tasks, which do not depend on each
+    other until they are summed: a program is split by them and by nothing else."""
+    trace = current()
+    if trace is not None:
+        trace.tasks.add(count)
 
 
 def declare_below(array: Any, limit: int) -> None:

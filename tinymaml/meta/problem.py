@@ -13,7 +13,7 @@ import numpy as np
 from tinymaml.autodiff import tree
 from tinymaml.autodiff.dispatch import zeros
 from tinymaml.autodiff.tensor import FLOATS, Array, Tensor, constant, is_array
-from tinymaml.autodiff.tracing import when_known
+from tinymaml.autodiff.tracing import declare_tasks, when_known
 from tinymaml.autodiff.tree import Structure, Tree
 from tinymaml.ops import broadcast_to, mean, multiply, subtract
 from tinymaml.ops.elementwise import descend
@@ -59,6 +59,7 @@ class Problem:
         leaves = [_number(x, None, lambda i=i: tree.place("params", params, i)) for i, x in enumerate(raw)]
         dtype = leaves[0].dtype
         tasks = _tasks("support", support)
+        declare_tasks(tasks)
         for i, x in enumerate(leaves):
             if x.dtype not in FLOATS or x.dtype != dtype or x.shape[:1] not in ((1,), (tasks,)):
                 _refuse_parameter(tree.place("params", params, i), x, dtype, tasks)

@@ -86,7 +86,7 @@ def _bilinear(name: str, specs: Any, by_first: Callable[..., Tensor], by_second:
                 total = primitive(first, second, *([] if total is None else [total]), **static)
         return total if total is None else broadcast_to(total, y.shape)
 
-    primitive = Primitive(name, kernel(f"conv.{name}"), specs, vjp, jvp)
+    primitive = Primitive(name, kernel("conv", name), specs, vjp, jvp)
     return primitive
 
 

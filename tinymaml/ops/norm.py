@@ -186,10 +186,10 @@ def _jvp_by(plain: Plain, residuals: Sequence[int]) -> Callable[..., Sequence[Ta
     return jvp
 
 
-_batch_norm: Primitive = Primitive("batch_norm", kernel("norm.batch_norm"), _y_specs, _y_vjp, _y_jvp)
+_batch_norm: Primitive = Primitive("batch_norm", kernel("norm", "batch_norm"), _y_specs, _y_vjp, _y_jvp)
 _tangent: Primitive = Primitive(
     "batch_norm_tangent",
-    kernel("norm.batch_norm_tangent"),
+    kernel("norm", "batch_norm_tangent"),
     lambda x, *rest, **static: ((x.shape, x.dtype),),
     _tangent_vjp,
     _jvp_by(_plain_tangent, _IN_TANGENT),
@@ -197,7 +197,7 @@ _tangent: Primitive = Primitive(
 )
 _gradient: Primitive = Primitive(
     "batch_norm_gradient",
-    kernel("norm.batch_norm_gradient"),
+    kernel("norm", "batch_norm_gradient"),
     _gradient_specs,
     _gradient_vjp,
     _gradient_jvp,
@@ -207,7 +207,7 @@ _gradient: Primitive = Primitive(
 # It has a place for vbeta, which changes nothing, so that all take their tangents in one order.
 _hessian: Primitive = Primitive(
     "batch_norm_hessian",
-    kernel("norm.batch_norm_hessian"),
+    kernel("norm", "batch_norm_hessian"),
     _gradient_specs,
     _vjp_by(_plain_hessian, _IN_OTHERS),
     _jvp_by(_plain_hessian, _IN_OTHERS),

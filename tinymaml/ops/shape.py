@@ -52,18 +52,18 @@ def _linear(name: str, run: Any, specs: Any, adjoint: Callable[..., Tangent], in
 
 # Views.
 
-_reshape: Primitive = _linear("reshape", view("shape.reshape"), None, lambda g, x, shape: _reshape(g, shape=x.shape))
+_reshape: Primitive = _linear("reshape", view("shape", "reshape"), None, lambda g, x, shape: _reshape(g, shape=x.shape))
 _transpose: Primitive = _linear(
     "transpose",
-    view("shape.transpose"),
+    view("shape", "transpose"),
     None,
     lambda g, x, axes: _transpose(g, axes=tuple(sorted(range(len(axes)), key=axes.__getitem__))),
 )
 _broadcast_to: Primitive = _linear(
-    "broadcast_to", view("shape.broadcast_to"), None, lambda g, x, shape: sum_to(g, x.shape)
+    "broadcast_to", view("shape", "broadcast_to"), None, lambda g, x, shape: sum_to(g, x.shape)
 )
 _slice: Primitive = _linear(
-    "slice", view("shape.slice"), None, lambda g, x, index: _scatter(g, index=index, shape=x.shape)
+    "slice", view("shape", "slice"), None, lambda g, x, index: _scatter(g, index=index, shape=x.shape)
 )
 
 
@@ -116,7 +116,7 @@ def _sum_to_specs(x: Array, shape: Shape) -> Sequence[Spec]:
 
 
 _sum_to: Primitive = _linear(
-    "sum_to", kernel("shape.sum_to"), _sum_to_specs, lambda g, x, shape: broadcast_to(g, x.shape)
+    "sum_to", kernel("shape", "sum_to"), _sum_to_specs, lambda g, x, shape: broadcast_to(g, x.shape)
 )
 
 
@@ -181,14 +181,14 @@ def _gather_specs(x: Array, *arrays: Array, index: tuple[Any, ...]) -> Sequence[
 
 _gather: Primitive = _linear(
     "gather",
-    kernel("shape.gather"),
+    kernel("shape", "gather"),
     _gather_specs,
     lambda g, x, *arrays, index: _scatter(g, *arrays, index=index, shape=x.shape),
     integer_inputs=tuple(range(1, 32)),
 )
 _scatter: Primitive = _linear(
     "scatter",
-    kernel("shape.scatter"),
+    kernel("shape", "scatter"),
     lambda g, *arrays, index, shape: ((shape, g.dtype),),
     lambda g, x, *arrays, index, shape: _gather(g, *arrays, index=index) if arrays else _slice(g, index=index),
     integer_inputs=tuple(range(1, 32)),
@@ -292,7 +292,7 @@ def _concatenate_jvp(tangents: Sequence[Tangent], y: Tensor, *inputs: Tensor, ax
 
 
 _concatenate: Primitive = Primitive(
-    "concatenate", kernel("shape.concatenate"), _concatenate_specs, _concatenate_vjp, _concatenate_jvp
+    "concatenate", kernel("shape", "concatenate"), _concatenate_specs, _concatenate_vjp, _concatenate_jvp
 )
 
 

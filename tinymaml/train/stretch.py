@@ -20,7 +20,7 @@ from tinymaml.meta.maml import NonFiniteError
 from tinymaml.optim import Optimiser
 from tinymaml.train.loop import Figures, Step
 
-_row, _note, _right = kernel("training.row"), kernel("training.note"), kernel("training.right")
+_row, _note, _right = kernel("training", "row"), kernel("training", "note"), kernel("training", "right")
 
 
 def stretches(

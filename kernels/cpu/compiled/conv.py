@@ -16,8 +16,8 @@ import numpy as np
 
 from tinymaml.kernels.cpu.compiled.arrays import plain
 from tinymaml.kernels.cpu.compiled.conv_tile import pixel_tile, product_tile
-from tinymaml.kernels.cpu.compiled.crew import Job, Kernel, Launch, hand_out
 from tinymaml.kernels.cpu.compiled.jit import njit
+from tinymaml.kernels.cpu.compiled.thread_pool import Job, Kernel, Launch, distribute
 from tinymaml.kernels.cpu.compiled.tile import transpose
 from tinymaml.kernels.cpu.compiled.vectors import BYTES, HEIGHTS, VECTORS, expect_some, tile_height
 
@@ -279,15 +279,15 @@ def _pixels(
             _meet_zeros(out[t].reshape(-1), flat[tw], images, group, starts, targets, gaps, missed)
 
 
-_pixels_out = hand_out(_pixels)
+_pixels_distributed = distribute(_pixels)
 
 
 @njit(cache=True, nogil=True)
-def _pixels_parts(job: Job, *arguments: Any) -> int:
-    return _pixels_out(job, arguments)
+def _pixels_parallel(job: Job, *arguments: Any) -> int:
+    return _pixels_distributed(job, arguments)
 
 
-_PIXELS = Kernel(_pixels, _pixels_parts)
+_PIXELS = Kernel(_pixels, _pixels_parallel)
 
 
 @njit(cache=True, nogil=True)
@@ -360,15 +360,15 @@ def _products(
             _zeros_meet(flat, g[tg].reshape(-1), images, group, starts, targets, gaps, missed)
 
 
-_products_out = hand_out(_products)
+_products_distributed = distribute(_products)
 
 
 @njit(cache=True, nogil=True)
-def _products_parts(job: Job, *arguments: Any) -> int:
-    return _products_out(job, arguments)
+def _products_parallel(job: Job, *arguments: Any) -> int:
+    return _products_distributed(job, arguments)
 
 
-_PRODUCTS = Kernel(_products, _products_parts)
+_PRODUCTS = Kernel(_products, _products_parallel)
 
 
 def _work(w: Any, y: Any) -> int:

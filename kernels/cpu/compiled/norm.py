@@ -15,10 +15,10 @@ from llvmlite import ir
 
 from tinymaml.kernels.cpu import norm as reference
 from tinymaml.kernels.cpu.compiled.arrays import plain, whole
-from tinymaml.kernels.cpu.compiled.crew import Job, Kernel, Launch, hand_out
 from tinymaml.kernels.cpu.compiled.jit import njit
 from tinymaml.kernels.cpu.compiled.pool import LARGEST, PUT, TAKE, pairs_of_rows
 from tinymaml.kernels.cpu.compiled.rows import row_pass
+from tinymaml.kernels.cpu.compiled.thread_pool import Job, Kernel, Launch, distribute
 from tinymaml.kernels.cpu.compiled.vectors import Emitter
 
 Arrays = Sequence[Any]
@@ -211,15 +211,15 @@ def _batch_norm(x: Any, gamma: Any, beta: Any, eps: float, rectified: bool, bloc
             r += here
 
 
-_batch_norm_out = hand_out(_batch_norm)
+_batch_norm_distributed = distribute(_batch_norm)
 
 
 @njit(cache=True, nogil=True)
-def _batch_norm_parts(job: Job, *arguments: Any) -> int:
-    return _batch_norm_out(job, arguments)
+def _batch_norm_parallel(job: Job, *arguments: Any) -> int:
+    return _batch_norm_distributed(job, arguments)
 
 
-_BATCH_NORM = Kernel(_batch_norm, _batch_norm_parts)
+_BATCH_NORM = Kernel(_batch_norm, _batch_norm_parallel)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -271,15 +271,15 @@ def _gradient(x: Any, gamma: Any, beta: Any, mean: Any, rstd: Any, g: Any, poole
             r += here
 
 
-_gradient_out = hand_out(_gradient)
+_gradient_distributed = distribute(_gradient)
 
 
 @njit(cache=True, nogil=True)
-def _gradient_parts(job: Job, *arguments: Any) -> int:
-    return _gradient_out(job, arguments)
+def _gradient_parallel(job: Job, *arguments: Any) -> int:
+    return _gradient_distributed(job, arguments)
 
 
-_GRADIENT = Kernel(_gradient, _gradient_parts)
+_GRADIENT = Kernel(_gradient, _gradient_parallel)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -318,15 +318,15 @@ def _tangent(x: Any, gamma: Any, beta: Any, mean: Any, rstd: Any, v: Any, vgamma
             r += here
 
 
-_tangent_out = hand_out(_tangent)
+_tangent_distributed = distribute(_tangent)
 
 
 @njit(cache=True, nogil=True)
-def _tangent_parts(job: Job, *arguments: Any) -> int:
-    return _tangent_out(job, arguments)
+def _tangent_parallel(job: Job, *arguments: Any) -> int:
+    return _tangent_distributed(job, arguments)
 
 
-_TANGENT = Kernel(_tangent, _tangent_parts)
+_TANGENT = Kernel(_tangent, _tangent_parallel)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -388,15 +388,15 @@ def _hessian(x: Any, gamma: Any, beta: Any, mean: Any, rstd: Any, g: Any, v: Any
             r += here
 
 
-_hessian_out = hand_out(_hessian)
+_hessian_distributed = distribute(_hessian)
 
 
 @njit(cache=True, nogil=True)
-def _hessian_parts(job: Job, *arguments: Any) -> int:
-    return _hessian_out(job, arguments)
+def _hessian_parallel(job: Job, *arguments: Any) -> int:
+    return _hessian_distributed(job, arguments)
 
 
-_HESSIAN = Kernel(_hessian, _hessian_parts)
+_HESSIAN = Kernel(_hessian, _hessian_parallel)
 
 
 def _division(shape: Sequence[int]) -> tuple[int, Blocks]:

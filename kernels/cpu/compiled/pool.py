@@ -9,8 +9,8 @@ import numpy as np
 from llvmlite import ir
 
 from tinymaml.kernels.cpu.compiled.arrays import plain
-from tinymaml.kernels.cpu.compiled.crew import Job, Kernel, Launch, hand_out
 from tinymaml.kernels.cpu.compiled.jit import njit
+from tinymaml.kernels.cpu.compiled.thread_pool import Job, Kernel, Launch, distribute
 from tinymaml.kernels.cpu.compiled.windows import Strip, Values, clear, window_pass
 
 Arrays = Sequence[Any]
@@ -165,15 +165,15 @@ def pairs_of_rows(which: int, zero: Any, size: int, images_at: int, row: int, ro
         done += 2
 
 
-_windows_out = hand_out(_windows)
+_windows_distributed = distribute(_windows)
 
 
 @njit(cache=True, nogil=True)
-def _windows_parts(job: Job, *arguments: Any) -> int:
-    return _windows_out(job, arguments)
+def _windows_parallel(job: Job, *arguments: Any) -> int:
+    return _windows_distributed(job, arguments)
 
 
-_WINDOWS = Kernel(_windows, _windows_parts)
+_WINDOWS = Kernel(_windows, _windows_parallel)
 
 
 def _launch(which: int, x: Any, y: Any, at: Any, window: Pair, stride: Pair, padding: Padding) -> Launch | None:

@@ -58,7 +58,7 @@ class Point:
     def statistics(self):
         """As the reference gives them, rounded."""
         specs = [(shape, np.float64) for shape in (self.x.shape, self.per_task, self.per_task)]
-        found = gpu_cases.reference("norm.batch_norm", specs, [self.x, self.gamma, self.beta], self.static)
+        found = gpu_cases.reference(("norm", "batch_norm"), specs, [self.x, self.gamma, self.beta], self.static)
         return [x.astype(self.dtype) for x in found[1:]]
 
     def check(self, given_3=(ALL_3,), given_4=(ALL_4,)):
@@ -136,7 +136,7 @@ def test_operands_of_any_layout(lay, pools):
 def test_equal_numbers_come_out_as_beta(shape):
     p = Point(shape, np.float32, rectified=False)
     p.x[...] = np.random.default_rng(0).standard_normal(p.per_task).reshape(shape[0], *[1] * (len(shape) - 2), -1)
-    y, mean, rstd = gpu_cases.run("norm.batch_norm", p.value_specs, [p.x, p.gamma, p.beta], p.static)
+    y, mean, rstd = gpu_cases.run(("norm", "batch_norm"), p.value_specs, [p.x, p.gamma, p.beta], p.static)
     np.testing.assert_array_equal(mean, p.x.reshape(shape[0], -1, shape[-1])[:, 0])
     np.testing.assert_array_equal(y, np.broadcast_to(p.beta.reshape(shape[0], *[1] * (len(shape) - 2), -1), shape))
     np.testing.assert_allclose(rstd, EPS**-0.5, rtol=1e-6)
@@ -163,7 +163,7 @@ def test_far_from_zero(shape, pools):
 def test_a_first_example_that_is_far_off(shape):
     p = Point(shape, np.float32, rectified=False)
     p.x[:, 0] = 1000
-    gpu_cases.check("norm.batch_norm", p.value_specs, [p.x, p.gamma, p.beta], p.static)
+    gpu_cases.check(("norm", "batch_norm"), p.value_specs, [p.x, p.gamma, p.beta], p.static)
 
 
 @pytest.mark.parametrize("rectified", [True, False])
@@ -171,7 +171,7 @@ def test_what_is_not_a_number_stays_and_is_pooled(rectified):
     p = Point((2, 2, 6, 4, 8), np.float32, pools=True, rectified=rectified)
     p.x[1, 0, 2, 3, 5] = np.nan
     found, wanted = (
-        f("norm.batch_norm_pool", p.value_specs, [p.x, p.gamma, p.beta], p.static)
+        f(("norm", "batch_norm_pool"), p.value_specs, [p.x, p.gamma, p.beta], p.static)
         for f in (gpu_cases.run, gpu_cases.reference)
     )
     np.testing.assert_array_equal(found[1], wanted[1])
@@ -187,7 +187,8 @@ def test_a_tangent_masks_nothing(rectified):
     ins = [p.x, p.gamma, p.beta, *p.statistics(), *p.tangents(ALL_3)]
     static = {**p.static, "given": ALL_3}
     found, wanted = (
-        f("norm.batch_norm_tangent", p.specs(p.x.shape), ins, static)[0] for f in (gpu_cases.run, gpu_cases.reference)
+        f(("norm", "batch_norm_tangent"), p.specs(p.x.shape), ins, static)[0]
+        for f in (gpu_cases.run, gpu_cases.reference)
     )
     np.testing.assert_array_equal(np.isnan(found), np.isnan(wanted))
     assert np.isnan(found).any() != rectified

@@ -15,4 +15,4 @@ STATIC = {"beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8}
 def test_adam(shape, dtype):
     rng = np.random.default_rng(0)
     x, g, m, v = (rng.standard_normal(shape).astype(dtype) for _ in range(4))
-    gpu_cases.check("optim.adam", [(shape, dtype)] * 3, [x, g, m, abs(v), np.array([0.01, 1.5])], STATIC)
+    gpu_cases.check(("optim", "adam"), [(shape, dtype)] * 3, [x, g, m, abs(v), np.array([0.01, 1.5])], STATIC)
