@@ -5,6 +5,11 @@ hvp and the rest), nn and optim, meta (adaptation and the explicit meta-gradient
 program), rl (policies), train.
 """
 
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from tinymaml import command as command  # first: it minds signals while the rest is imported
 from tinymaml import nn, ops, optim
 from tinymaml.autodiff import tree
@@ -19,15 +24,25 @@ from tinymaml.ops import *  # noqa: F403
 from tinymaml.ops import __all__ as _ops
 from tinymaml.transforms import grad, grad_and_hvp, hessian, hvp, jvp, value_and_grad, vjp
 
+if TYPE_CHECKING:
+    from tinymaml import device, rl, testing
+
 __version__ = "0.1.0"
+
+# Public names that are imported when they are first asked for: (module, attribute), or ("module", "") for the module.
+_LAZY = {
+    "device": ("tinymaml.device", ""),
+    "rl": ("tinymaml.rl", ""),
+    "testing": ("tinymaml.testing", ""),
+}
 
 __all__ = [
     "NonFiniteError",
+    "Program",
     "Tensor",
     "adapt",
+    "device",
     "draw",
-    "record",
-    "Program",
     "grad",
     "grad_and_hvp",
     "hessian",
@@ -41,8 +56,25 @@ __all__ = [
     "optim",
     "pull",
     "push",
+    "record",
+    "rl",
+    "testing",
     "tree",
     "value_and_grad",
     "vjp",
     *_ops,
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """A lazy public name, imported. Raises AttributeError for any other name that there is not."""
+    if name not in _LAZY:
+        raise AttributeError(f"module 'tinymaml' has no attribute {name!r}")
+    module, attribute = _LAZY[name]
+    loaded = importlib.import_module(module)
+    return getattr(loaded, attribute) if attribute else loaded
+
+
+def __dir__() -> list[str]:
+    """The public names, which docs/api.md lists, and the version."""
+    return sorted(["__version__", *__all__])
