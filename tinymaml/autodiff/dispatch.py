@@ -1,8 +1,8 @@
 """The one way from a primitive to a kernel: the arrays decide where it runs.
 
 A kernel is known by its family and its name, `"elementwise", "add"`, and is called as `kernel(outs, ins, **static)`: it
-writes into arrays it is given. A view (`"shape", "reshape"`) is called as `view(array, **static)` and returns another
-look at the same memory.
+writes into arrays it is given. A view (`"shape", "reshape"`) is called as `view(array, **static)` and returns a view of
+the same memory.
 """
 
 from __future__ import annotations
@@ -56,10 +56,14 @@ def _launch_on_gpu(kernel: KernelName, specs: Any, ins: Sequence[Any], static: d
 
 def view(family: str, name: str) -> Launch:
     """As `kernel`, for a view."""
+    run: Callable[..., Any] | None = None
 
-    def look(array: Any, static: dict[str, Any]) -> Any:
+    def view_of(array: Any, static: dict[str, Any]) -> Any:
+        nonlocal run
         if isinstance(array, np.ndarray):
-            return cpu.find(family, name)(array, **static)
+            if run is None:
+                run = cpu.find(family, name)
+            return run(array, **static)
         tracing.check_values([array])
         from tinymaml.kernels import gpu
 
@@ -68,8 +72,8 @@ def view(family: str, name: str) -> Launch:
     def launch(specs: Any, ins: Sequence[Any], static: dict[str, Any]) -> tuple[Any, ...]:
         recorded = tracing.current()
         if recorded is not None:
-            return (recorded.view(lambda x: look(x, static), *ins),)
-        return (look(ins[0], static),)
+            return (recorded.view(lambda x: view_of(x, static), *ins),)
+        return (view_of(ins[0], static),)
 
     return launch
 

@@ -340,8 +340,8 @@ def as_tensor(x: Any) -> Tensor:
     TypeError for what is not numbers."""
     if isinstance(x, Tensor) or isinstance(x := joined(x), Tensor):
         return x
-    found = constant(x)
-    if found.dtype.kind not in "fiub":
+    tensor = constant(x)
+    if tensor.dtype.kind not in "fiub":
         name = public_name("as_tensor")
         raise TypeError(f"{name}: expected a tensor, an array or a number, got {type(x).__name__}")
-    return found
+    return tensor

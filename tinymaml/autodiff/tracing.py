@@ -17,7 +17,7 @@ import numpy as np
 
 from tinymaml.kernels.names import KernelName
 
-Spec = tuple[tuple[int, ...], Any]
+Spec = tuple[tuple[int, ...], Any]  # shape and dtype of one output
 Check = Callable[[Any], None]
 
 
@@ -199,37 +199,37 @@ class Trace:
     ) -> tuple[Any, ...]:
         """Append a call of a kernel. Returns its outputs."""
         for x in ins:
-            self.check_own(x)
+            self.check_recorded_here(x)
         call = Call(kernel, [], list(ins), static)
         call.outs = [traced(shape, dtype, self.identity, call) for shape, dtype in specs]
         self.calls.append(call)
         return tuple(call.outs)
 
-    def view(self, look: Callable[[Any], Any], array: Any) -> Any:
-        """Another look at an array; a copy, which is a call, where there is none."""
-        self.check_own(array)
+    def view(self, make_view: Callable[[Any], Any], array: Any) -> Any:
+        """A view of an array; of a copy, which is a call, where there is none."""
+        self.check_recorded_here(array)
         if not isinstance(array, np.ndarray | Traced):
-            return self._view_on_gpu(look, array)
+            return self._view_on_gpu(make_view, array)
         block = placeholder(array) if isinstance(array, Traced) else array
-        found = look(block)
-        if not np.may_share_memory(found, block) and found.size:
+        viewed = make_view(block)
+        if not np.may_share_memory(viewed, block) and viewed.size:
             if block.flags.c_contiguous:
                 raise AssertionError("a view copies an array that is in order")
-            (whole,) = self.launch(_COPY, [(array.shape, array.dtype)], [array], {})
-            return self.view(look, whole)
+            (copy,) = self.launch(_COPY, [(array.shape, array.dtype)], [array], {})
+            return self.view(make_view, copy)
         if not isinstance(array, Traced):
-            return found
-        offset = array.offset + (found.ctypes.data - block.ctypes.data if found.size else 0)
-        return Traced(found.shape, found.dtype, found.strides, offset, array.root)
+            return viewed
+        offset = array.offset + (viewed.ctypes.data - block.ctypes.data if viewed.size else 0)
+        return Traced(viewed.shape, viewed.dtype, viewed.strides, offset, array.root)
 
-    def _view_on_gpu(self, look: Callable[[Any], Any], array: Any) -> Any:
-        found = look(array)
-        if array.flags.c_contiguous or found.data.ptr == array.data.ptr:
-            return found
-        (whole,) = self.launch(_COPY, [(array.shape, array.dtype)], [array], {})
-        return self.view(look, whole)
+    def _view_on_gpu(self, make_view: Callable[[Any], Any], array: Any) -> Any:
+        viewed = make_view(array)
+        if array.flags.c_contiguous or viewed.data.ptr == array.data.ptr:
+            return viewed
+        (copy,) = self.launch(_COPY, [(array.shape, array.dtype)], [array], {})
+        return self.view(make_view, copy)
 
-    def check_own(self, array: Any) -> None:
+    def check_recorded_here(self, array: Any) -> None:
         """Raises RecordingError for an array without values that is not of this trace."""
         if isinstance(array, Traced) and array.root.recording is not self.identity:
             raise RecordingError(
@@ -294,7 +294,7 @@ def when_known(array: Any, check: Check, needed: bool = False) -> None:
         check_values([array])
         check(array if isinstance(array, np.ndarray) else array.get())
         return
-    trace.check_own(array)
+    trace.check_recorded_here(array)
     if not isinstance(array, Traced):
         check(array if isinstance(array, np.ndarray) else array.get())
         trace.before.append((array, check))

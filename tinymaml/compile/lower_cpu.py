@@ -126,7 +126,7 @@ class CpuExecutable:
                     outs, ins = ([self.memory.array(x) for x in some] for some in (call.outs, call.ins))
                     self.runs.append(partial(cpu.numpy_kernel(*call.kernel), outs, ins, **call.static))
                     continue
-                # A split region is a part of its own: its shards may read all that the shards of another have made.
+                # A split region is a part by itself: its shards may read all that the shards of another have made.
                 if not parts or (parts[-1][0] is not region and (region.rows or parts[-1][0].rows)):
                     parts.append((region, []))
                 parts[-1][1].append(self._launch(region, call, functions))
@@ -195,7 +195,7 @@ def _as_it_lies(x: Any) -> Any:
 
 
 def _compiled(calls: Sequence[FusedCall]) -> dict[Call, Any]:
-    """The functions of fused calls; they own their code."""
+    """The functions of fused calls, which hold their code."""
     if not calls:
         return {}
     from tinymaml.kernels.cpu.compiled import fused

@@ -165,7 +165,7 @@ class MemoryPlan:
 
 
 def buffer(root: Root, in_shard: bool, first: int, last: float, start: int, size: int) -> Buffer:
-    """What a root lies in; not of an input, which has memory of its own."""
+    """What a root lies in; not of an input, whose memory is separate."""
     maker: Call | None = root.maker
     assert maker is not None
     return Buffer(str(maker.kernel), maker.kernel.family, in_shard, first, int(last), start, size)

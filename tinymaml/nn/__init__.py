@@ -1,17 +1,17 @@
 """Networks as pairs of pure functions, `init(rng) -> params` and `apply(params, x) -> y`, on the task axis.
 
-Read in this order: initialisers (how weights start) · layers (dense layers and perceptrons) · nets (the paper's
+Read in this order: initialisers (of weights) · layers (dense layers and perceptrons) · nets (the paper's
 networks for images).
 """
 
 from tinymaml.nn import nets
-from tinymaml.nn.initialisers import STARTS, choose, he_normal, standard_normal, truncated_normal, xavier_uniform
+from tinymaml.nn.initialisers import INITIALISERS, choose, he_normal, standard_normal, truncated_normal, xavier_uniform
 from tinymaml.nn.layers import ACTIVATIONS, Model, linear, mlp
 from tinymaml.nn.nets import conv_net, norm_mlp
 
 __all__ = [
     "ACTIVATIONS",
-    "STARTS",
+    "INITIALISERS",
     "Model",
     "choose",
     "conv_net",

@@ -1,4 +1,4 @@
-"""How weights start."""
+"""Initialisers of weights."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def standard_normal(rng: np.random.Generator, inputs: int, outputs: int, taps: t
     return rng.normal(0.0, 1.0, (1, *taps, inputs, outputs))
 
 
-STARTS: dict[str, Callable[..., Array]] = {
+INITIALISERS: dict[str, Callable[..., Array]] = {
     "he-normal": he_normal,
     "xavier-uniform": xavier_uniform,
     "truncated-normal": truncated_normal,

@@ -15,7 +15,7 @@ import numpy as np
 
 from tinymaml.autodiff.tensor import FLOATS, Tensor
 from tinymaml.autodiff.tree import Tree
-from tinymaml.nn.initialisers import STARTS, choose
+from tinymaml.nn.initialisers import INITIALISERS, choose
 from tinymaml.ops import dense, relu, sigmoid, softplus, tanh
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -33,9 +33,9 @@ class Model(NamedTuple):
     apply: Callable[[Tree, Any], Tensor]
 
 
-def linear(inputs: int, outputs: int, start: str = "he-normal") -> Model:
+def linear(inputs: int, outputs: int, initialiser: str = "he-normal") -> Model:
     """x[T, N, inputs] -> x w + b [T, N, outputs]; biases start at 0."""
-    draw = choose("start", start, STARTS)
+    draw = choose("initialiser", initialiser, INITIALISERS)
     for name, n in (("inputs", inputs), ("outputs", outputs)):
         if not isinstance(n, Integral) or n < 1:
             raise ValueError(f"linear: {name} must be a whole number >= 1, got {n!r}")
@@ -48,7 +48,7 @@ def linear(inputs: int, outputs: int, start: str = "he-normal") -> Model:
     return Model(init, lambda params, x: dense(x, params["w"], params["b"]))
 
 
-def mlp(sizes: Sequence[int], activation: str = "relu", start: str = "he-normal") -> Model:
+def mlp(sizes: Sequence[int], activation: str = "relu", initialiser: str = "he-normal") -> Model:
     """Linear layers of the given sizes, inputs first, with an activation between them; parameters are a list of layers.
 
     The paper's network for sinusoids is mlp([1, 40, 40, 1]) (section 5.1).
@@ -56,7 +56,7 @@ def mlp(sizes: Sequence[int], activation: str = "relu", start: str = "he-normal"
     if len(sizes) < 2 or any(not isinstance(n, Integral) or n < 1 for n in sizes):
         raise ValueError(f"mlp: sizes must be two whole numbers >= 1 or more, inputs first, got {list(sizes)}")
     act = choose("activation", activation, ACTIVATIONS)
-    layers = [linear(i, o, start) for i, o in pairwise(sizes)]
+    layers = [linear(i, o, initialiser) for i, o in pairwise(sizes)]
 
     def init(rng: np.random.Generator, dtype: Any = np.float32) -> Tree:
         return [layer.init(rng, dtype) for layer in layers]
@@ -64,8 +64,8 @@ def mlp(sizes: Sequence[int], activation: str = "relu", start: str = "he-normal"
     def apply(params: Tree, x: Any) -> Tensor:
         if len(params) != len(layers):
             raise ValueError(f"params has {len(params)} layers, mlp({list(sizes)}) has {len(layers)}")
-        for k, (layer, own) in enumerate(zip(layers, params, strict=True)):
-            x = layer.apply(own, act(x) if k else x)
+        for k, (layer, layer_params) in enumerate(zip(layers, params, strict=True)):
+            x = layer.apply(layer_params, act(x) if k else x)
         return x
 
     return Model(init, apply)

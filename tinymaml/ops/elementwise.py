@@ -258,7 +258,7 @@ def clip(x: Any, low: Any, high: Any) -> Tensor:
 
 # Identities.
 
-# A fresh node with the same values: where a transform starts, so that its input is a variable of its own.
+# A fresh node with the same values: where a transform starts, so that its input is a separate variable.
 identity: Primitive = Primitive(
     "identity",
     view("shape", "identity"),

@@ -155,8 +155,8 @@ def _entropy_third(logits: Tensor, h: Tensor, v: Tensor, w: Tensor) -> Tensor:
         return sum_over(multiply(x, y), -1, keepdims=True)
 
     dp = multiply(p, subtract(w, slope(p, w)))
-    found = subtract(multiply(dp, subtract(v, slope(p, v))), multiply(p, slope(dp, v)))
-    return multiply(found, multiply(_along(h, logits), 1 / _examples(logits.data)))
+    by_example = subtract(multiply(dp, subtract(v, slope(p, v))), multiply(p, slope(dp, v)))
+    return multiply(by_example, multiply(_along(h, logits), 1 / _examples(logits.data)))
 
 
 def _entropy_hessian_vjp(

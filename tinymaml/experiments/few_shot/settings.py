@@ -6,7 +6,7 @@ import itertools
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from tinymaml.nn.initialisers import STARTS
+from tinymaml.nn.initialisers import INITIALISERS
 from tinymaml.train.settings import MetaSettings, Settings, setting
 
 DRAWN = "glyphs"  # by a program: there is no file of them
@@ -47,8 +47,8 @@ class ImageSettings(MetaSettings):
         ("stride", "max-pool"),
     )
     hidden: tuple[int, ...] = setting((256, 128, 64, 64), "units of each hidden layer of a network of linear layers")
-    start: str = setting("xavier-uniform", "how weights start; biases start at 0", tuple(STARTS))
-    head_start: str = setting("standard-normal", "how the last layer's weights start", tuple(STARTS))
+    start: str = setting("xavier-uniform", "how weights start; biases start at 0", tuple(INITIALISERS))
+    head_start: str = setting("standard-normal", "how the last layer's weights start", tuple(INITIALISERS))
     rotations: bool = setting(True, "turn each class of a task by a multiple of 90 degrees, drawn at random")
     test_steps: int = setting(3, "inner steps at meta-test: the table's, and validation's")
     eval_query: int = setting(15, "query images a class in an evaluation, beside as many as shots")

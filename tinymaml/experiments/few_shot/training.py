@@ -45,8 +45,8 @@ def network(settings: ImageSettings) -> nets.ImageModel:
         settings.filters,
         settings.layers,
         downsample=settings.downsample,
-        start=settings.start,
-        head_start=settings.head_start,
+        initialiser=settings.start,
+        head_initialiser=settings.head_start,
     )
 
 
