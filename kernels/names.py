@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import importlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 
 class KernelName(NamedTuple):
@@ -13,3 +15,11 @@ class KernelName(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.family}.{self.name}"
+
+
+def lookup(package: str, family: str, name: str) -> Callable[..., Any]:
+    """The function of a kernel in a package of families. Raises KeyError if there is none of this name."""
+    kernel = getattr(importlib.import_module(f"{package}.{family}"), name, None)
+    if kernel is None:
+        raise KeyError(f"there is no kernel {name!r} in the family {family!r}")
+    return kernel

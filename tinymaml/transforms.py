@@ -1,6 +1,6 @@
 """Derivatives of functions of pytrees, a few lines each over the two sweeps.
 
-Every transform enters through fresh variables, so that the same tensor inside and outside is kept apart and derivatives
+Every transform enters through fresh variables, so that the same tensor inside and outside is not confused and derivatives
 nest to any order. Given arrays, it returns arrays; results that still depend on an outer variable come back as tensors.
 """
 
@@ -125,8 +125,8 @@ class Record:
             pushed = iter(push(known, self.variables, vs))
             return [None if g is None else next(pushed) for g in self.gradient]
         if mode == "reverse-over-reverse":
-            pairs = [(g, v) for g, v in zip(self.gradient, vs, strict=True) if g is not None and v is not None]
-            return pull([g for g, _ in pairs], self.variables, [v for _, v in pairs])
+            varied = [(g, v) for g, v in zip(self.gradient, vs, strict=True) if g is not None and v is not None]
+            return pull([g for g, _ in varied], self.variables, [v for _, v in varied])
         if mode == "reverse-over-forward":
             # v may have been made from these very variables (an outer derivative keeps that history); it is not varied.
             vs = [v if v is None or v.node.root == CONSTANT else enter(v) for v in vs]
@@ -149,8 +149,8 @@ class Record:
             moved = [x if v is None else add(x, multiply(v, by)) for x, v in zip(self.variables, vs, strict=True)]
             return Record(self.function, [enter(x) for x in moved]).gradient
 
-        pairs = zip(shifted(step), shifted(-step), strict=True)
-        return [None if a is None or b is None else divide(subtract(a, b), 2 * step) for a, b in pairs]
+        gradients = zip(shifted(step), shifted(-step), strict=True)
+        return [None if a is None or b is None else divide(subtract(a, b), 2 * step) for a, b in gradients]
 
 
 def _norm(tensors: Sequence[Tensor | None]) -> float:
@@ -289,7 +289,7 @@ def hessian(function: Callable[..., Any], params: Tree, *args: Any) -> Tree:
 
 
 def _stacked(parts: Sequence[Any], shape: tuple[int, ...], like: Tensor) -> Any:
-    """Rows put together in one array, or tensor if one of them is."""
+    """Rows stacked in one array, or in a tensor if one of them is."""
     if not parts:
         return zeros(shape, like.data)
     stacked = reshape(stack(parts), shape)

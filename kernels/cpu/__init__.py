@@ -1,7 +1,9 @@
 """Kernels for the CPU, one module a family, in plain NumPy; where Numba is installed, those of `compiled/` take over.
 
-`kernel(outs, ins, **static)` writes into the arrays `outs`; a view returns another look at its input. Set
-`TINYMAML_NUMBA=0` to stay with NumPy, the reference.
+`kernel(outs, ins, **static)` writes into the arrays `outs`; a view returns a view of its input. Set `TINYMAML_NUMBA=0`
+to stay with NumPy, the reference. Read elementwise, shape, reduce, linear, conv, pool, norm and losses, whose
+primitives have the same names; optim and training (for recorded training steps) · sampling (tasks drawn by counter) ·
+threads.
 """
 
 from __future__ import annotations
@@ -12,6 +14,8 @@ import os
 from collections.abc import Callable
 from functools import cache
 from typing import Any
+
+from tinymaml.kernels.names import lookup
 
 _COMPILED = f"{__name__}.compiled"
 
@@ -26,10 +30,7 @@ def find(family: str, name: str) -> Callable[..., Any]:
 @cache
 def numpy_kernel(family: str, name: str) -> Callable[..., Any]:
     """A kernel in plain NumPy. Raises KeyError if there is none of this name."""
-    kernel = getattr(importlib.import_module(f"{__name__}.{family}"), name, None)
-    if kernel is None:
-        raise KeyError(f"there is no kernel {name!r} in the family {family!r}")
-    return kernel
+    return lookup(__name__, family, name)
 
 
 @cache

@@ -27,8 +27,8 @@ def count() -> int:
         if not asked.isdecimal() or len(asked) > 9 or not 1 <= int(asked) <= MOST:
             raise ValueError(f"TINYMAML_THREADS must be a whole number from 1 to {MOST}, got {asked!r}")
         return int(asked)
-    found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(found, MOST)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, MOST)
 
 
 @cache

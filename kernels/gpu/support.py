@@ -6,13 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from tinymaml.kernels.gpu import many
-from tinymaml.kernels.gpu.launch import REAL, Plan
-
-_WORD = {1: "unsigned char", 2: "unsigned short", 4: "unsigned", 8: "unsigned long long"}
+from tinymaml.kernels.gpu.launch import REAL, WORDS, Plan
 
 INSTANCES = {
     **{real: (f"find_not_finite<{real}>",) for real in REAL.values()},
-    "words": tuple([f"copy_words<{word}>" for word in _WORD.values()]),
+    "words": tuple([f"copy_words<{word}>" for word in WORDS.values()]),
 }
 
 
@@ -36,4 +34,4 @@ def copy_all(plan: Plan, copies: Sequence[tuple[Any, Any]]) -> None:
         moved = source if source.flags.c_contiguous and not is_overwritten(source) else plan.copied(source)
         rows.setdefault(to.itemsize, []).append([to, moved])
     for size, some in rows.items():
-        many.launch(plan, "support", f"copy_words<{_WORD[size]}>", some)
+        many.launch(plan, "support", f"copy_words<{WORDS[size]}>", some)

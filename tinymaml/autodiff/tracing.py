@@ -26,8 +26,8 @@ class RecordingError(TypeError):
 
 
 class NoValueError(RecordingError, AttributeError):
-    """The value of an array without values was asked for. As an AttributeError it is for whoever asks an object what it
-    can do: `hasattr`, and NumPy and other libraries that look for a protocol of theirs."""
+    """The value of an array without values was asked for. It is an AttributeError too, for `hasattr` and for libraries that ask an
+    object for one of their protocols, as NumPy does."""
 
 
 @dataclass(eq=False)
@@ -159,11 +159,11 @@ def traced(shape: tuple[int, ...], dtype: Any, recording: object, maker: Call | 
     return Traced(tuple(shape), dtype, tuple(reversed(strides)), 0, Root(tuple(shape), dtype, recording, maker))
 
 
-_block = np.empty(0, np.uint8)  # what `placeholder` hands out: addresses, which are never read or written
+_block = np.empty(0, np.uint8)  # what `placeholder` is made of: addresses, which are never read or written
 
 
 def placeholder(array: Traced) -> Any:
-    """A NumPy array that lies as a traced one will, in memory that is nobody's: to be looked at, not to be read.
+    """A NumPy array that lies as a traced one will, in memory without values: for its layout, not to be read.
 
     It is for what only asks how an array lies: what makes a view of it, or says whether a kernel can take it.
     """
@@ -244,7 +244,7 @@ current = _TRACE.get
 
 @contextmanager
 def tracing() -> Iterator[Trace]:
-    """Calls of kernels are written down meanwhile, in this thread."""
+    """Calls of kernels are recorded meanwhile, in this thread."""
     if current() is not None:
         raise RecordingError("a step is being recorded already: a recorded step cannot record another, call it instead")
     trace = Trace()

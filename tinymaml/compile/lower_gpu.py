@@ -1,7 +1,7 @@
 """Lowering to a GPU: launches on fixed memory, captured as one CUDA graph.
 
 What differs between replays comes in through memory: arguments, and NumPy arrays that the step closed over, are copied
-in before the graph is launched. Nothing is read back unless somebody asks.
+in before the graph is launched. Nothing is read back unless it is asked for.
 """
 
 from __future__ import annotations

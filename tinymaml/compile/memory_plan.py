@@ -94,7 +94,7 @@ class MemoryPlan:
 
     def __init__(self, regions: Sequence[Region], outputs: Sequence[Any], checked: Sequence[Any], workers: int) -> None:
         kept = {x.root for x in (*outputs, *checked) if isinstance(x, Traced)}
-        lives = _Lifetimes(regions, kept)
+        lifetimes = _Lifetimes(regions, kept)
         self._inputs: dict[Root, Any] = {}
         self._finite: dict[Any, Any] = {}
         self._of_finite: dict[Root, int] = {}
@@ -110,23 +110,23 @@ class MemoryPlan:
         self.buffers: list[Buffer] = []
         for region in regions:
             if region.rows:
-                self._place_in_shard(region, lives, workers)
+                self._place_in_shard(region, lifetimes, workers)
         self._scratch = [_memory(self.scratch) for _ in range(workers)]
         self.addresses = [block.ctypes.data for block in self._scratch]
 
-        shared = [root for root in lives.first if root not in self._in_shard and root not in self._of_finite]
-        times = [lives.across_regions(root) for root in shared]
+        shared = [root for root in lifetimes.first if root not in self._in_shard and root not in self._of_finite]
+        times = [lifetimes.across_regions(root) for root in shared]
         intervals = [(*time, root.nbytes) for time, root in zip(times, shared, strict=True)]
         offsets, self.arena = assign_offsets(intervals)
         self._shared = dict(zip(shared, offsets, strict=True))
         self._arena = _memory(self.arena)
         for root, (first, last, size) in zip(shared, intervals, strict=True):
-            self.buffers.append(buffer(root, False, first, min(last, lives.launches), self._shared[root], size))
+            self.buffers.append(buffer(root, False, first, min(last, lifetimes.launches), self._shared[root], size))
 
-    def _place_in_shard(self, region: Region, lives: _Lifetimes, workers: int) -> None:
+    def _place_in_shard(self, region: Region, lifetimes: _Lifetimes, workers: int) -> None:
         """The memory of what lives in one region only, a shard's at a time."""
-        roots = [root for root in lives.first if lives.region[root] is region]
-        intervals = [lives.interval(root, root.nbytes // region.rows) for root in roots]
+        roots = [root for root in lifetimes.first if lifetimes.region[root] is region]
+        intervals = [lifetimes.interval(root, root.nbytes // region.rows) for root in roots]
         offsets, row = assign_offsets(intervals)
         shard = max(1, min(-(-region.rows // workers), CACHE // max(row, 1)))
         self.shards[region] = shard

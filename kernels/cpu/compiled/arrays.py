@@ -44,7 +44,7 @@ class Operand(np.ndarray[Any, np.dtype[Any]]):
 def whole(x: Any) -> Any:
     """The array in C order: a copy, if it is not.
 
-    A copy of an `Operand` would be out of date when the launch runs: its source is told, and memory without numbers
+    A copy of an `Operand` would be out of date when the launch runs: its source notes that, and memory without numbers
     stands in.
     """
     if x.flags.c_contiguous:

@@ -124,9 +124,11 @@ _OF = {1: Kernel(_one, _one_parallel), 2: Kernel(_two, _two_parallel)}  # by how
 @cache
 def _function(name: str, dtype: Any, strides: tuple[int, ...], static: tuple[tuple[str, Any], ...]) -> fused.Function:
     step = Step(name, tuple(range(len(strides))), dtype, static)
-    many = 1 << 40  # it is told how many when it is called
-    (found,) = fused.compile([Group((many,), tuple([Operand(dtype, (s,)) for s in strides]), (step,), (len(strides),))])
-    return found
+    many = 1 << 40  # how many there are is an argument of the call
+    (function,) = fused.compile(
+        [Group((many,), tuple([Operand(dtype, (s,)) for s in strides]), (step,), (len(strides),))]
+    )
+    return function
 
 
 def _flat(x: Any, shape: tuple[int, ...]) -> Any:

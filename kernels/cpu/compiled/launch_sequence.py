@@ -1,7 +1,7 @@
 """Launches whose arguments are known, run one after the other in machine code, on several threads.
 
 A part is a list of launches. Where it is split by rows, its launches run for some rows at a time, a shard, from the
-first to the last: a worker that is free takes the next shard, and computes it in memory of its own. Between shards only
+first to the last: a worker that is free takes the next shard, and computes it in separate memory. Between shards only
 the addresses change of arrays that have an entry for every row. Other launches run on all there is: large ones in
 ranges side by side, small ones on one thread.
 """
@@ -62,7 +62,7 @@ def _store(context: Any, address: Any, value: Any) -> Any:
 
 @intrinsic
 def _fetch_add(context: Any, address: Any) -> Any:
-    """The number at an address, which is one more afterwards, whoever asks at the same time."""
+    """The number at an address, which is one more afterwards, whatever other threads do."""
 
     def codegen(cgctx: Any, b: Any, sig: Any, args: Any) -> Any:
         word = b.inttoptr(args[0], ir.IntType(64).as_pointer())

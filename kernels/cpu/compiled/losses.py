@@ -98,11 +98,11 @@ def _cross_entropy_gradient(out: Any, logits: Any, labels: Any, h: Any, first: i
     for t in range(first, last):
         factor = h[t] / out.dtype.type(logits.shape[1])
         for n in range(logits.shape[1]):
-            own = out[t, n]
-            _softmax(logits[t, n], own)
-            own[labels[t, n]] -= one
+            row = out[t, n]
+            _softmax(logits[t, n], row)
+            row[labels[t, n]] -= one
             for c in range(logits.shape[2]):
-                own[c] *= factor
+                row[c] *= factor
 
 
 _cross_entropy_gradient_distributed = distribute(_cross_entropy_gradient)
@@ -121,13 +121,13 @@ def _cross_entropy_hessian(out: Any, logits: Any, h: Any, v: Any, first: int, la
     for t in range(first, last):
         factor = h[t] / out.dtype.type(logits.shape[1])
         for n in range(logits.shape[1]):
-            own = out[t, n]
-            _softmax(logits[t, n], own)
+            row = out[t, n]
+            _softmax(logits[t, n], row)
             slope = out.dtype.type(0)
             for c in range(logits.shape[2]):
-                slope += own[c] * v[t, n, c]
+                slope += row[c] * v[t, n, c]
             for c in range(logits.shape[2]):
-                own[c] *= (v[t, n, c] - slope) * factor
+                row[c] *= (v[t, n, c] - slope) * factor
 
 
 _cross_entropy_hessian_distributed = distribute(_cross_entropy_hessian)

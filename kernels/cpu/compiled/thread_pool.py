@@ -60,15 +60,15 @@ def _poll(b: ir.IRBuilder, place: ir.Value, known: ir.Value, polls: ir.Value) ->
     b.branch(again)
     b.position_at_end(again)
     count = b.phi(_I64)
-    found = b.load_atomic(place, "acquire", 8)
+    value = b.load_atomic(place, "acquire", 8)
     if platform.machine() in ("x86_64", "AMD64"):
         b.call(_declared(b, "llvm.x86.sse2.pause", ir.FunctionType(ir.VoidType(), [])), [])
     more = b.add(count, _I64(1))
     count.add_incoming(_I64(0), before)
     count.add_incoming(more, again)
-    b.cbranch(b.or_(b.icmp_signed("!=", found, known), b.icmp_signed(">=", more, polls)), end, again)
+    b.cbranch(b.or_(b.icmp_signed("!=", value, known), b.icmp_signed(">=", more, polls)), end, again)
     b.position_at_end(end)
-    return found
+    return value
 
 
 def _await(b: ir.IRBuilder, place: ir.Value, wanted: ir.Value) -> None:
@@ -76,8 +76,8 @@ def _await(b: ir.IRBuilder, place: ir.Value, wanted: ir.Value) -> None:
     again, late, end = (b.append_basic_block(name) for name in ("await", "late", "there"))
     b.branch(again)
     b.position_at_end(again)
-    found = _poll(b, place, b.sub(wanted, _I64(1)), _I64(_POLLS))
-    b.cbranch(b.icmp_signed("==", found, wanted), end, late)
+    value = _poll(b, place, b.sub(wanted, _I64(1)), _I64(_POLLS))
+    b.cbranch(b.icmp_signed("==", value, wanted), end, late)
     b.position_at_end(late)
     if llvm.address_of_symbol("sched_yield"):
         b.call(_declared(b, "sched_yield", ir.FunctionType(I32, [])), [])
@@ -110,13 +110,13 @@ def _run_next(context: Any, slot: Any, last: Any, polls: Any) -> Any:
 
     def codegen(cgctx: Any, b: Any, sig: Any, args: Any) -> Any:
         slot, last, polls = args
-        found = _poll(b, _word(b, slot, _SUBMITTED), last, polls)
-        with b.if_then(b.icmp_signed("!=", found, last)), b.if_then(_take(b, slot, found)):
+        number = _poll(b, _word(b, slot, _SUBMITTED), last, polls)
+        with b.if_then(b.icmp_signed("!=", number, last)), b.if_then(_take(b, slot, number)):
             part = b.inttoptr(b.load(_word(b, slot, _FUNCTION)), PART.as_pointer())
             failed = b.call(part, [b.load(_word(b, slot, word)) for word in (_ARGUMENTS, _FIRST, _LAST)])
             b.store(failed, _word(b, slot, _FAILED))
-            b.store_atomic(found, _word(b, slot, _DONE), "release", 8)
-        return found
+            b.store_atomic(number, _word(b, slot, _DONE), "release", 8)
+        return number
 
     return types.intp(types.intp, types.intp, types.intp), codegen
 
