@@ -1,4 +1,4 @@
-"""Locks that are free after a fork: the thread that holds one in the parent does not exist in the child to release it."""
+"""Locks that are free after a fork: the thread that holds one in the parent is not in the child to release it."""
 
 from __future__ import annotations
 

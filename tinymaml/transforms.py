@@ -1,7 +1,8 @@
 """Derivatives of functions of pytrees, a few lines each over the two sweeps.
 
-Every transform enters through fresh variables, so that the same tensor inside and outside is not confused and derivatives
-nest to any order. Given arrays, it returns arrays; results that still depend on an outer variable come back as tensors.
+Every transform enters through fresh variables, so that the same tensor inside and outside is not confused and
+derivatives nest to any order. Given arrays, it returns arrays; results that still depend on an outer variable come back
+as tensors.
 """
 
 from __future__ import annotations

@@ -26,8 +26,8 @@ class RecordingError(TypeError):
 
 
 class NoValueError(RecordingError, AttributeError):
-    """The value of an array without values was asked for. It is an AttributeError too, for `hasattr` and for libraries that ask an
-    object for one of their protocols, as NumPy does."""
+    """The value of an array without values was asked for. It is an AttributeError too, for `hasattr` and for
+    libraries that ask an object for one of their protocols, as NumPy does."""
 
 
 @dataclass(eq=False)
