@@ -83,19 +83,19 @@ def _norm(which: str, w: Images, images: int, layer: int, store: Store) -> tuple
     x, y, (gamma, beta, mean, rstd) = store(*large), store(*small), (store(w.tasks, o) for _ in range(4))
     places = [gpu.cupy().zeros(small, np.int8)] if w.pooled else []
     static = {"eps": EPSILON, "rectified": True}
-    value = _plan(f"norm.batch_norm{end}", [y, *places, mean, rstd], [x, gamma, beta], **static)
+    value = _plan(("norm", f"batch_norm{end}"), [y, *places, mean, rstd], [x, gamma, beta], **static)
     if which == "batch_norm":
         return value, _bytes(x, y, *places)
     value.run()  # for the mean, 1 / std and the places, which the others read
     vx, moved = store(*large), [store(w.tasks, o) for _ in range(2)]
     if which == "batch_norm_tangent":
         ins = [x, gamma, beta, mean, rstd, vx, *moved, *places]
-        return _plan(f"norm.{which}{end}", [y], ins, given=(True,) * 3, **static), _bytes(x, vx, y, *places)
+        return _plan(("norm", f"{which}{end}"), [y], ins, given=(True,) * 3, **static), _bytes(x, vx, y, *places)
     outs, at = [store(*large), *[store(w.tasks, o) for _ in range(2)]], [x, gamma, beta, y, mean, rstd]
     if which == "batch_norm_gradient":
-        return _plan(f"norm.{which}{end}", outs, [*at, *places], **static), _bytes(x, y, *outs, *places)
+        return _plan(("norm", f"{which}{end}"), outs, [*at, *places], **static), _bytes(x, y, *outs, *places)
     vg = store(*small)
-    plan = _plan(f"norm.{which}{end}", outs, [*at, vx, *moved, vg, *places], given=(True,) * 4, **static)
+    plan = _plan(("norm", f"{which}{end}"), outs, [*at, vx, *moved, vg, *places], given=(True,) * 4, **static)
     return plan, _bytes(x, y, vx, vg, *outs, *places)
 
 

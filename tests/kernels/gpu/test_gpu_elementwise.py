@@ -101,7 +101,7 @@ def one_by_one(group, ins):
     values = list(ins)
     for step in group.steps:
         spec = [(group.shape, step.dtype)]
-        values += gpu_cases.run(f"elementwise.{step.name}", spec, [values[i] for i in step.operands], dict(step.static))
+        values += gpu_cases.run(("elementwise", step.name), spec, [values[i] for i in step.operands], dict(step.static))
     return [values[i] for i in group.results]
 
 

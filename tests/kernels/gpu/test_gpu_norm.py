@@ -63,20 +63,20 @@ class Point:
 
     def check(self, given_3=(ALL_3,), given_4=(ALL_4,)):
         point, statistics = [self.x, self.gamma, self.beta], self.statistics()
-        gpu_cases.check(f"norm.batch_norm{self.suffix}", self.value_specs, point, self.static)
+        gpu_cases.check(("norm", f"batch_norm{self.suffix}"), self.value_specs, point, self.static)
         self.check_derivatives(point, statistics, given_3, given_4)
 
     def check_derivatives(self, point, statistics, given_3, given_4):
         specs = self.specs(self.x.shape, self.per_task, self.per_task)
         ins = [*point, self.g, *statistics]
-        gpu_cases.check(f"norm.batch_norm_gradient{self.suffix}", specs, [*ins, *self.places], self.static)
+        gpu_cases.check(("norm", f"batch_norm_gradient{self.suffix}"), specs, [*ins, *self.places], self.static)
         for given in given_3:
             own = [*point, *statistics, *self.tangents(given), *self.places]
             static = {**self.static, "given": given}
-            gpu_cases.check(f"norm.batch_norm_tangent{self.suffix}", self.specs(self.pooled), own, static)
+            gpu_cases.check(("norm", f"batch_norm_tangent{self.suffix}"), self.specs(self.pooled), own, static)
         for given in given_4:
             own = [*ins, *self.tangents(given), *self.places]
-            gpu_cases.check(f"norm.batch_norm_hessian{self.suffix}", specs, own, {**self.static, "given": given})
+            gpu_cases.check(("norm", f"batch_norm_hessian{self.suffix}"), specs, own, {**self.static, "given": given})
 
     def tangents(self, given):
         return [v for v, is_there in zip((self.vx, self.vgamma, self.vbeta, self.vg), given, strict=False) if is_there]
@@ -151,8 +151,8 @@ def test_far_from_zero(shape, pools):
     p = Point(shape, np.float32, pools=pools, rectified=False)
     p.x[..., :-1] += 1000
     statistics = p.statistics()
-    found = gpu_cases.run(f"norm.batch_norm{p.suffix}", p.value_specs, [p.x, p.gamma, p.beta], p.static)
-    wanted = gpu_cases.reference(f"norm.batch_norm{p.suffix}", p.value_specs, [p.x, p.gamma, p.beta], p.static)
+    found = gpu_cases.run(("norm", f"batch_norm{p.suffix}"), p.value_specs, [p.x, p.gamma, p.beta], p.static)
+    wanted = gpu_cases.reference(("norm", f"batch_norm{p.suffix}"), p.value_specs, [p.x, p.gamma, p.beta], p.static)
     assert gpu_cases.distance(found[0], wanted[0]) <= 2**-14
     assert gpu_cases.distance(found[-2], wanted[-2]) <= 1e-6
     assert gpu_cases.distance(found[-1], wanted[-1]) <= 1e-5
