@@ -52,9 +52,9 @@ class Case(NamedTuple):
     make: Callable[[Store], tuple[Plan, float]]
 
 
-def _plan(name: str, outs: Sequence[Any], ins: Sequence[Any], **static: Any) -> Plan:
+def _plan(name: tuple[str, str], outs: Sequence[Any], ins: Sequence[Any], **static: Any) -> Plan:
     plan = Plan()
-    gpu.planner(name)(plan, outs, ins, **static)
+    gpu.planner(*name)(plan, outs, ins, **static)
     return plan
 
 
@@ -72,7 +72,7 @@ def _conv(which: str, w: Images, images: int, layer: int, store: Store) -> tuple
         "conv2d_dx": ([x], [y, k], {"size": size}),
         "conv2d_dw": ([k], [x, y], {"size": (3, 3)}),
     }[which]
-    return _plan(f"conv.{which}", outs, ins, **static, **more), 2.0 * w.tasks * images * p * q * 9 * i * o
+    return _plan(("conv", which), outs, ins, **static, **more), 2.0 * w.tasks * images * p * q * 9 * i * o
 
 
 def _norm(which: str, w: Images, images: int, layer: int, store: Store) -> tuple[Plan, float]:
@@ -83,26 +83,26 @@ def _norm(which: str, w: Images, images: int, layer: int, store: Store) -> tuple
     x, y, (gamma, beta, mean, rstd) = store(*large), store(*small), (store(w.tasks, o) for _ in range(4))
     places = [gpu.cupy().zeros(small, np.int8)] if w.pooled else []
     static = {"eps": EPSILON, "rectified": True}
-    value = _plan(f"norm.batch_norm{end}", [y, *places, mean, rstd], [x, gamma, beta], **static)
+    value = _plan(("norm", f"batch_norm{end}"), [y, *places, mean, rstd], [x, gamma, beta], **static)
     if which == "batch_norm":
         return value, _bytes(x, y, *places)
     value.run()  # for the mean, 1 / std and the places, which the others read
     vx, moved = store(*large), [store(w.tasks, o) for _ in range(2)]
     if which == "batch_norm_tangent":
         ins = [x, gamma, beta, mean, rstd, vx, *moved, *places]
-        return _plan(f"norm.{which}{end}", [y], ins, given=(True,) * 3, **static), _bytes(x, vx, y, *places)
+        return _plan(("norm", f"{which}{end}"), [y], ins, given=(True,) * 3, **static), _bytes(x, vx, y, *places)
     outs, at = [store(*large), *[store(w.tasks, o) for _ in range(2)]], [x, gamma, beta, y, mean, rstd]
     if which == "batch_norm_gradient":
-        return _plan(f"norm.{which}{end}", outs, [*at, *places], **static), _bytes(x, y, *outs, *places)
+        return _plan(("norm", f"{which}{end}"), outs, [*at, *places], **static), _bytes(x, y, *outs, *places)
     vg = store(*small)
-    plan = _plan(f"norm.{which}{end}", outs, [*at, vx, *moved, vg, *places], given=(True,) * 4, **static)
+    plan = _plan(("norm", f"{which}{end}"), outs, [*at, vx, *moved, vg, *places], given=(True,) * 4, **static)
     return plan, _bytes(x, y, vx, vg, *outs, *places)
 
 
 def _relu(w: Images, images: int, layer: int, store: Store) -> tuple[Plan, float]:
     _, (p, q), _, o = w.layers()[layer]
     x, y = (store(w.tasks, images, p, q, o) for _ in range(2))
-    return _plan("elementwise.relu", [y], [x]), _bytes(x, y)
+    return _plan(("elementwise", "relu"), [y], [x]), _bytes(x, y)
 
 
 def cases(w: Images) -> Iterator[Case]:

@@ -29,8 +29,8 @@ class Case(NamedTuple):
     make: Callable[[Any], tuple[Launch, float]]
 
 
-def _launch(name: str, outs: list[Any], ins: list[Any], **static: Any) -> Launch:
-    return partial(cpu.find(name), outs, ins, **static)
+def _launch(name: tuple[str, str], outs: list[Any], ins: list[Any], **static: Any) -> Launch:
+    return partial(cpu.find(*name), outs, ins, **static)
 
 
 def _bytes(*arrays: Any) -> float:
@@ -49,7 +49,7 @@ def _conv(which: str, shared: bool, w: Images, images: int, layer: int, rng: Any
         "conv2d_dx": ([x], [y, k], {"size": size}),
         "conv2d_dw": ([k], [x, y], {"size": (3, 3)}),
     }[which]
-    return _launch(f"conv.{which}", outs, ins, **static, **more), 2 * w.tasks * images * p * q * 9 * i * o
+    return _launch(("conv", which), outs, ins, **static, **more), 2 * w.tasks * images * p * q * 9 * i * o
 
 
 def _norm(which: str, w: Images, images: int, layer: int, rng: Any) -> tuple[Launch, float]:
@@ -58,20 +58,22 @@ def _norm(which: str, w: Images, images: int, layer: int, rng: Any) -> tuple[Lau
     x, y, g, v = (_normal(rng, *shape) for _ in range(4))
     gamma, beta, vgamma, vbeta, average, scale = (_normal(rng, w.tasks, o) for _ in range(6))
     static = {"eps": EPSILON, "rectified": True}
-    value = _launch("norm.batch_norm", [y, average, scale], [x, gamma, beta], **static)
+    value = _launch(("norm", "batch_norm"), [y, average, scale], [x, gamma, beta], **static)
     value()  # for the mean and 1/std, which the others read
     residuals, per_task = [average, scale], [np.empty_like(gamma), np.empty_like(beta)]
     if which == "batch_norm":
         return value, _bytes(x, y)
     if which == "batch_norm_gradient":
-        launch = _launch("norm.batch_norm_gradient", [y, *per_task], [x, gamma, beta, g, *residuals], **static)
+        launch = _launch(("norm", "batch_norm_gradient"), [y, *per_task], [x, gamma, beta, g, *residuals], **static)
         return launch, _bytes(x, g, y)
     if which == "batch_norm_tangent":
         ins = [x, gamma, beta, *residuals, v, vgamma, vbeta]
-        return _launch("norm.batch_norm_tangent", [y], ins, given=(True,) * 3, **static), _bytes(x, v, y)
+        return _launch(("norm", "batch_norm_tangent"), [y], ins, given=(True,) * 3, **static), _bytes(x, v, y)
     vg = _normal(rng, *shape)
     ins = [x, gamma, beta, g, *residuals, v, vgamma, vbeta, vg]
-    return _launch("norm.batch_norm_hessian", [y, *per_task], ins, given=(True,) * 4, **static), _bytes(x, g, v, vg, y)
+    return _launch(("norm", "batch_norm_hessian"), [y, *per_task], ins, given=(True,) * 4, **static), _bytes(
+        x, g, v, vg, y
+    )
 
 
 def _pool(which: str, w: Images, images: int, layer: int, rng: Any) -> tuple[Launch, float]:

@@ -183,23 +183,23 @@ def collapsed(shape: Sequence[int], strides: Sequence[Sequence[int]]) -> list[tu
     Args:
         strides: of each array, for each axis.
     """
-    found: list[tuple[int, list[int]]] = []
+    merged: list[tuple[int, list[int]]] = []
     for axis in range(len(shape) - 1, -1, -1):
-        length, own = shape[axis], [of_array[axis] for of_array in strides]
+        length, steps = shape[axis], [of_array[axis] for of_array in strides]
         if length == 1:
             continue
-        if found and all(s == found[-1][0] * inner for s, inner in zip(own, found[-1][1], strict=True)):
-            found[-1] = (found[-1][0] * length, found[-1][1])
+        if merged and all(s == merged[-1][0] * inner for s, inner in zip(steps, merged[-1][1], strict=True)):
+            merged[-1] = (merged[-1][0] * length, merged[-1][1])
         else:
-            found.append((length, own))
-    return found[::-1]
+            merged.append((length, steps))
+    return merged[::-1]
 
 
 def broadcast_strides(x: Any, shape: Sequence[int]) -> tuple[int, ...]:
     """Of an array, broadcast to a shape."""
     lead = len(shape) - x.ndim
-    own = [0 if n == 1 != m else s for n, m, s in zip(x.shape, shape[lead:], x.strides, strict=True)]
-    return (*[0] * lead, *own)
+    inner = [0 if n == 1 != m else s for n, m, s in zip(x.shape, shape[lead:], x.strides, strict=True)]
+    return (*[0] * lead, *inner)
 
 
 def in_order(shape: Sequence[int], size: int) -> tuple[int, ...]:

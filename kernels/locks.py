@@ -1,4 +1,4 @@
-"""Locks that a fork leaves free: whoever holds one in the parent is not there in the child to let go of it."""
+"""Locks that are free after a fork: the thread that holds one in the parent is not in the child to release it."""
 
 from __future__ import annotations
 

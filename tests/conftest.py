@@ -74,12 +74,12 @@ def numpy_only() -> Callable[[Path], Path]:
 @pytest.fixture
 def use_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
     """Sets how many threads kernels run on."""
-    crew = importlib.import_module("tinymaml.kernels.cpu.compiled.crew") if numba_is_used() else None
+    thread_pool = importlib.import_module("tinymaml.kernels.cpu.compiled.thread_pool") if numba_is_used() else None
 
     def clear() -> None:
         threads._pool.cache_clear()
-        if crew is not None:
-            crew._crew.cache_clear()
+        if thread_pool is not None:
+            thread_pool._thread_pool.cache_clear()
 
     def use(count: int) -> None:
         monkeypatch.setattr(threads, "count", lambda: count)

@@ -112,7 +112,7 @@ def test_a_tangent_missing_alone_is_checked(plant):
 
 
 def test_a_silent_zero_is_caught(plant):
-    wrong = plant("planted", view("shape.identity"), None, vjp=None, jvp=None)
+    wrong = plant("planted", view("shape", "identity"), None, vjp=None, jvp=None)
     with pytest.raises(DerivativeError, match=r"planted: at order 1 the jvp and a central difference: differ by 0.93"):
         check_derivatives(wrong, X)
 
@@ -175,7 +175,7 @@ def test_functions_of_pytrees_with_integers():
 def test_third_order_terms_need_order_three(plant, order):
     wrong = plant(
         "planted",
-        kernel("elementwise.exp"),
+        kernel("elementwise", "exp"),
         REGISTRY["exp"].specs,
         vjp=each(lambda g, y, x: g * (frozen(y) * (1.0 + x - frozen(x)))),
         jvp=lambda ts, y, x: ts[0] * (frozen(y) * (1.0 + x - frozen(x))),

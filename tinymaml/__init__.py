@@ -5,8 +5,10 @@ hvp and the rest), nn and optim, meta (adaptation and the explicit meta-gradient
 program), rl (policies), train.
 """
 
-import importlib as _importlib
-from typing import Any as _Any
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from tinymaml import command as command  # first: it minds signals while the rest is imported
 from tinymaml import nn, ops, optim
@@ -22,52 +24,81 @@ from tinymaml.ops import *  # noqa: F403
 from tinymaml.ops import __all__ as _ops
 from tinymaml.transforms import grad, grad_and_hvp, hessian, hvp, jvp, value_and_grad, vjp
 
+if TYPE_CHECKING:
+    from tinymaml import device, methods, rl, testing
+    from tinymaml.experiments.control.domain import Control
+    from tinymaml.experiments.fit import evaluate, fit, load
+    from tinymaml.methods import Method
+    from tinymaml.train.domain import Domain
+    from tinymaml.train.experiment import Experiment
+    from tinymaml.train.training import Training
+
 __version__ = "0.1.0"
 
+# Public names that are imported when they are first asked for: (module, attribute), or ("module", "") for the module.
+_LAZY = {
+    "Control": ("tinymaml.experiments.control.domain", "Control"),
+    "Domain": ("tinymaml.train.domain", "Domain"),
+    "Experiment": ("tinymaml.train.experiment", "Experiment"),
+    "Method": ("tinymaml.methods", "Method"),
+    "Training": ("tinymaml.train.training", "Training"),
+    "device": ("tinymaml.device", ""),
+    "evaluate": ("tinymaml.experiments.fit", "evaluate"),
+    "fit": ("tinymaml.experiments.fit", "fit"),
+    "load": ("tinymaml.experiments.fit", "load"),
+    "methods": ("tinymaml.methods", ""),
+    "rl": ("tinymaml.rl", ""),
+    "testing": ("tinymaml.testing", ""),
+}
+
 __all__ = [
+    "Control",
+    "Domain",
+    "Experiment",
+    "Method",
     "NonFiniteError",
-    "Tensor",
-    "adapt",
-    "draw",
-    "record",
     "Program",
+    "Tensor",
+    "Training",
+    "adapt",
+    "device",
+    "draw",
+    "evaluate",
+    "fit",
     "grad",
     "grad_and_hvp",
     "hessian",
     "hvp",
     "jvp",
+    "load",
     "maml",
     "meta_value_and_grad",
+    "methods",
     "nets",
     "nn",
     "ops",
     "optim",
     "pull",
     "push",
+    "record",
+    "rl",
+    "testing",
     "tree",
     "value_and_grad",
     "vjp",
     *_ops,
 ]
 
-# Names that are imported when they are first asked for, as they need more than NumPy: where they are.
-_LATER = {
-    "Domain": "tinymaml.train.domain",
-    "Experiment": "tinymaml.train.experiment",
-    "Method": "tinymaml.methods",
-    "Training": "tinymaml.train.training",
-    "evaluate": "tinymaml.experiments.fit",
-    "fit": "tinymaml.experiments.fit",
-    "load": "tinymaml.experiments.fit",
-    "methods": "",
-    "rl": "",
-    "testing": "",
-}
-__all__ += list(_LATER)
 
-
-def __getattr__(name: str) -> _Any:
-    if name not in _LATER:
+def __getattr__(name: str) -> Any:
+    """A lazy public name, imported. Raises AttributeError for any other name that there is not."""
+    if name not in _LAZY:
         raise AttributeError(f"module 'tinymaml' has no attribute {name!r}")
-    module = _importlib.import_module(_LATER[name] or f"tinymaml.{name}")
-    return getattr(module, name) if _LATER[name] else module
+    module, attribute = _LAZY[name]
+    loaded = importlib.import_module(module)
+    return getattr(loaded, attribute) if attribute else loaded
+
+
+def __dir__() -> list[str]:
+    """The public names, which docs/api.md lists, and the version."""
+    return sorted(["__version__", *__all__])

@@ -81,8 +81,8 @@ def _text(results: list[Tensor], names: Mapping[Node, str]) -> str:
     nodes = _below(results)
     orders: dict[Node, int] = {}
     for node in nodes:  # oldest first
-        own = 0 if node.primitive is None or node.root == CONSTANT else node.order
-        orders[node] = max([own, *(orders[tensor.node] for tensor in node.inputs)])
+        of_node = 0 if node.primitive is None or node.root == CONSTANT else node.order
+        orders[node] = max([of_node, *(orders[tensor.node] for tensor in node.inputs)])
     dtypes = {array.dtype.name for node in nodes for array in node.outputs}
     shared = dtypes.pop() if len(dtypes) == 1 else ""  # said once, in the legend, if it is everywhere
     ids = {node: f"n{i}" for i, node in enumerate(nodes)}
@@ -188,7 +188,7 @@ def _short(value: Any) -> str:
 
 
 def _legend(orders: list[int], shared: str) -> list[str]:
-    """A box in a corner of its own that says what the colours are."""
+    """A box in a separate corner that says what the colours are."""
     rows = [("variable", *VARIABLE), ("constant", *CONSTANT_FILL), *(ORDERS[order] for order in orders)]
     cells = "".join(
         f'<tr><td width="22" height="12" fixedsize="true" border="1" style="rounded" bgcolor="{fill}" color="{line}">'

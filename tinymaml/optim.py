@@ -41,7 +41,7 @@ class Optimiser(NamedTuple):
 
 # step(params, grads, moments, rate, iteration) -> (params, moments), on lists of arrays; the last two are float64 ().
 _Step = Callable[[Arrays, Arrays, Sequence[Arrays], Tensor, Tensor], tuple[Arrays, Sequence[Arrays]]]
-_next_iteration = kernel("optim.next_iteration")
+_next_iteration = kernel("optim", "next_iteration")
 
 
 def _optimiser(moments: Sequence[str], learning_rate: float | Schedule, step: _Step) -> Optimiser:
@@ -173,7 +173,7 @@ def momentum(learning_rate: float | Schedule, decay: float = 0.9, nesterov: bool
     return _optimiser(["velocity"], learning_rate, step)
 
 
-_bias_correction, _adam = kernel("optim.bias_correction"), kernel("optim.adam")
+_bias_correction, _adam = kernel("optim", "bias_correction"), kernel("optim", "adam")
 
 
 def adam(

@@ -16,8 +16,8 @@ import numpy as np
 from tinymaml.autodiff import tree
 from tinymaml.autodiff.primitive import Primitive
 from tinymaml.autodiff.sweeps import pull, push
-from tinymaml.autodiff.tensor import FLOATS, OPERATORS, Array, Tensor, constant
-from tinymaml.transforms import enter
+from tinymaml.autodiff.tensor import FLOATS, Array, Tensor, constant
+from tinymaml.transforms import enter, or_zeros
 
 __all__ = ["DerivativeError", "check_derivatives"]
 
@@ -123,20 +123,22 @@ class _Point:
     def pull(self, ys: Sequence[Any], xs: Sequence[Tensor], gs: Sequence[Any]) -> list[Tensor]:
         """Jᵀg with zeros for None; what a rule gets wrong in shape or dtype is a failed check."""
         try:
-            return _or_zeros(pull(ys, xs, gs), xs)
+            return or_zeros(pull(ys, xs, gs), xs)
         except ValueError as error:
             raise DerivativeError(f"{self.name}: at order {self.order} a vjp rule fails: {error}") from error
 
     def push(self, ys: Sequence[Any], xs: Sequence[Tensor], vs: Sequence[Any]) -> list[Tensor]:
         """Jv with zeros for None."""
         try:
-            return _or_zeros(push(ys, xs, vs), ys)
+            return or_zeros(push(ys, xs, vs), ys)
         except ValueError as error:
             raise DerivativeError(f"{self.name}: at order {self.order} a jvp rule fails: {error}") from error
 
-    def compare(self, what: str, found: Sequence[Any], expected: Sequence[Any], tolerance: float, floor: float) -> None:
+    def compare(
+        self, what: str, actual: Sequence[Any], expected: Sequence[Any], tolerance: float, floor: float
+    ) -> None:
         """Raise DerivativeError unless each array is close to what is expected, by its norm."""
-        for i, (one, other) in enumerate(zip(_arrays(found), _arrays(expected), strict=True)):
+        for i, (one, other) in enumerate(zip(_arrays(actual), _arrays(expected), strict=True)):
             place = f"{self.name}: at order {self.order} {what}" + (f", array {i}" if len(expected) > 1 else "")
             if one.shape != other.shape:
                 raise DerivativeError(f"{place}: the shapes are {one.shape} and {other.shape}")
@@ -201,11 +203,11 @@ def _check_second(point: _Point) -> None:
 
 def _check_single(small: _Point, large: _Point, tolerance: float) -> None:
     """Value, Jv and Jᵀg in float32 against float64."""
-    found = []
+    results = []
     for point in (small, large):
         xs, ys = point.record()
-        found.append((ys, point.push(ys, xs, point.vs), point.pull(ys, xs, point.gs)))
-    for what, ours, theirs in zip(("value", "jvp", "vjp"), *found, strict=True):
+        results.append((ys, point.push(ys, xs, point.vs), point.pull(ys, xs, point.gs)))
+    for what, ours, theirs in zip(("value", "jvp", "vjp"), *results, strict=True):
         for one in ours:
             if one.dtype != np.float32:
                 raise DerivativeError(f"{small.name}: at order {small.order} the {what} of float32 is {one.dtype}")
@@ -236,7 +238,7 @@ def _vjp_of(run: Run, count: int) -> Run:
 
     def derived(inputs: Sequence[Tensor]) -> list[Tensor]:
         xs = [enter(x) for x in inputs[:count]]
-        return _or_zeros(pull(run(xs), xs, inputs[count:]), xs)
+        return or_zeros(pull(run(xs), xs, inputs[count:]), xs)
 
     return derived
 
@@ -247,7 +249,7 @@ def _jvp_of(run: Run, count: int) -> Run:
     def derived(inputs: Sequence[Tensor]) -> list[Tensor]:
         xs = [enter(x) for x in inputs[:count]]
         ys = run(xs)
-        return _or_zeros(push(ys, xs, inputs[count:]), ys)
+        return or_zeros(push(ys, xs, inputs[count:]), ys)
 
     return derived
 
@@ -259,9 +261,9 @@ def _flat(function: Callable[..., Any], arrays: tuple[Any, ...]) -> tuple[str, R
     leaves = [np.asarray(leaf) if isinstance(leaf, float | np.generic) else leaf for leaf in leaves]
     leaves = [leaf.data if isinstance(leaf, Tensor) else leaf for leaf in leaves]
     places = [i for i, leaf in enumerate(leaves) if isinstance(leaf, np.ndarray) and leaf.dtype in FLOATS]
-    found = {leaves[i].dtype.name for i in places}
-    if len(found) != 1:
-        kinds = ", ".join(sorted(found)) or ", ".join(str(getattr(x, "dtype", type(x).__name__)) for x in leaves)
+    dtypes = {leaves[i].dtype.name for i in places}
+    if len(dtypes) != 1:
+        kinds = ", ".join(sorted(dtypes)) or ", ".join(str(getattr(x, "dtype", type(x).__name__)) for x in leaves)
         raise TypeError(f"{name}: the floating arrays must be all float32 or all float64, got {kinds or 'none'}")
 
     def run(xs: Sequence[Tensor]) -> list[Tensor]:
@@ -293,11 +295,6 @@ def _difference(point: _Point, settings: _Settings) -> list[Array]:
     if settings.stencil == 2:
         return [d / (2 * h) for d in between(h)]
     return [(8 * near - far) / (12 * h) for near, far in zip(between(h), between(2 * h), strict=True)]
-
-
-def _or_zeros(tangents: Sequence[Tensor | None], like: Sequence[Tensor]) -> list[Tensor]:
-    zeros = OPERATORS["zeros_like"]
-    return [zeros(x) if tangent is None else tangent for tangent, x in zip(tangents, like, strict=True)]
 
 
 def _arrays(tensors: Sequence[Any]) -> list[Any]:

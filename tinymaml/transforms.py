@@ -1,7 +1,8 @@
 """Derivatives of functions of pytrees, a few lines each over the two sweeps.
 
-Every transform enters through fresh variables, so that the same tensor inside and outside is kept apart and derivatives
-nest to any order. Given arrays, it returns arrays; results that still depend on an outer variable come back as tensors.
+Every transform enters through fresh variables, so that the same tensor inside and outside is not confused and
+derivatives nest to any order. Given arrays, it returns arrays; results that still depend on an outer variable come back
+as tensors.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def _mark(mark: int, given: Sequence[Tensor]) -> int:
 def leave(results: Tree, mark: int, since: int | None = None) -> Tree:
     """The results as arrays; as the tensors they are where they depend on a variable older than `mark` or are recorded.
 
-    Each array is memory of its own, for the caller to write to: it is copied if it is one that was given, a view, a
+    Each array is for the caller to write to: it is copied if it is one that was given, a view, a
     result already, or of a record that lives on: made before `since`, which is `mark` if not given.
     """
     seen: set[int] = set()
@@ -61,7 +62,8 @@ def leave(results: Tree, mark: int, since: int | None = None) -> Tree:
     return tree.map(one, results)
 
 
-def _or_zeros(tangents: Sequence[Tensor | None], like: Sequence[Tensor]) -> list[Tensor]:
+def or_zeros(tangents: Sequence[Tensor | None], like: Sequence[Tensor]) -> list[Tensor]:
+    """Tangents or cotangents, with zeros for None: each like its tensor."""
     return [zeros_like(x) if tangent is None else tangent for tangent, x in zip(tangents, like, strict=True)]
 
 
@@ -82,13 +84,13 @@ def _enter_tree(params: Tree, name: str) -> tuple[list[Tensor], tree.Structure]:
 
 def _like(name: str, given: Tree, structure: tree.Structure, variables: Sequence[Tensor]) -> list[Tensor]:
     """A tangent or cotangent for each variable, checked."""
-    found = []
+    tensors = []
     for leaf, x in zip(tree.leaves_like(structure, given, name), variables, strict=True):
         tensor = leaf if isinstance(leaf, Tensor) else constant(leaf, None if is_array(leaf) else x.dtype)
         if tensor.shape != x.shape or tensor.dtype != x.dtype:
             raise ValueError(f"{name}: expected {x.shape} {x.dtype}, got {tensor.shape} {tensor.dtype}")
-        found.append(tensor)
-    return found
+        tensors.append(tensor)
+    return tensors
 
 
 def _scalar(value: Any) -> Tensor:
@@ -124,15 +126,15 @@ class Record:
             pushed = iter(push(known, self.variables, vs))
             return [None if g is None else next(pushed) for g in self.gradient]
         if mode == "reverse-over-reverse":
-            pairs = [(g, v) for g, v in zip(self.gradient, vs, strict=True) if g is not None and v is not None]
-            return pull([g for g, _ in pairs], self.variables, [v for _, v in pairs])
+            varied = [(g, v) for g, v in zip(self.gradient, vs, strict=True) if g is not None and v is not None]
+            return pull([g for g, _ in varied], self.variables, [v for _, v in varied])
         if mode == "reverse-over-forward":
             # v may have been made from these very variables (an outer derivative keeps that history); it is not varied.
             vs = [v if v is None or v.node.root == CONSTANT else enter(v) for v in vs]
             slope = push([self.value], self.variables, vs)[0]
             stops = [v for v in vs if v is not None and v.node.root != CONSTANT]
-            found = None if slope is None else pull([slope], [*self.variables, *stops], [ones_like(slope)])
-            return [None] * len(vs) if found is None else found[: len(vs)]
+            products = None if slope is None else pull([slope], [*self.variables, *stops], [ones_like(slope)])
+            return [None] * len(vs) if products is None else products[: len(vs)]
         if mode == "finite-difference":
             return self._difference(vs)
         raise ValueError(f"unknown mode {mode!r} of the Hessian-vector product; one of {', '.join(MODES)}")
@@ -148,8 +150,8 @@ class Record:
             moved = [x if v is None else add(x, multiply(v, by)) for x, v in zip(self.variables, vs, strict=True)]
             return Record(self.function, [enter(x) for x in moved]).gradient
 
-        pairs = zip(shifted(step), shifted(-step), strict=True)
-        return [None if a is None or b is None else divide(subtract(a, b), 2 * step) for a, b in pairs]
+        gradients = zip(shifted(step), shifted(-step), strict=True)
+        return [None if a is None or b is None else divide(subtract(a, b), 2 * step) for a, b in gradients]
 
 
 def _norm(tensors: Sequence[Tensor | None]) -> float:
@@ -178,8 +180,8 @@ def value_and_grad(function: Callable[..., Any], argnums: int | Sequence[int] = 
         for i, part in zip(positions, tree.unflatten(structure, variables), strict=True):
             filled[i] = part
         value = _scalar(function(*filled, **kwargs))
-        found = _or_zeros(pull([value], variables, [ones_like(value)]), variables)
-        grads = tree.unflatten(structure, found)
+        by_variables = or_zeros(pull([value], variables, [ones_like(value)]), variables)
+        grads = tree.unflatten(structure, by_variables)
         return leave((value, grads[0] if is_one else grads), mark)
 
     return transformed
@@ -201,8 +203,8 @@ def vjp(function: Callable[..., Any], *primals: Tree) -> tuple[Any, Callable[[Tr
     def pullback(cotangent: Tree) -> tuple[Tree, ...]:
         since = now()
         gs = _like("the cotangent", cotangent, out_structure, outputs)
-        found = _or_zeros(pull(outputs, variables, gs), variables)
-        return leave(tree.unflatten(structure, found), _mark(mark, gs), since)
+        cotangents = or_zeros(pull(outputs, variables, gs), variables)
+        return leave(tree.unflatten(structure, cotangents), _mark(mark, gs), since)
 
     return leave(tree.unflatten(out_structure, outputs), mark, since=now()), pullback
 
@@ -216,8 +218,8 @@ def jvp(function: Callable[..., Any], primals: Sequence[Tree], tangents: Sequenc
     ts = _like("the tangents", tuple(tangents), structure, variables)
     outputs, out_structure = tree.flatten(function(*tree.unflatten(structure, variables)))
     outputs = [as_tensor(y) for y in outputs]
-    found = _or_zeros(push(outputs, variables, ts), outputs)
-    return leave((tree.unflatten(out_structure, outputs), tree.unflatten(out_structure, found)), mark)
+    out_tangents = or_zeros(push(outputs, variables, ts), outputs)
+    return leave((tree.unflatten(out_structure, outputs), tree.unflatten(out_structure, out_tangents)), mark)
 
 
 def hvp(function: Callable[..., Any], params: Tree, v: Tree, *args: Any, mode: str = MODES[0]) -> Tree:
@@ -243,8 +245,8 @@ def hvp(function: Callable[..., Any], params: Tree, v: Tree, *args: Any, mode: s
     def scalar(xs: Sequence[Tensor]) -> Tensor:
         return _scalar(function(tree.unflatten(structure, xs), *args))
 
-    found = _or_zeros(Record(scalar, variables).hessian_product(vs, mode), variables)
-    return leave(tree.unflatten(structure, found), mark)
+    products = or_zeros(Record(scalar, variables).hessian_product(vs, mode), variables)
+    return leave(tree.unflatten(structure, products), mark)
 
 
 def grad_and_hvp(function: Callable[..., Any], params: Tree, *args: Any) -> tuple[Any, Tree, Callable[[Tree], Tree]]:
@@ -256,10 +258,10 @@ def grad_and_hvp(function: Callable[..., Any], params: Tree, *args: Any) -> tupl
     def product(v: Tree) -> Tree:
         since = now()
         vs = _like("v", v, structure, variables)
-        found = _or_zeros(record.hessian_product(vs), variables)
-        return leave(tree.unflatten(structure, found), _mark(mark, vs), since)
+        products = or_zeros(record.hessian_product(vs), variables)
+        return leave(tree.unflatten(structure, products), _mark(mark, vs), since)
 
-    grads = tree.unflatten(structure, _or_zeros(record.gradient, variables))
+    grads = tree.unflatten(structure, or_zeros(record.gradient, variables))
     value, grads = leave((record.value, grads), mark, since=now())
     return value, grads, product
 
@@ -281,14 +283,14 @@ def hessian(function: Callable[..., Any], params: Tree, *args: Any) -> Tree:
             unit[k] = 1
             v = [unit.reshape(leaf.shape) if j == i else np.zeros(x.shape, x.dtype) for j, x in enumerate(leaves)]
             v = [alike(part, x.data) for part, x in zip(v, leaves, strict=True)]
-            for column, found in zip(columns, tree.leaves(product(tree.unflatten(structure, v))), strict=True):
-                column.append(found)
+            for column, entry in zip(columns, tree.leaves(product(tree.unflatten(structure, v))), strict=True):
+                column.append(entry)
         rows.append([_stacked(column, (*leaf.shape, *x.shape), x) for column, x in zip(columns, leaves, strict=True)])
     return tree.unflatten(structure, [tree.unflatten(structure, row) for row in rows])
 
 
 def _stacked(parts: Sequence[Any], shape: tuple[int, ...], like: Tensor) -> Any:
-    """Rows put together in one array, or tensor if one of them is."""
+    """Rows stacked in one array, or in a tensor if one of them is."""
     if not parts:
         return zeros(shape, like.data)
     stacked = reshape(stack(parts), shape)

@@ -23,7 +23,7 @@ def _from(function: Callable[..., Any]) -> Callable[..., None]:
         along = [x.ndim == out.ndim and len(x) == len(out) for x in ins]
 
         def run(first: int, last: int) -> None:
-            parts = [x[first:last] if own else x for x, own in zip(ins, along, strict=True)]
+            parts = [x[first:last] if cut else x for x, cut in zip(ins, along, strict=True)]
             function(*parts, out=out[first:last])
 
         over_tasks(len(out), out.size, run)

@@ -122,9 +122,9 @@ _WINDOWS: dict[str, Any] = {"window": (2, 2), "stride": (2, 2), "padding": ((0, 
 
 def _put(like: Any, g: Any, places: Any) -> Any:
     """The cotangent of y from that of the pooled y."""
-    found = np.empty_like(like)
-    pool.pool_put([found], [g, places], **_WINDOWS, size=like.shape[2:4])
-    return found
+    cotangent = np.empty_like(like)
+    pool.pool_put([cotangent], [g, places], **_WINDOWS, size=like.shape[2:4])
+    return cotangent
 
 
 def batch_norm_pool(outs: Arrays, ins: Arrays, eps: float, rectified: bool) -> None:

@@ -3,7 +3,7 @@
 Random numbers are Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011): a block of
 four 32-bit numbers is a function of a 128-bit counter and a 64-bit key, with no state in between. Here the key is the
 seed, and the counter holds the split, the task and the number of the block: so every task of every split has a stream
-of its own, the same in whatever batch and order, and on whatever device, it is drawn.
+that is the same in whatever batch and order, and on whatever device, it is drawn.
 
 A stream's place is an array (seed, first task) of uint64, and each kernel also gives the place after its tasks.
 """
@@ -49,8 +49,8 @@ def words(seed: int, split: str, tasks: Array, count: int) -> Array:
         np.broadcast_to(index & _LOW, shape),
         np.broadcast_to(index >> _SHIFT, shape),
     )
-    found = philox(counter, (seed & 0xFFFFFFFF, seed >> 32))
-    return np.stack(found, axis=-1).reshape(shape[0], -1)[:, :count]
+    drawn = philox(counter, (seed & 0xFFFFFFFF, seed >> 32))
+    return np.stack(drawn, axis=-1).reshape(shape[0], -1)[:, :count]
 
 
 def uniform(seed: int, split: str, tasks: Array, count: int, dtype: Any) -> Array:
@@ -92,26 +92,26 @@ def _distinct(drawn: Array, counts: Array) -> Array:
     is taken.
     """
     taken = np.empty((*drawn.shape[:-1], 0), np.int64)
-    found = np.empty(drawn.shape, np.int64)
+    distinct = np.empty(drawn.shape, np.int64)
     for j in range(drawn.shape[-1]):
         left = (counts[..., 0] - j).astype(np.uint64)
         number = ((drawn[..., j] * left) >> np.uint64(32)).astype(np.int64)
         for i in range(j):
             number += number >= taken[..., i]
-        found[..., j] = number
+        distinct[..., j] = number
         taken = np.sort(np.concatenate([taken, number[..., None]], -1), -1)
-    return found
+    return distinct
 
 
 def show(results: Arrays, images: Array, chosen: Array, turns: Array) -> None:
     """The chosen images, turned and in [0, 1], into `results`: x and y of the support set, x and y of the query set."""
-    found = images[chosen.ravel()].reshape(*chosen.shape, *images.shape[1:])
+    shown = images[chosen.ravel()].reshape(*chosen.shape, *images.shape[1:])
     for quarter in range(1, 4) if turns.any() else ():
         those = turns == quarter
-        found[those] = np.rot90(found[those], quarter, (2, 3))
+        shown[those] = np.rot90(shown[those], quarter, (2, 3))
     ways = turns.shape[1]
     shots = results[1].shape[1] // ways
-    for x, y, part in ((*results[:2], found[:, :, :shots]), (*results[2:4], found[:, :, shots:])):
+    for x, y, part in ((*results[:2], shown[:, :, :shots]), (*results[2:4], shown[:, :, shots:])):
         x[...] = np.divide(part, np.float32(255)).reshape(x.shape)
         y[...] = np.repeat(np.arange(ways), y.shape[1] // ways)
 

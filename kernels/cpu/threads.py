@@ -1,4 +1,4 @@
-"""How many threads kernels run on, and a pool of them for NumPy's functions; compiled kernels have `compiled/crew.py`.
+"""How many threads kernels run on, and a pool for NumPy's functions; compiled kernels have `compiled/thread_pool.py`.
 
 A kernel is serial over a range of tasks, and ranges run side by side. Tasks never meet inside a kernel, so the results
 are the same bits for any number of threads. `TINYMAML_THREADS` sets their number; all cores otherwise.
@@ -27,8 +27,8 @@ def count() -> int:
         if not asked.isdecimal() or len(asked) > 9 or not 1 <= int(asked) <= MOST:
             raise ValueError(f"TINYMAML_THREADS must be a whole number from 1 to {MOST}, got {asked!r}")
         return int(asked)
-    found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(found, MOST)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, MOST)
 
 
 @cache

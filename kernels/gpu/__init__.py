@@ -1,12 +1,12 @@
 """Kernels for NVIDIA GPUs in CUDA C++, one module a family, by the names of `kernels/cpu/`.
 
 A family's Python lays out the launches of a call, `kernel(plan, outs, ins, **static)`; its `.cuh` computes. CuPy
-provides memory, streams, graphs and the compiler (NVRTC), and is imported when the first array is on a GPU.
+provides memory, streams, graphs and the compiler (NVRTC), and is imported when the first array is on a GPU. Read launch
+(what is compiled and called), products and linear, then the other families; many and support are for recorded programs.
 """
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from tinymaml.kernels.gpu.launch import Plan, cupy, precision, set_precision
+from tinymaml.kernels.names import KernelName, lookup
 
 __all__ = [
     "GpuMissingError",
@@ -29,6 +30,9 @@ __all__ = [
 ]
 
 
+_INDEXING = (KernelName("shape", "gather"), KernelName("shape", "scatter"))
+
+
 class GpuMissingError(RuntimeError):
     """There is no GPU that CUDA can use; the message says what is missing."""
 
@@ -39,7 +43,7 @@ def require() -> None:
         count = cupy().cuda.runtime.getDeviceCount()
     except ImportError:
         raise
-    except Exception as reason:  # CuPy's own errors, which there are no names for without it
+    except Exception as reason:  # errors of CuPy, which there are no names for without it
         raise GpuMissingError(
             f"CUDA finds no GPU: {reason}; is NVIDIA's driver installed, and is a GPU there?"
         ) from None
@@ -51,29 +55,27 @@ def describe() -> str:
     """The GPUs, and the versions of CuPy and CUDA. Raises as `require`."""
     require()
     runtime = cupy().cuda.runtime
-    driver, own = (f"{v // 1000}.{v % 1000 // 10}" for v in (runtime.driverGetVersion(), runtime.runtimeGetVersion()))
+    driver, toolkit = (
+        f"{v // 1000}.{v % 1000 // 10}" for v in (runtime.driverGetVersion(), runtime.runtimeGetVersion())
+    )
     names = []
     for device in range(runtime.getDeviceCount()):
-        found = runtime.getDeviceProperties(device)
-        capability, memory = f"{found['major']}.{found['minor']}", found["totalGlobalMem"] / 2**30
-        names.append(f"{found['name'].decode()} (compute capability {capability}, {memory:.0f} GiB)")
-    return f"{', '.join(names)}; CuPy {cupy().__version__}, CUDA {own}, a driver for CUDA {driver}"
+        properties = runtime.getDeviceProperties(device)
+        capability, memory = f"{properties['major']}.{properties['minor']}", properties["totalGlobalMem"] / 2**30
+        names.append(f"{properties['name'].decode()} (compute capability {capability}, {memory:.0f} GiB)")
+    return f"{', '.join(names)}; CuPy {cupy().__version__}, CUDA {toolkit}, a driver for CUDA {driver}"
 
 
 @cache
-def planner(name: str) -> Callable[..., None]:
-    """What appends the launches of kernel `"family.name"` to a plan. Raises KeyError if there is none of this name."""
-    family, own = name.split(".")
-    found = getattr(importlib.import_module(f"{__name__}.{family}"), own, None)
-    if found is None:
-        raise KeyError(f"there is no kernel {name!r}")
-    return found
+def planner(family: str, name: str) -> Callable[..., None]:
+    """What appends the launches of a kernel to a plan. Raises KeyError if there is none of this name."""
+    return lookup(__name__, family, name)
 
 
-def run(name: str, outs: Any, ins: Any, static: dict[str, Any]) -> None:
+def run(kernel: KernelName, outs: Any, ins: Any, static: dict[str, Any]) -> None:
     """Run a kernel on arrays of the GPU, on CuPy's current stream."""
     plan = Plan()
-    planner(name)(plan, outs, ins, **static)
+    planner(*kernel)(plan, outs, ins, **static)
     plan.run()
 
 
@@ -87,7 +89,7 @@ def _number(content: bytes, dtype: Any) -> Any:
     return cupy().asarray(np.frombuffer(content, dtype).reshape(()))
 
 
-def operand(name: str, x: Any) -> Any:
+def operand(kernel: KernelName, x: Any) -> Any:
     """An operand of a kernel that came as a NumPy array: a number, repeated or not, or an index.
 
     Raises:
@@ -97,9 +99,9 @@ def operand(name: str, x: Any) -> Any:
         return cupy().empty(x.shape, x.dtype)
     if x.size == 1 or not any(x.strides):
         return cupy().broadcast_to(number(x.flat[0].item(), x.dtype), x.shape)
-    if name in ("shape.gather", "shape.scatter") and x.dtype.kind in "iu":
+    if kernel in _INDEXING and x.dtype.kind in "iu":
         return cupy().asarray(x)
     raise TypeError(
-        f"{name.split('.')[1]}: an array of shape {x.shape} is on the CPU and another one on a GPU: move one of them "
+        f"{kernel.name}: an array of shape {x.shape} is on the CPU and another one on a GPU: move one of them "
         "with tinymaml.device.to_device"
     )

@@ -1,9 +1,9 @@
-// Convolution of images and its two gradients: three products of matrices that are never written down. Images are
+// Convolution of images and its two gradients: three products of matrices that are never formed. Images are
 // x[n, h, w, c], weights w[i, j, c, o], results y[n, p, q, o], each for every task.
 #pragma once
 #include "products.cuh"
 
-// What every kernel is told: sizes, and what divides by them.
+// What every kernel is given: sizes, and what divides by them.
 #define SIZES                                                                                                        \
     int images, int height, int width, int channels, int filters, int out_height, int out_width, int rows,            \
         int columns, int stride_h, int stride_w, int top, int left, long long by_channels, long long by_filters,      \
@@ -64,11 +64,11 @@ struct Patches {
     }
     template <int V>
     __device__ Vector<T, V> get(const Pixel& pixel, const Tap& tap) const {
-        Vector<T, V> found = {};
+        Vector<T, V> loaded = {};
         const int h = pixel.row + tap.row, w = pixel.column + tap.column;
         if ((unsigned)h < (unsigned)g.height && (unsigned)w < (unsigned)g.width)
-            found = *(const Vector<T, V>*)(data + pixel.at + (h * g.width + w) * g.channels + tap.channel);
-        return found;
+            loaded = *(const Vector<T, V>*)(data + pixel.at + (h * g.width + w) * g.channels + tap.channel);
+        return loaded;
     }
     template <int V>
     __device__ Vector<T, V> get(const Tap& tap, const Pixel& pixel) const {
@@ -139,11 +139,11 @@ struct Meeting {
     template <int V>
     __device__ Vector<T, V> get(const Pixel& pixel, const Tap& tap) const {
         const Geometry& g = alike.g;
-        Vector<T, V> found = {};
+        Vector<T, V> loaded = {};
         const int p = pixel.row - tap.row, q = pixel.column - tap.column;
         if ((unsigned)p < (unsigned)g.out_height && (unsigned)q < (unsigned)g.out_width)
-            found = *(const Vector<T, V>*)(data + pixel.at + (p * g.out_width + q) * g.filters + tap.channel);
-        return found;
+            loaded = *(const Vector<T, V>*)(data + pixel.at + (p * g.out_width + q) * g.filters + tap.channel);
+        return loaded;
     }
 };
 
@@ -165,9 +165,9 @@ struct Turned {
     }
     template <int V>
     __device__ Vector<T, V> get(int line, int step) const {
-        Vector<T, V> found = {};
-        if (line >= 0 && step >= 0) found = *(const Vector<T, V>*)(data + line + step);
-        return found;
+        Vector<T, V> loaded = {};
+        if (line >= 0 && step >= 0) loaded = *(const Vector<T, V>*)(data + line + step);
+        return loaded;
     }
 };
 

@@ -14,7 +14,7 @@ Padding = tuple[Pair, Pair]
 
 _KERNELS = [products.instances(name) for name in ("conv2d", "conv2d_dx", "conv2d_dw")]
 
-INSTANCES = {group: tuple([name for own in _KERNELS for name in own[group]]) for group in _KERNELS[0]}
+INSTANCES = {group: tuple([name for instances in _KERNELS for name in instances[group]]) for group in _KERNELS[0]}
 
 
 def _launch(
@@ -39,7 +39,7 @@ def _launch(
     }[kernel]
     numbers = (images, height, width, channels, filters, p, q, rows, columns, *stride, padding[0][0], padding[1][0])
     divisors = (channels, filters, columns, p * q, q)
-    # A pixel meets every so-manieth tap: those alike are computed together.
+    # A pixel meets one tap in so many: pixels that meet the same ones are computed together.
     alike = images * -(-height // stride[0]) * -(-width // stride[1])
     products.multiply(
         plan, "conv", kernel, "", [plan.by_task(a) for a in operands], products.added(plan, c, out.shape), out,

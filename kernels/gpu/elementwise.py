@@ -39,7 +39,7 @@ class _Value(NamedTuple):
 
 
 class _Writer:
-    """Writes formulas as statements, each a variable of its own."""
+    """Writes formulas as statements, a variable each."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -141,16 +141,16 @@ def _entries(group: str) -> dict[str, _Entry]:
         return {**{_name("copy", word): ("copy", (word,), {}) for word in _WORDS.values()}, **compared}
     (real,) = [dtype for dtype, name in REAL.items() if name == group]
     (other,) = [dtype for dtype in REAL if dtype != real]
-    found: dict[str, _Entry] = {}
+    entries: dict[str, _Entry] = {}
     for kernel in FORMULAS:
         if kernel not in _OTHERS:
-            found[_name(kernel, real)] = kernel, (real,) * (3 if kernel == "descend" else 1 + (kernel in _TWO)), {}
+            entries[_name(kernel, real)] = kernel, (real,) * (3 if kernel == "descend" else 1 + (kernel in _TWO)), {}
     for exponent, kernel in _POWERS.items():
-        found[_name(kernel, real)] = "power_of", (real,), {"exponent": exponent}
+        entries[_name(kernel, real)] = "power_of", (real,), {"exponent": exponent}
     for condition in formulas.KINDS[len(formulas.FLOATS) :]:
-        found[_name("where", condition, real)] = "where", (condition, real, real), {}
-    found[_name("astype", real)] = "astype", (other,), {"dtype": real}
-    return found
+        entries[_name("where", condition, real)] = "where", (condition, real, real), {}
+    entries[_name("astype", real)] = "astype", (other,), {"dtype": real}
+    return entries
 
 
 INSTANCES = {group: tuple(_entries(group)) for group in (*REAL.values(), "words")}
@@ -172,7 +172,7 @@ def _launch(plan: Plan, group: str, entry: str, y: Any, ins: Arrays) -> None:
         )
     axes = [(1, [0] * len(ins))] * (_AXES - len(axes)) + axes
     lengths = [length for length, _ in axes[1:]]
-    strides = [own[k] // x.itemsize for k, x in enumerate(ins) for _, own in axes]
+    strides = [steps[k] // x.itemsize for k, x in enumerate(ins) for _, steps in axes]
     plan.launch_of(unit(group), entry, (blocks(y.size, _BLOCK * _EACH),), _BLOCK, y.size, *lengths, *strides, *ins, y)
 
 
@@ -271,18 +271,18 @@ def _fused(bundle: Sequence[Group], entry: str) -> str:
     """The source of a bundle's kernel: its first blocks compute the first group, and so on."""
     ins = [
         f"const {_TYPES[x.dtype]}* __restrict__ a{g}_{k}"
-        for g, own in enumerate(bundle)
-        for k, x in enumerate(own.operands)
+        for g, part in enumerate(bundle)
+        for k, x in enumerate(part.operands)
     ]
     outs = [
-        f"{_TYPES[own.dtypes[value]]}* __restrict__ y{g}_{k}"
-        for g, own in enumerate(bundle)
-        for k, value in enumerate(own.results)
+        f"{_TYPES[part.dtypes[value]]}* __restrict__ y{g}_{k}"
+        for g, part in enumerate(bundle)
+        for k, value in enumerate(part.results)
     ]
     text, first = "", 0
-    for g, own in enumerate(bundle):
-        last = first + _blocks(own)
-        body = _counted(f"(blockIdx.x - {first}u)", prod(own.shape), _statements(own, g))
+    for g, part in enumerate(bundle):
+        last = first + _blocks(part)
+        body = _counted(f"(blockIdx.x - {first}u)", prod(part.shape), _statements(part, g))
         text += f"    {'else ' if g else ''}if (blockIdx.x < {last}u) {{{body}\n    }}\n"
         first = last
     return f"\n__global__ void __launch_bounds__({_BLOCK}) {entry}({', '.join([*ins, *outs])}) {{\n{text}}}\n"

@@ -21,6 +21,7 @@ _HERE = Path(__file__).parent
 _INCLUDE = re.compile(r'^#include "(\w+\.cuh)"$', re.MULTILINE)
 
 REAL = {np.dtype(np.float32): "float", np.dtype(np.float64): "double"}
+WORDS = {1: "unsigned char", 2: "unsigned short", 4: "unsigned", 8: "unsigned long long"}  # by their bytes
 OPTIONS = ("-std=c++17",)
 PRECISIONS = ("fp32", "tf32")
 
@@ -166,7 +167,7 @@ class Plan:
         return x, x.strides[0] // x.dtype.itemsize if entry else 0
 
     def copied(self, x: Any) -> Any:
-        """The array in memory of its own, in C order."""
+        """A copy of the array, in C order."""
         from tinymaml.kernels.gpu.elementwise import copy
 
         y = self.empty(x.shape, x.dtype)

@@ -40,10 +40,10 @@ cross_entropy(const T* x, const L* labels, T* y, int examples, int classes, int 
     __shared__ T parts[256 / 32];
     T sum = 0;
     for (int i = threadIdx.x; i < examples; i += 256) {
-        const T* own = x + (long long)blockIdx.x * x_step + (long long)i * classes;
+        const T* scores = x + (long long)blockIdx.x * x_step + (long long)i * classes;
         T largest, total;
-        softmax_of(own, classes, largest, total);
-        sum += log(total) - (own[labels[(long long)blockIdx.x * label_step + i]] - largest);
+        softmax_of(scores, classes, largest, total);
+        sum += log(total) - (scores[labels[(long long)blockIdx.x * label_step + i]] - largest);
     }
     sum = block_sum<256>(sum, parts);
     if (threadIdx.x == 0) y[blockIdx.x] = sum / (T)examples;
@@ -56,13 +56,13 @@ cross_entropy_gradient(const T* x, const L* labels, const T* h, T* y, int exampl
                        int label_step, int h_step) {
     const int t = blockIdx.y, i = blockIdx.x * 128 + threadIdx.x;
     if (i >= examples) return;
-    const T* own = x + (long long)t * x_step + (long long)i * classes;
+    const T* scores = x + (long long)t * x_step + (long long)i * classes;
     T* to = y + ((long long)t * examples + i) * classes;
     const L label = labels[(long long)t * label_step + i];
     const T factor = h[(long long)t * h_step] / (T)examples;
     T largest, total;
-    softmax_of(own, classes, largest, total);
-    for (int c = 0; c < classes; c++) to[c] = (exp(own[c] - largest) / total - (T)(c == label)) * factor;
+    softmax_of(scores, classes, largest, total);
+    for (int c = 0; c < classes; c++) to[c] = (exp(scores[c] - largest) / total - (T)(c == label)) * factor;
 }
 
 // y = h[t] / examples (p v - p <p, v>) with p = softmax(x). A thread has an example.
@@ -72,12 +72,12 @@ cross_entropy_hessian(const T* x, const T* h, const T* v, T* y, int examples, in
                       int v_step) {
     const int t = blockIdx.y, i = blockIdx.x * 128 + threadIdx.x;
     if (i >= examples) return;
-    const T* own = x + (long long)t * x_step + (long long)i * classes;
+    const T* scores = x + (long long)t * x_step + (long long)i * classes;
     const T* along = v + (long long)t * v_step + (long long)i * classes;
     T* to = y + ((long long)t * examples + i) * classes;
     const T factor = h[(long long)t * h_step] / (T)examples;
     T largest, total, inner = 0;
-    softmax_of(own, classes, largest, total);
-    for (int c = 0; c < classes; c++) inner += exp(own[c] - largest) / total * along[c];
-    for (int c = 0; c < classes; c++) to[c] = exp(own[c] - largest) / total * (along[c] - inner) * factor;
+    softmax_of(scores, classes, largest, total);
+    for (int c = 0; c < classes; c++) inner += exp(scores[c] - largest) / total * along[c];
+    for (int c = 0; c < classes; c++) to[c] = exp(scores[c] - largest) / total * (along[c] - inner) * factor;
 }

@@ -1,4 +1,4 @@
-// A launch over many arrays: every block has a stretch of one of them.
+// A launch over many arrays: every block has a chunk of one of them.
 #pragma once
 
 // The array that this block works on, by the first block of each; `starts` has one entry more than there are arrays.

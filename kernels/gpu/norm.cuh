@@ -1,8 +1,8 @@
 // Batch normalisation of tasks' rows [M, C] and its derivatives: sums over each channel, then number by number. Where
 // maxima are pooled the items are cells of 2 x 2 pixels, otherwise rows.
 //
-// The first pass adds up the stretches of a task; every block of the second adds those partial sums, all in one order,
-// and goes over its stretch once more. A task of one stretch has both passes in one launch.
+// The first pass adds up the chunks of a task; every block of the second adds those partial sums, all in one order,
+// and goes over its chunk once more. A task of one chunk has both passes in one launch.
 #pragma once
 #include "rows.cuh"
 
@@ -62,9 +62,9 @@ __device__ inline Moments<T, V> moments_of(const T* x, const Share<V>& share, co
         }
     }
     sums[0] = filled<V>((T)count);
-    Moments<T, V> found;
-    found.from_sums(sums, middle);
-    return found;
+    Moments<T, V> moments;
+    moments.from_sums(sums, middle);
+    return moments;
 }
 
 // y, or the maxima and their `places`; no y is less than `lowest`.
@@ -72,25 +72,25 @@ template <class T, int V, bool POOLS>
 __global__ void __launch_bounds__(THREADS, 4)
 batch_norm(const T* __restrict__ x, int x_step, const T* __restrict__ gamma, int gamma_step, const T* __restrict__ beta,
            int beta_step, T eps, T lowest, T* __restrict__ y, signed char* __restrict__ places, int y_step,
-           T* __restrict__ mean, T* __restrict__ rstd, T* __restrict__ partials, int stretches, int passes, int height,
+           T* __restrict__ mean, T* __restrict__ rstd, T* __restrict__ partials, int chunks, int passes, int height,
            int width, int channels, int items, int each, int lanes) {
     Work work{height, width, channels, items, each, lanes};
     Share<V> share(work);
-    Parts<T, V, 3> parts(partials, stretches, share, work);
+    Parts<T, V, 3> parts(partials, chunks, share, work);
     long long task = blockIdx.x;
     x += task * x_step + share.channel;
 
     Vector<T, V> sums[3] = {}, middle;
     if (passes & ADDS) {
         __shared__ Vector<T, V> of_first_row[GROUP / V];
-        Moments<T, V> own = moments_of<T, V, POOLS>(x, share, work);
-        if (share.row == 0) of_first_row[share.lane] = own.of[1];
+        Moments<T, V> moments = moments_of<T, V, POOLS>(x, share, work);
+        if (share.row == 0) of_first_row[share.lane] = moments.of[1];
         __syncthreads();
         middle = of_first_row[share.lane];
-        if (share.items) own.add_to(sums, middle);
+        if (share.items) moments.add_to(sums, middle);
     } else {
         middle = parts.load(0, 1);
-        for (int i = share.row; i < (share.idle ? 0 : stretches); i += share.rows) {
+        for (int i = share.row; i < (share.idle ? 0 : chunks); i += share.rows) {
             Moments<T, V> part{{parts.load(i, 0), parts.load(i, 1), parts.load(i, 2)}};
             part.add_to(sums, middle);
         }
@@ -195,7 +195,7 @@ derivative(const T* __restrict__ x, int x_step, const T* __restrict__ v, int v_s
            const T* __restrict__ mean, int mean_step, const T* __restrict__ rstd, int rstd_step,
            const T* __restrict__ vgamma, int vgamma_step, const T* __restrict__ vbeta, int vbeta_step, int given,
            int rectified, int count, T* __restrict__ out, int out_step, T* __restrict__ by_gamma,
-           T* __restrict__ by_beta, T* __restrict__ partials, int stretches, int passes, int height, int width,
+           T* __restrict__ by_beta, T* __restrict__ partials, int chunks, int passes, int height, int width,
            int channels, int items, int each, int lanes) {
     constexpr bool HAS_G = has_g(KIND), HAS_V = has_v(KIND), HAS_VG = has_vg(KIND);
     // Which sums are where: of g and centred g, v and centred v, g v, vg and centred vg.
@@ -204,7 +204,7 @@ derivative(const T* __restrict__ x, int x_step, const T* __restrict__ v, int v_s
 
     Work work{height, width, channels, items, each, lanes};
     Share<V> share(work);
-    Parts<T, V, SUMS> parts(partials, stretches, share, work);
+    Parts<T, V, SUMS> parts(partials, chunks, share, work);
     long long task = blockIdx.x;
     Operands<T, V, KIND, POOLS> operands;
     operands.x = x + task * x_step + share.channel, operands.v = v + task * v_step + share.channel;
@@ -231,7 +231,7 @@ derivative(const T* __restrict__ x, int x_step, const T* __restrict__ v, int v_s
                 }
             });
     } else {
-        for (int i = share.row; i < (share.idle ? 0 : stretches); i += share.rows)
+        for (int i = share.row; i < (share.idle ? 0 : chunks); i += share.rows)
 #pragma unroll
             for (int s = 0; s < SUMS; s++) {
                 Vector<T, V> part = parts.load(i, s);
@@ -285,14 +285,14 @@ derivative(const T* __restrict__ x, int x_step, const T* __restrict__ v, int v_s
     out += task * out_step + share.channel;
 #pragma unroll(POOLS ? 1 : 2)
     for (int n = 0; n < share.items; n++) {
-        Vector<T, V> found[PIXELS], at_window = {};
+        Vector<T, V> totals[PIXELS], at_window = {};
         int item = share.first + n * share.rows;
         auto cell = operands.read(item, work, [&](int k, int j, T centred, bool open, T v, T g, T vg) {
             T total = fma(by_x[j], centred, rest[j]);
             if (HAS_G) total = fma(by_g[j], g - g_mean[j], total);
             if (HAS_V) total = fma(by_v[j], v - v_mean[j], total);
             if (HAS_VG) total = fma(by_vg[j], vg - vg_mean[j], total);
-            found[k][j] = total;
+            totals[k][j] = total;
             if (KIND == TANGENT && open) at_window[j] = total;
         });
         if (KIND == TANGENT) {
@@ -300,7 +300,7 @@ derivative(const T* __restrict__ x, int x_step, const T* __restrict__ v, int v_s
         } else {
 #pragma unroll
             for (int k = 0; k < PIXELS; k++)
-                if (cell.inside[k]) store<V>(out + cell.pixel[k], found[k]);
+                if (cell.inside[k]) store<V>(out + cell.pixel[k], totals[k]);
         }
     }
 }

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from math import inf, prod
 from typing import Any
 
+from tinymaml.kernels.cpu.norm import named
 from tinymaml.kernels.gpu.launch import Plan, blocks
 from tinymaml.kernels.gpu.vectors import KINDS, entries, flat, kind, width
 
@@ -32,8 +33,8 @@ INSTANCES = {
 _BLOCK = 256
 _GROUP = 32  # channels of a block: 128 bytes of float32
 _BLOCKS = 528  # keep the largest GPUs busy: four for each of their multiprocessors
-_PARTS = 64  # stretches of a task, at most: every block adds up all their sums
-_SHORT, _WHOLE = 4, 16  # pixels of a thread: in a stretch, at least; in a task that is not worth two launches
+_PARTS = 64  # chunks of a task, at most: every block adds up all their sums
+_SHORT, _WHOLE = 4, 16  # pixels of a thread: in a chunk, at least; in a task that is not worth two launches
 _ADDS, _APPLIES = 1, 2
 
 
@@ -50,19 +51,19 @@ class _Work:
         lanes = blocks(lanes, groups)
         pixels = blocks(count, _BLOCK // lanes)  # of a thread, were there one block
         few = pixels <= _WHOLE
-        stretches = 1 if few else min(_PARTS, max(_BLOCKS // (tasks * groups), 1), blocks(pixels, _SHORT))
-        each = blocks(items, stretches)
+        chunks = 1 if few else min(_PARTS, max(_BLOCKS // (tasks * groups), 1), blocks(pixels, _SHORT))
+        each = blocks(items, chunks)
         self.grid = (tasks, blocks(items, each), groups)
         self.arguments = (height, across, channels, items, each, lanes)
 
     def launch(self, plan: Plan, name: str, sums: int, *arguments: Any, known: bool = False) -> None:
         """Both passes; without the first if the sums are `known` to be 0: then there are no parts to add."""
-        tasks, stretches, _ = self.grid
-        passes = [(stretches, _ADDS), (stretches, _APPLIES)] if stretches > 1 else [(1, _ADDS | _APPLIES)]
+        tasks, chunks, _ = self.grid
+        passes = [(chunks, _ADDS), (chunks, _APPLIES)] if chunks > 1 else [(1, _ADDS | _APPLIES)]
         if known:
             passes = [(0, _APPLIES)]
         channels = self.arguments[2]
-        parts = plan.empty((tasks, stretches, sums, channels) if len(passes) > 1 else (0,), arguments[0].dtype)
+        parts = plan.empty((tasks, chunks, sums, channels) if len(passes) > 1 else (0,), arguments[0].dtype)
         for count, which in passes:
             plan.launch("norm", name, self.grid, _BLOCK, *arguments, parts, count, which, *self.arguments)
 
@@ -73,8 +74,8 @@ def _instance(name: str, x: Any, wide: int, pools: bool) -> str:
 
 def can_pool(shape: Sequence[int], window: Pair, stride: Pair, padding: Any) -> bool:
     """Whether there are kernels that pool as they go, for images x[T, N, H, W, C] and these windows."""
-    apart = (window, stride, padding) == ((2, 2), (2, 2), ((0, 0), (0, 0)))
-    return apart and 0 not in shape and min(shape[2:4]) >= 2
+    disjoint = (window, stride, padding) == ((2, 2), (2, 2), ((0, 0), (0, 0)))
+    return disjoint and 0 not in shape and min(shape[2:4]) >= 2
 
 
 def batch_norm(plan: Plan, outs: Arrays, ins: Arrays, eps: float, rectified: bool) -> None:
@@ -115,9 +116,9 @@ def _derivative(
         return
     laid = {key: plan.by_task(value) for key, value in ins.items()}
     moved = {key: plan.by_task(value) for key, value in tangents.items()}
-    own, none = laid["x"], laid["mean"]
-    g = laid.get("g", own)  # in place of what there is not something that is read anyway: its factor is 0
-    images = [own, moved.get("x", own), g, moved.get("g", g), laid.get("places", own)]
+    x_laid, none = laid["x"], laid["mean"]
+    g = laid.get("g", x_laid)  # in place of what there is not something that is read anyway: its factor is 0
+    images = [x_laid, moved.get("x", x_laid), g, moved.get("g", g), laid.get("places", x_laid)]
     rest = [laid["gamma"], laid["beta"], none, laid["rstd"], moved.get("gamma", none), moved.get("beta", none)]
     wide = width(x.shape[-1], *images, *rest, *map(entries, outs))
     given = sum(1 << i for i, key in enumerate(("x", "gamma", "beta", "g")) if key in tangents)
@@ -135,25 +136,19 @@ def _derivative(
     )
 
 
-def _named(given: Given, tangents: Arrays) -> dict[str, Any]:
-    """The tangents that are given, by whose they are."""
-    names = [name for name, is_there in zip(("x", "gamma", "beta", "g"), given, strict=False) if is_there]
-    return dict(zip(names, tangents, strict=True))
-
-
 _POINT = ("x", "gamma", "beta", "mean", "rstd")
 _WITH_G = ("x", "gamma", "beta", "g", "mean", "rstd")
 
 
 def batch_norm_tangent(plan: Plan, outs: Arrays, ins: Arrays, given: Given, eps: float, rectified: bool) -> None:
     """The derivative of y along those of (vx, vgamma, vbeta) that are given."""
-    _derivative(plan, _TANGENT, outs, dict(zip(_POINT, ins, strict=False)), _named(given, ins[5:]), rectified)
+    _derivative(plan, _TANGENT, outs, dict(zip(_POINT, ins, strict=False)), named(given, ins[5:]), rectified)
 
 
 def batch_norm_tangent_pool(plan: Plan, outs: Arrays, ins: Arrays, given: Given, eps: float, rectified: bool) -> None:
     """The derivative of max_pool(y); the last input are the places."""
     point = {**dict(zip(_POINT, ins, strict=False)), "places": ins[-1]}
-    _derivative(plan, _TANGENT, outs, point, _named(given, ins[5:-1]), rectified)
+    _derivative(plan, _TANGENT, outs, point, named(given, ins[5:-1]), rectified)
 
 
 def batch_norm_gradient(plan: Plan, outs: Arrays, ins: Arrays, eps: float, rectified: bool) -> None:
@@ -168,10 +163,10 @@ def batch_norm_gradient_pool(plan: Plan, outs: Arrays, ins: Arrays, eps: float, 
 
 def batch_norm_hessian(plan: Plan, outs: Arrays, ins: Arrays, given: Given, eps: float, rectified: bool) -> None:
     """The derivative of (dx, dgamma, dbeta) along those of (vx, vgamma, vbeta, vg) that are given."""
-    _derivative(plan, _HESSIAN, outs, dict(zip(_WITH_G, ins, strict=False)), _named(given, ins[6:]), rectified)
+    _derivative(plan, _HESSIAN, outs, dict(zip(_WITH_G, ins, strict=False)), named(given, ins[6:]), rectified)
 
 
 def batch_norm_hessian_pool(plan: Plan, outs: Arrays, ins: Arrays, given: Given, eps: float, rectified: bool) -> None:
     """The derivative of these; the last input are the places."""
     point = {**dict(zip(_WITH_G, ins, strict=False)), "places": ins[-1]}
-    _derivative(plan, _HESSIAN, outs, point, _named(given, ins[6:-1]), rectified)
+    _derivative(plan, _HESSIAN, outs, point, named(given, ins[6:-1]), rectified)

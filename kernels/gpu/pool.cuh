@@ -31,37 +31,37 @@ __global__ void __launch_bounds__(256, 4)
 windows(const T* __restrict__ x, int x_step, const P* __restrict__ at, int at_step, T* __restrict__ y,
         P* __restrict__ places, int tasks, int images, int channels, int height, int width, int down, int across,
         int window_height, int window_width, int stride_height, int stride_width, int top, int left) {
-    Place own(tasks, images, down, across, channels, V);
-    if (own.none) return;
-    int window = ((own.image * down + own.i) * across + own.j) * channels + own.channel;
-    x += (long long)own.task * x_step + (long long)own.image * height * width * channels + own.channel;
+    Place point(tasks, images, down, across, channels, V);
+    if (point.none) return;
+    int window = ((point.image * down + point.i) * across + point.j) * channels + point.channel;
+    x += (long long)point.task * x_step + (long long)point.image * height * width * channels + point.channel;
     Vector<P, V> place = filled<V>((P)-1);
-    if (WAY == TAKE) place = load<V>(at + (long long)own.task * at_step + window);
+    if (WAY == TAKE) place = load<V>(at + (long long)point.task * at_step + window);
 
-    Vector<T, V> found = {};
-    int i0 = own.i * stride_height - top, j0 = own.j * stride_width - left;
+    Vector<T, V> result = {};
+    int i0 = point.i * stride_height - top, j0 = point.j * stride_width - left;
     for (int i = max(i0, 0); i < min(i0 + window_height, height); i++)
         for (int j = max(j0, 0); j < min(j0 + window_width, width); j++) {
             Vector<T, V> pixel = load<V>(x + (i * width + j) * channels);
             P k = (i - i0) * window_width + j - j0;
 #pragma unroll
             for (int c = 0; c < V; c++) {
-                T z = pixel[c], best = found[c];
-                if (WAY == MEAN) found[c] += z;
-                if (WAY == TAKE) found[c] = place[c] == k ? z : best;
+                T z = pixel[c], best = result[c];
+                if (WAY == MEAN) result[c] += z;
+                if (WAY == TAKE) result[c] = place[c] == k ? z : best;
                 if (WAY == LARGEST) {
                     bool better = (place[c] < 0) | larger(z, best);
-                    found[c] = better ? z : best, place[c] = better ? k : place[c];
+                    result[c] = better ? z : best, place[c] = better ? k : place[c];
                 }
             }
         }
     if (WAY == MEAN) {
         T count = inside(i0, window_height, height) * inside(j0, window_width, width);
 #pragma unroll
-        for (int c = 0; c < V; c++) found[c] /= count;
+        for (int c = 0; c < V; c++) result[c] /= count;
     }
-    long long to = (long long)own.task * images * down * across * channels + window;
-    store<V>(y + to, found);
+    long long to = (long long)point.task * images * down * across * channels + window;
+    store<V>(y + to, result);
     if (WAY == LARGEST) store<V>(places + to, place);
 }
 
@@ -71,13 +71,13 @@ __global__ void __launch_bounds__(256, 4)
 pixels(const T* __restrict__ g, int g_step, const P* __restrict__ at, int at_step, T* __restrict__ x, int tasks,
        int images, int channels, int height, int width, int down, int across, int window_height, int window_width,
        int stride_height, int stride_width, int top, int left) {
-    Place own(tasks, images, height, width, channels, V);
-    if (own.none) return;
-    int image = own.image * down * across * channels + own.channel;
-    g += (long long)own.task * g_step + image, at += (long long)own.task * at_step + image;
+    Place point(tasks, images, height, width, channels, V);
+    if (point.none) return;
+    int image = point.image * down * across * channels + point.channel;
+    g += (long long)point.task * g_step + image, at += (long long)point.task * at_step + image;
 
     Vector<T, V> total = {};
-    int i = own.i + top, j = own.j + left;  // windows p and q begin at p and q strides
+    int i = point.i + top, j = point.j + left;  // windows p and q begin at p and q strides
     int p0 = max(i - window_height + stride_height, 0) / stride_height;
     int q0 = max(j - window_width + stride_width, 0) / stride_width;
     for (int p = p0; p < down && p * stride_height <= i; p++)
@@ -96,6 +96,6 @@ pixels(const T* __restrict__ g, int g_step, const P* __restrict__ at, int at_ste
                 for (int c = 0; c < V; c++) total[c] += here[c] / count;
             }
         }
-    long long to = (((long long)own.task * images + own.image) * height + own.i) * width + own.j;
-    store<V>(x + to * channels + own.channel, total);
+    long long to = (((long long)point.task * images + point.image) * height + point.i) * width + point.j;
+    store<V>(x + to * channels + point.channel, total);
 }

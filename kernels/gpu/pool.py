@@ -56,10 +56,10 @@ def _launch(
     places = next((a.dtype for a in (*ins, *outs) if a.dtype in _PLACES), np.dtype(np.int8))
     to = [*outs, outs[0]][:2] if _KERNELS[which] == _WINDOWS else outs
     sizes = (*image.shape[:2], channels, *image.shape[2:4], *pooled.shape[2:4])
-    own = (*window, *stride, padding[0][0], padding[1][0])
+    geometry = (*window, *stride, padding[0][0], padding[1][0])
     name = _instance(which, kind(outs[0].dtype, wide), places)
     grid = (blocks(outs[0].size // wide, _BLOCK),)
-    plan.launch("pool", name, grid, _BLOCK, *flat([x, at]), *to, *sizes, *own)
+    plan.launch("pool", name, grid, _BLOCK, *flat([x, at]), *to, *sizes, *geometry)
 
 
 def max_pool(plan: Plan, outs: Arrays, ins: Arrays, window: Pair, stride: Pair, padding: Padding) -> None:

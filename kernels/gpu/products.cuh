@@ -24,8 +24,8 @@ struct alignas(V * sizeof(T) < 16 ? V * sizeof(T) : 16) Vector {
     T at[V];
 };
 
-// Operands. `line` is a row of A or a column of B, `step` a place along the sum; both are taken apart on their own, and
-// `get` puts them together. What lies outside is 0. A task's operand has fewer than 2^31 numbers. ALONG_STEPS: neighbours in memory lie along the sum (else along lines).
+// Operands. `line` is a row of A or a column of B, `step` a place along the sum; both are decoded separately, and
+// `get` combines them. What lies outside is 0. A task's operand has fewer than 2^31 numbers. ALONG_STEPS: neighbours in memory lie along the sum (else along lines).
 
 template <class T, bool ALONG_STEPS_>
 struct Matrix {
@@ -37,14 +37,14 @@ struct Matrix {
     __device__ int step(int k) const { return k >= steps ? -1 : ALONG_STEPS ? k : k * leading; }
     template <int V>
     __device__ Vector<T, V> get(int line, int step) const {
-        Vector<T, V> found = {};
-        if (line >= 0 && step >= 0) found = *(const Vector<T, V>*)(data + line + step);
-        return found;
+        Vector<T, V> loaded = {};
+        if (line >= 0 && step >= 0) loaded = *(const Vector<T, V>*)(data + line + step);
+        return loaded;
     }
 };
 
 // Engines: a block's tile of C, ROWS x COLUMNS, kept in registers. `add` takes tiles of A and B, DEPTH steps deep, as they
-// lie in shared memory; `each` hands out what was summed up: (row, column, numbers that lie side by side).
+// lie in shared memory; `each` visits the sums: (row, column, numbers that lie side by side).
 
 template <class T_, int ROWS_, int COLUMNS_, int DEPTH_, int DOWN, int ACROSS>
 struct Simt {
@@ -244,9 +244,9 @@ __global__ void __launch_bounds__(256)
 add_parts(const T* parts, const T* c, T* out, int parts_of_task, int count, int columns, int c_step, int c_row) {
     const int i = blockIdx.x * 256 + threadIdx.x, t = blockIdx.y;
     if (i >= count) return;
-    const T* own = parts + (long long)t * parts_of_task * count + i;
-    T total = own[0];
-    for (int s = 1; s < parts_of_task; s++) total += own[(long long)s * count];
+    const T* mine = parts + (long long)t * parts_of_task * count + i;
+    T total = mine[0];
+    for (int s = 1; s < parts_of_task; s++) total += mine[(long long)s * count];
     if (c) total += c[(long long)t * c_step + (long long)(i / columns) * c_row + i % columns];
     out[(long long)t * count + i] = total;
 }

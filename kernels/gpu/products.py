@@ -74,10 +74,10 @@ def how(dtype: Any) -> str:
 
 def engine(kind: str, rows: int, columns: int, tasks: int) -> Engine:
     """The widest tile that is not mostly empty and leaves the GPU enough blocks; else the last, which is smallest."""
-    for found in ENGINES[kind][:-1]:
-        across = blocks(columns, found.columns)
-        if columns > found.columns // 2 and blocks(rows, found.rows) * across * tasks >= _FULL // 2:
-            return found
+    for tile in ENGINES[kind][:-1]:
+        across = blocks(columns, tile.columns)
+        if columns > tile.columns // 2 and blocks(rows, tile.rows) * across * tasks >= _FULL // 2:
+            return tile
     return ENGINES[kind][-1]
 
 
@@ -144,10 +144,10 @@ def multiply(
     if tasks > _TASKS:
         for first in range(0, tasks, _TASKS):
             some = slice(first, min(first + _TASKS, tasks))
-            own = c._replace(array=c.array[some]) if c.step else c
+            addend = c._replace(array=c.array[some]) if c.step else c
             multiply(
-                plan, family, kernel, flags, [(x[some] if step else x, step) for x, step in operands], own, out[some],
-                (some.stop - first, *sizes[1:]), lengths, *more, kinds=kinds,
+                plan, family, kernel, flags, [(x[some] if step else x, step) for x, step in operands], addend,
+                out[some], (some.stop - first, *sizes[1:]), lengths, *more, kinds=kinds,
             )  # fmt: skip
         return
     kind = how(out.dtype)
@@ -160,12 +160,12 @@ def multiply(
     each = blocks(max(1, blocks(steps, wanted)), 4 * _DEPTH) * 4 * _DEPTH
     parts = max(1, blocks(steps, each))
     target = out if parts == 1 else plan.empty((tasks, parts, rows, columns), out.dtype)
-    own = c if parts == 1 else Added(_NULL, 0, 0)
+    addend = c if parts == 1 else Added(_NULL, 0, 0)
     (a, a_step), (b, b_step) = operands
     name = f"{kernel}<{tile.name}, {v}{flags}>"
     plan.launch(
-        family, name, (down, across * parts, tasks), tile.threads, a, b, own.array, target, a_step, b_step, own.step,
-        own.row, each, parts, *([tiles] if kinds else []), *more,
+        family, name, (down, across * parts, tasks), tile.threads, a, b, addend.array, target, a_step, b_step,
+        addend.step, addend.row, each, parts, *([tiles] if kinds else []), *more,
     )  # fmt: skip
     if parts > 1:
         count = rows * columns

@@ -27,8 +27,8 @@ sum(const T* x, T* y, int results, int entries, int each, int kn1, int kn2, int 
     const int first = blockIdx.y * each, last = min(entries, first + each);
     T total = 0;
     if (k < results) {
-        const T* own = x + kept.at(k);
-        for (int i = first + lane; i < last; i += LANES) total += own[summed.at(i)];
+        const T* entry = x + kept.at(k);
+        for (int i = first + lane; i < last; i += LANES) total += entry[summed.at(i)];
     }
     if (LANES == 32) total = warp_sum(total);
     if (LANES == 256) total = block_sum<256>(total, parts);
@@ -43,16 +43,16 @@ logsumexp(const T* x, T* y, int results, int entries, int kn1, int kn2, int kn3,
     const Axes kept = {kn1, kn2, kn3, ks0, ks1, ks2, ks3}, summed = {rn1, rn2, rn3, rs0, rs1, rs2, rs3};
     const int k = blockIdx.x * 8 + threadIdx.x / 32, lane = threadIdx.x % 32;
     if (k >= results) return;  // the whole warp
-    const T* own = x + kept.at(k);
-    T largest = own[summed.at(0)];
+    const T* entry = x + kept.at(k);
+    T largest = entry[summed.at(0)];
     for (int i = lane; i < entries; i += 32) {
-        T value = own[summed.at(i)];
+        T value = entry[summed.at(i)];
         largest = value > largest || value != value ? value : largest;
     }
     largest = warp_max(largest);
     if (!isfinite(largest)) largest = 0;  // nothing but -inf, or what is not finite, which shows in the sum
     T total = 0;
-    for (int i = lane; i < entries; i += 32) total += exp(own[summed.at(i)] - largest);
+    for (int i = lane; i < entries; i += 32) total += exp(entry[summed.at(i)] - largest);
     total = warp_sum(total);
     if (lane == 0) y[k] = log(total) + largest;
 }
@@ -62,11 +62,11 @@ template <class T>
 __global__ void __launch_bounds__(256) max_last(const T* x, T* y, long long* index, int rows, int length) {
     const int row = blockIdx.x * 8 + threadIdx.x / 32, lane = threadIdx.x % 32;
     if (row >= rows) return;
-    const T* own = x + (long long)row * length;
-    T largest = own[0];
+    const T* entry = x + (long long)row * length;
+    T largest = entry[0];
     int place = 0;
     for (int i = lane; i < length; i += 32)
-        if (own[i] > largest || (own[i] != own[i] && largest == largest)) largest = own[i], place = i;
+        if (entry[i] > largest || (entry[i] != entry[i] && largest == largest)) largest = entry[i], place = i;
     for (int by = 16; by; by >>= 1) {
         T other = __shfl_xor_sync(0xffffffffu, largest, by);
         int where = __shfl_xor_sync(0xffffffffu, place, by);

@@ -29,14 +29,14 @@ def _axes(plan: Plan, x: Any, shape: Shape) -> tuple[Any, list[int], list[int], 
     """
     lead = x.ndim - len(shape)
     gone = [i for i in range(x.ndim) if i < lead or (shape[i - lead] == 1 and x.shape[i] != 1)]
-    found = []
+    described = []
     for axes in ([i for i in range(x.ndim) if i not in gone], gone):
         runs = formulas.collapsed([x.shape[i] for i in axes], [[x.strides[i] for i in axes]])
         if len(runs) > _AXES:
             return _axes(plan, plan.copied(x), shape)
         runs = [(1, [0])] * (_AXES - len(runs)) + runs
-        found.append([length for length, _ in runs[1:]] + [own // x.itemsize for _, (own,) in runs])
-    return x, found[0], found[1], prod(x.shape[i] for i in gone)
+        described.append([length for length, _ in runs[1:]] + [stride // x.itemsize for _, (stride,) in runs])
+    return x, described[0], described[1], prod(x.shape[i] for i in gone)
 
 
 def sum_to(plan: Plan, y: Any, x: Any) -> None:

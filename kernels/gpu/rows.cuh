@@ -1,6 +1,6 @@
 // Rows of tasks [M, C], or cells of images, divided among blocks and threads, and sums of them over each channel.
 //
-// A block has a task (blockIdx.x), a stretch of its items (y) and a group of its channels (z). An item is a row, or, of
+// A block has a task (blockIdx.x), a chunk of its items (y) and a group of its channels (z). An item is a row, or, of
 // images, a cell of 2 x 2 pixels.
 #pragma once
 #include "vectors.cuh"
@@ -11,7 +11,7 @@ constexpr int GROUP = 32;  // channels of a block, at most
 // What is divided among threads, the same for all blocks.
 struct Work {
     int height, width, channels;  // of images; without pooling they are one pixel wide
-    int items, each;              // of a task, of a stretch
+    int items, each;              // of a task, of a chunk
     int lanes;                    // threads beside one another along a block's channels
 };
 
@@ -88,18 +88,18 @@ __device__ inline void add_rows(Vector<T, V> (&sums)[S], const Share<V>& share, 
     for (int s = 0; s < S; s++) sums[s] = totals[s][share.lane];
 }
 
-// Partial sums of a task's stretches, [T, stretches, S, C], at a thread's channels.
+// Partial sums of a task's chunks, [T, chunks, S, C], at a thread's channels.
 template <class T, int V, int S>
 struct Parts {
     T* first;  // of the task
     int channels;
 
-    __device__ Parts(T* all, int stretches, const Share<V>& share, const Work& work) {
-        first = all + (long long)blockIdx.x * stretches * S * work.channels + share.channel, channels = work.channels;
+    __device__ Parts(T* all, int chunks, const Share<V>& share, const Work& work) {
+        first = all + (long long)blockIdx.x * chunks * S * work.channels + share.channel, channels = work.channels;
     }
 
-    __device__ Vector<T, V> load(int stretch, int s) const {
-        return ::load<V>(first + ((long long)stretch * S + s) * channels);
+    __device__ Vector<T, V> load(int chunk, int s) const {
+        return ::load<V>(first + ((long long)chunk * S + s) * channels);
     }
 
     __device__ void store(const Vector<T, V> (&sums)[S]) const {

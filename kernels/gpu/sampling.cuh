@@ -29,11 +29,11 @@ __device__ inline void draw_distinct(unsigned word, int count, int numbers, unsi
     words[i] = word;
     for (int j = 0; j < numbers; j++) {
         __syncthreads();
-        int own = i < j ? taken[i] : 0, before = 0 < i && i <= j ? taken[i - 1] : 0;
+        int mine = i < j ? taken[i] : 0, before = 0 < i && i <= j ? taken[i - 1] : 0;
         int rank = (int)__umulhi(words[j], (unsigned)(count - j));
-        int smaller = __syncthreads_count(i < j && own - i <= rank);  // own - i numbers are left below `own`
+        int smaller = __syncthreads_count(i < j && mine - i <= rank);  // mine - i numbers are left below `mine`
         int number = rank + smaller;
-        if (i <= j) taken[i] = i < smaller ? own : i == smaller ? number : before;
+        if (i <= j) taken[i] = i < smaller ? mine : i == smaller ? number : before;
         if (i == 0) drawn[j] = number;
     }
     __syncthreads();

@@ -2,7 +2,7 @@
 #pragma once
 
 // An index, as Python lays it out in memory: of the result's axes the length and the step in x; then for each index
-// array the length and the step of the axis of x that it runs over, how its numbers are stored, and its own steps.
+// array the length and the step of the axis of x that it runs over, how its numbers are stored, and its steps.
 struct Index {
     const long long* table;
     int axes, arrays;
@@ -11,11 +11,11 @@ struct Index {
 
     // Where in x the entry of the result is that has these coordinates (x's beginning taken as 0).
     __device__ long long place(long long i, const unsigned long long* pointers) const {
-        long long found = 0, steps[4] = {0, 0, 0, 0};
+        long long offset = 0, steps[4] = {0, 0, 0, 0};
         for (int axis = axes - 1; axis >= 0; axis--) {
             const long long at = i % table[2 * axis];
             i /= table[2 * axis];
-            found += at * table[2 * axis + 1];
+            offset += at * table[2 * axis + 1];
             #pragma unroll
             for (int k = 0; k < 4; k++)
                 if (k < arrays) steps[k] += at * table[2 * axes + k * (3 + axes) + 3 + axis];
@@ -23,11 +23,11 @@ struct Index {
         #pragma unroll
         for (int k = 0; k < 4; k++)
             if (k < arrays) {
-                const long long* own = table + 2 * axes + k * (3 + axes);
-                long long at = read(pointers[k], own[2], steps[k]);
-                found += (at < 0 ? at + own[0] : at) * own[1];
+                const long long* index = table + 2 * axes + k * (3 + axes);
+                long long at = read(pointers[k], index[2], steps[k]);
+                offset += (at < 0 ? at + index[0] : at) * index[1];
             }
-        return found;
+        return offset;
     }
 
     // The i-th number of an array of whole numbers of -size bytes if signed, of size bytes if not.

@@ -8,34 +8,22 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tinymaml.kernels.cpu.shape import identity as identity
+from tinymaml.kernels.cpu.shape import reshape as reshape
+from tinymaml.kernels.cpu.shape import slice as slice
+from tinymaml.kernels.cpu.shape import transpose as transpose
 from tinymaml.kernels.gpu import reduce
-from tinymaml.kernels.gpu.launch import REAL, Plan, blocks, cupy
+from tinymaml.kernels.gpu.launch import REAL, WORDS, Plan, blocks, cupy
 
 Arrays = Sequence[Any]
 Shape = tuple[int, ...]
 
-_WORDS = {1: "unsigned char", 2: "unsigned short", 4: "unsigned", 8: "unsigned long long"}
 _BLOCK = 256
 
 INSTANCES = {
     **{real: (f"scatter<{real}>", f"clear<{real}>") for real in REAL.values()},
-    "words": tuple([f"{name}<{word}>" for name in ("gather", "put", "clear") for word in _WORDS.values()]),
+    "words": tuple([f"{name}<{word}>" for name in ("gather", "put", "clear") for word in WORDS.values()]),
 }
-
-
-def identity(x: Any) -> Any:
-    """View: the array itself."""
-    return x
-
-
-def reshape(x: Any, shape: Shape) -> Any:
-    """View (a copy if x is not contiguous)."""
-    return x.reshape(shape)
-
-
-def transpose(x: Any, axes: Shape) -> Any:
-    """View."""
-    return x.transpose(axes)
 
 
 def broadcast_to(x: Any, shape: Shape) -> Any:
@@ -43,17 +31,12 @@ def broadcast_to(x: Any, shape: Shape) -> Any:
     return cupy().broadcast_to(x, shape)
 
 
-def slice(x: Any, index: tuple[Any, ...]) -> Any:  # noqa: A001
-    """View."""
-    return x[index if ... in index else (*index, ...)]  # of one number too
-
-
 def sum_to(plan: Plan, outs: Arrays, ins: Arrays, shape: Shape) -> None:
     """The sum over the leading axes that `shape` lacks and those where it has length 1."""
     reduce.sum_to(plan, outs[0], ins[0])
 
 
-class _Look(NamedTuple):
+class _Indexed(NamedTuple):
     """x[index], taken apart.
 
     Attributes:
@@ -70,7 +53,7 @@ class _Look(NamedTuple):
     made: int
 
 
-def _look(plan: Plan, x: Any, index: tuple[Any, ...], arrays: Arrays) -> _Look:
+def _parse(plan: Plan, x: Any, index: tuple[Any, ...], arrays: Arrays) -> _Indexed:
     rest = iter(arrays)
     plain = (int, type(None), type(...), type(np.s_[:]))
     parts: list[Any] = [part if isinstance(part, plain) else next(rest) for part in index]
@@ -83,8 +66,8 @@ def _look(plan: Plan, x: Any, index: tuple[Any, ...], arrays: Arrays) -> _Look:
         parts = [np.asarray(part) if isinstance(part, int) else part for part in parts]
     marked = [i for i, part in enumerate(parts) if not isinstance(part, plain)]
     shape = np.broadcast_shapes(*[parts[i].shape for i in marked])
-    together = not marked or marked == list(range(marked[0], marked[-1] + 1))
-    first = (marked[0] if together else 0) if marked else 0
+    adjacent = not marked or marked == list(range(marked[0], marked[-1] + 1))
+    first = (marked[0] if adjacent else 0) if marked else 0
 
     base = x[tuple([np.s_[:] if i in marked else part for i, part in enumerate(parts)])]
     axes: list[tuple[int, int, list[int]]] = []
@@ -102,34 +85,34 @@ def _look(plan: Plan, x: Any, index: tuple[Any, ...], arrays: Arrays) -> _Look:
         axis += 1
     if len(indices) > 4:
         raise ValueError(f"an index with {len(indices)} arrays: at most 4 are supported on a GPU")
-    if not together:
+    if not adjacent:
         first = 0
     made = [(n, 0, [array.strides[k] // array.itemsize for array, _, _ in indices]) for k, n in enumerate(shape)]
     axes[first:first] = made if marked else []
-    return _Look(base, axes, indices, first, len(shape) if marked else 0)
+    return _Indexed(base, axes, indices, first, len(shape) if marked else 0)
 
 
-def _table(plan: Plan, look: _Look, order: Sequence[int]) -> tuple[Any, list[Any]]:
+def _table(plan: Plan, indexed: _Indexed, order: Sequence[int]) -> tuple[Any, list[Any]]:
     """(what describes the index to a kernel, the addresses of its arrays), with the result's axes in some order."""
-    axes = [look.axes[i] for i in order]
+    axes = [indexed.axes[i] for i in order]
     rows = [number for length, step, _ in axes for number in (length, step)]
-    for k, (array, length, step) in enumerate(look.arrays):
+    for k, (array, length, step) in enumerate(indexed.arrays):
         kind = array.itemsize if array.dtype.kind == "u" else -array.itemsize
-        rows += [length, step, kind, *[own[k] for _, _, own in axes]]
-    pointers = [np.uint64(array.data.ptr) for array, _, _ in look.arrays]
-    held = [array for array, _, _ in look.arrays]
+        rows += [length, step, kind, *[steps[k] for _, _, steps in axes]]
+    pointers = [np.uint64(array.data.ptr) for array, _, _ in indexed.arrays]
+    held = [array for array, _, _ in indexed.arrays]
     return plan.upload(np.array(rows or [0], np.int64), held), pointers + [np.uint64(0)] * (4 - len(pointers))
 
 
 def gather(plan: Plan, outs: Arrays, ins: Arrays, index: tuple[Any, ...]) -> None:
     """x[index]."""
     (y,), (x, *arrays) = outs, ins
-    look = _look(plan, x, index, arrays)
-    table, pointers = _table(plan, look, range(len(look.axes)))
-    name = f"gather<{_WORDS[y.itemsize]}>"
+    indexed = _parse(plan, x, index, arrays)
+    table, pointers = _table(plan, indexed, range(len(indexed.axes)))
+    name = f"gather<{WORDS[y.itemsize]}>"
     plan.launch(
-        "shape", name, (blocks(y.size, _BLOCK),), _BLOCK, look.base, y, table, len(look.axes), len(look.arrays),
-        *pointers, y.size,
+        "shape", name, (blocks(y.size, _BLOCK),), _BLOCK, indexed.base, y, table, len(indexed.axes),
+        len(indexed.arrays), *pointers, y.size,
     )  # fmt: skip
 
 
@@ -137,7 +120,7 @@ def _put(plan: Plan, y: Any, g: Any) -> None:
     """y = g, for a y laid out in any way."""
     g = plan.in_order(g)
     rows = [number for n, stride in zip(y.shape, y.strides, strict=True) for number in (n, stride // y.itemsize)]
-    name = f"put<{_WORDS[y.itemsize]}>"
+    name = f"put<{WORDS[y.itemsize]}>"
     plan.launch(
         "shape",
         name,
@@ -154,21 +137,21 @@ def _put(plan: Plan, y: Any, g: Any) -> None:
 def scatter(plan: Plan, outs: Arrays, ins: Arrays, index: tuple[Any, ...], shape: Shape) -> None:
     """Zeros with g added at [index], in order; the adjoint of gather and of slice."""
     (y,), (g, *arrays) = outs, ins
-    name = f"clear<{_WORDS[y.itemsize]}>"
+    name = f"clear<{WORDS[y.itemsize]}>"
     plan.launch("shape", name, (blocks(y.size, _BLOCK),), _BLOCK, y, y.size)
     if not arrays:
         _put(plan, slice(y, index), g)
         return
-    look = _look(plan, y, index, arrays)
-    made = list(range(look.first, look.first + look.made))
-    order = [i for i in range(len(look.axes)) if i not in made] + made
+    indexed = _parse(plan, y, index, arrays)
+    made = list(range(indexed.first, indexed.first + indexed.made))
+    order = [i for i in range(len(indexed.axes)) if i not in made] + made
     g = plan.in_order(g.transpose(tuple(order)))
-    entries = prod(look.axes[i][0] for i in made)
-    table, pointers = _table(plan, look, order)
+    entries = prod(indexed.axes[i][0] for i in made)
+    table, pointers = _table(plan, indexed, order)
     inner = g.size // entries if entries else 0
     plan.launch(
-        "shape", f"scatter<{REAL[y.dtype]}>", (blocks(inner, _BLOCK),), _BLOCK, g, look.base, table, len(order),
-        len(look.arrays), *pointers, inner, entries,
+        "shape", f"scatter<{REAL[y.dtype]}>", (blocks(inner, _BLOCK),), _BLOCK, g, indexed.base, table, len(order),
+        len(indexed.arrays), *pointers, inner, entries,
     )  # fmt: skip
 
 

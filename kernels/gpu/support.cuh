@@ -12,7 +12,7 @@ __global__ void find_not_finite(const unsigned long long* table, const int* star
 
 // Each row: where to, where from, and how many numbers of type T.
 template <class T>
-__global__ void carry(const unsigned long long* table, const int* starts, int count) {
+__global__ void copy_words(const unsigned long long* table, const int* starts, int count) {
     int which = array_of_block(starts, count);
     long long i = (long long)(blockIdx.x - starts[which]) * blockDim.x + threadIdx.x;
     const unsigned long long* row = table + 3 * which;

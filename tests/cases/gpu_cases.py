@@ -11,8 +11,10 @@ import numpy as np
 
 from tinymaml.kernels import gpu
 from tinymaml.kernels.cpu import numpy_kernel
+from tinymaml.kernels.names import KernelName
 
 Specs = Sequence[tuple[tuple[int, ...], Any]]
+Name = tuple[str, str]  # family, kernel
 
 TOLERANCE = {np.dtype(np.float32): 1e-5, np.dtype(np.float64): 1e-12}
 
@@ -51,7 +53,7 @@ def distance(found: Any, expected: Any) -> float:
     return float(np.linalg.norm(found - expected) / (np.linalg.norm(expected) or 1.0))
 
 
-def run(name: str, specs: Specs, ins: Sequence[Any], static: dict[str, Any]) -> list[Any]:
+def run(name: Name, specs: Specs, ins: Sequence[Any], static: dict[str, Any]) -> list[Any]:
     """What a kernel writes into memory that was full of NaN, as NumPy arrays; on operands laid out as given."""
     cupy: Any = sys.modules["cupy"]
     outs = []
@@ -60,19 +62,19 @@ def run(name: str, specs: Specs, ins: Sequence[Any], static: dict[str, Any]) -> 
         if out.size:
             out.set(np.full(shape, np.nan if np.dtype(dtype).kind == "f" else np.array(-1).astype(dtype), dtype))
         outs.append(out)
-    gpu.run(name, outs, [put(x) for x in ins], static)
+    gpu.run(KernelName(*name), outs, [put(x) for x in ins], static)
     return [out.get() for out in outs]
 
 
-def reference(name: str, specs: Specs, ins: Sequence[Any], static: dict[str, Any]) -> list[Any]:
+def reference(name: Name, specs: Specs, ins: Sequence[Any], static: dict[str, Any]) -> list[Any]:
     """The same by the reference, in double precision."""
     wide = [x.astype(np.float64) if x.dtype == np.float32 else x for x in map(np.asarray, ins)]
     outs = [np.empty(shape, np.float64 if np.dtype(dtype) == np.float32 else dtype) for shape, dtype in specs]
-    numpy_kernel(name)(outs, wide, **static)
+    numpy_kernel(*name)(outs, wide, **static)
     return outs
 
 
-def check(name: str, specs: Specs, ins: Sequence[Any], static: dict[str, Any], tolerance: float | None = None) -> None:
+def check(name: Name, specs: Specs, ins: Sequence[Any], static: dict[str, Any], tolerance: float | None = None) -> None:
     """The kernel gives what the reference gives in double precision, and the same bits with its lanes reversed."""
     found, expected = run(name, specs, ins, static), reference(name, specs, ins, static)
     for i, (x, y) in enumerate(zip(found, expected, strict=True)):

@@ -25,7 +25,7 @@ class Problem(NamedTuple):
 def problem(seed, tasks=3, examples=4, hidden=3, own=False, dtype=np.float64):
     """Regression with a network of tanh units, of shared parameters or of each task's own."""
     rng = np.random.default_rng(seed)
-    model = tm.nn.mlp([2, hidden, 1], activation="tanh", start="xavier-uniform")
+    model = tm.nn.mlp([2, hidden, 1], activation="tanh", initialiser="xavier-uniform")
     params = model.init(rng, np.float64)
     if own:
         params = tm.tree.map(lambda x: np.repeat(x, tasks, 0), params)

@@ -37,7 +37,7 @@ def case(shape, dtype, seed=0):
 def run(name, outs, ins, **static):
     """What the compiled kernel and the reference give, in turn."""
     found = []
-    for kernel in (cpu.numba_kernel(f"norm.{name}"), cpu.numpy_kernel(f"norm.{name}")):
+    for kernel in (cpu.numba_kernel("norm", name), cpu.numpy_kernel("norm", name)):
         own = [np.full(shape, 7, dtype) for shape, dtype in outs]
         kernel(own, ins, **static)
         found.append(own)

@@ -136,8 +136,8 @@ def test_threads_share_one_large_task():
         expected = tm.record(step, one, other, threads=1)(one, other)
         program = tm.record(step, one, other, threads=2)
         same(program(one, other), expected)
-        parts = program._assembly.runs[0].__self__._parts
-        assert (parts[:, 6] == 2).all(), "every launch has two workers"
+        steps = program._executable.runs[0].__self__._steps
+        assert (steps[:, 6] == 2).all(), "every launch has two workers"
 
 
 # What is refused.
@@ -408,13 +408,13 @@ def test_a_step_that_computes_nothing():
 # What it costs.
 
 
-def test_what_nobody_needs_is_dropped():
+def test_dead_calls_are_eliminated():
     def step(x):
         tm.exp(tm.exp(x))
         return x + 1
 
     explained = tm.record(step, np.ones(3)).explain()
-    assert "1 launches" in explained and "2 dropped as dead" in explained
+    assert "1 launches" in explained and "2 dead ones eliminated" in explained
 
 
 @pytest.mark.skipif(not cpu.numba_is_used(), reason="NumPy's kernels make temporaries; needs numba")

@@ -45,8 +45,8 @@ def test_linear_layers(inputs, outputs, name):
 def test_choices():
     with pytest.raises(ValueError, match=r"^activation must be one of relu, tanh, .*, got 'gelu'"):
         tm.nn.mlp([1, 2, 1], activation="gelu")
-    with pytest.raises(ValueError, match=r"^start must be one of he-normal, .*, got 'zeros'"):
-        tm.nn.mlp([1, 2, 1], start="zeros")
+    with pytest.raises(ValueError, match=r"^initialiser must be one of he-normal, .*, got 'zeros'"):
+        tm.nn.mlp([1, 2, 1], initialiser="zeros")
 
 
 def test_the_dtype_of_a_model():

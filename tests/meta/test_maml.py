@@ -178,7 +178,7 @@ def test_steps_may_be_numpys():
 
 def test_a_cross_entropy_loss_too():
     rng = np.random.default_rng(3)
-    model = tm.nn.mlp([3, 4, 3], activation="softplus", start="xavier-uniform")
+    model = tm.nn.mlp([3, 4, 3], activation="softplus", initialiser="xavier-uniform")
     params = model.init(rng, np.float64)
 
     def batch():

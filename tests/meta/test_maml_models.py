@@ -97,7 +97,7 @@ def test_a_recurrent_network():
 
 def test_meta_sgd_learns_its_step_sizes():
     """Learned step sizes do better than the one they start from, and adapt the parameters that matter more."""
-    model = tm.nn.mlp([1, 16, 1], activation="tanh", start="xavier-uniform")
+    model = tm.nn.mlp([1, 16, 1], activation="tanh", initialiser="xavier-uniform")
     params = model.init(np.random.default_rng(0), np.float64)
     alpha = tm.tree.map(lambda x: np.full(x.shape, 0.01), params)
 

@@ -130,7 +130,7 @@ def test_bias_before_batch_norm_makes_no_difference():
         (((28, 28, 0), 5), {}, "channels must be a whole number >= 1"),
         ((OMNIGLOT, 5), {"filters": 2.5}, "filters must be"),
         ((OMNIGLOT, 5), {"downsample": "pool"}, "downsample must be one of stride, max-pool"),
-        ((OMNIGLOT, 5), {"start": "zeros"}, "start must be one of"),
+        ((OMNIGLOT, 5), {"initialiser": "zeros"}, "initialiser must be one of"),
         ((OMNIGLOT, 5), {"layers": 0}, "layers must be"),
     ],
 )

@@ -26,9 +26,9 @@ def test_every_activation_is_tested():
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @drawn
-@given(sizes=SIZES, start=st.sampled_from(sorted(nn.STARTS)))
-def test_what_init_gives(dtype, sizes, start):
-    model = nn.mlp(sizes, start=start)
+@given(sizes=SIZES, initialiser=st.sampled_from(sorted(nn.INITIALISERS)))
+def test_what_init_gives(dtype, sizes, initialiser):
+    model = nn.mlp(sizes, initialiser=initialiser)
     params = model.init(np.random.default_rng(0), dtype)
     assert len(params) == len(sizes) - 1
     for layer, i, o in zip(params, sizes, sizes[1:], strict=False):
@@ -72,7 +72,7 @@ def test_truncated_normal():
 @given(sizes=SIZES, tasks=st.integers(1, 4), examples=st.integers(1, 4), own=st.booleans())
 def test_apply_is_what_numpy_gives(activation, sizes, tasks, examples, own):
     rng = np.random.default_rng(0)
-    model = nn.mlp(sizes, activation=activation, start="xavier-uniform")
+    model = nn.mlp(sizes, activation=activation, initialiser="xavier-uniform")
     params = tm.tree.map(lambda x: x + rng.normal(size=x.shape), model.init(rng, np.float64))
     if own:
         params = tm.tree.map(lambda x: rng.normal(size=(tasks, *x.shape[1:])), params)

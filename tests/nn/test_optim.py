@@ -248,7 +248,7 @@ def test_an_update_is_recorded_to_the_same_bits(name, dtype, rate):
 @pytest.mark.parametrize("find", [cpu.find, cpu.numpy_kernel])
 def test_adams_scales_are_those_of_python(find):
     """To the last bit, with Numba and without."""
-    bias_correction = find("optim.bias_correction")
+    bias_correction = find("optim", "bias_correction")
     for beta1, beta2, rate in ((0.9, 0.999, 1e-3), (0.5, 0.97, 0.3), (0.0, 0.999999, 1.0)):
         for iteration in (*range(200), 10**4, 10**6):
             scales = np.empty(2)

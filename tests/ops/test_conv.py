@@ -112,15 +112,15 @@ def test_zeros_around_images_take_part(stride, padding, dtype):
         (2, 3, *[(n + sum(p) - 3) // s + 1 for n, p, s in zip((5, 6), padding, stride, strict=True)], 5), dtype
     )
     around = np.pad(x, ((0, 0), (0, 0), *padding, (0, 0)))
-    numpy_kernel("conv.conv2d")([y], [around, w], stride=stride, padding=((0, 0), (0, 0)))
+    numpy_kernel("conv", "conv2d")([y], [around, w], stride=stride, padding=((0, 0), (0, 0)))
     g = np.random.default_rng(1).standard_normal(y.shape).astype(dtype)
     g[1, 2, 0, 0, 1], g[1, 0, -1, -1, 2], g[1, 1, y.shape[2] // 2, 0, 0] = np.inf, np.nan, np.inf
     dw = np.empty_like(w)
-    numpy_kernel("conv.conv2d_dw")([dw], [around, g], stride=stride, padding=((0, 0), (0, 0)), size=(3, 3))
+    numpy_kernel("conv", "conv2d_dw")([dw], [around, g], stride=stride, padding=((0, 0), (0, 0)), size=(3, 3))
     for kernel in {find, numpy_kernel}:
         found, of_w = np.empty_like(y), np.empty_like(w)
-        kernel("conv.conv2d")([found], [x, w], stride=stride, padding=padding)
-        kernel("conv.conv2d_dw")([of_w], [x, g], stride=stride, padding=padding, size=(3, 3))
+        kernel("conv", "conv2d")([found], [x, w], stride=stride, padding=padding)
+        kernel("conv", "conv2d_dw")([of_w], [x, g], stride=stride, padding=padding, size=(3, 3))
         np.testing.assert_allclose(found, y, rtol=1e-4, atol=1e-4)
         np.testing.assert_allclose(of_w, dw, rtol=1e-4, atol=1e-4)
 

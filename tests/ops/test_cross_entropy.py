@@ -76,9 +76,9 @@ def test_extreme_logits(find, dtype):
     logits = np.array([[[1e30, -1e30, 0], [-1e30, -1e30, -1e30], [5e4, 5e4 - 1, -np.inf]]], dtype)
     labels, h, v = np.array([[0, 1, 0]]), np.ones(1, dtype), np.array([[[1, 2, 3]] * 3], dtype)
     value, slope, product = np.empty(1, dtype), np.empty_like(logits), np.empty_like(logits)
-    find("losses.cross_entropy")([value], [logits, labels])
-    find("losses.cross_entropy_gradient")([slope], [logits, labels, h])
-    find("losses.cross_entropy_hessian")([product], [logits, h, v])
+    find("losses", "cross_entropy")([value], [logits, labels])
+    find("losses", "cross_entropy_gradient")([slope], [logits, labels, h])
+    find("losses", "cross_entropy_hessian")([product], [logits, h, v])
     p = 1 / (1 + np.exp(-1.0))
     assert value[0] == pytest.approx((np.log(3) - np.log(p)) / 3, rel=1e-6)
     expected = np.array([[0, 0, 0], [1 / 3, -2 / 3, 1 / 3], [p - 1, 1 - p, 0]]) / 3

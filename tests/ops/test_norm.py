@@ -222,7 +222,7 @@ def test_an_example_does_not_see_the_others_when_statistics_are_given():
 
 def both(name, *arrays, **static):
     """The residuals and values that each kernel gives."""
-    kernels = [cpu.numpy_kernel(name), *[k for k in (cpu.numba_kernel(name),) if k is not None]]
+    kernels = [cpu.numpy_kernel(*name), *[k for k in (cpu.numba_kernel(*name),) if k is not None]]
     for run in kernels:
         outs = [np.empty_like(arrays[0]), *[np.empty((len(arrays[0]), arrays[0].shape[-1]), arrays[0].dtype)] * 2]
         outs[2] = np.empty_like(outs[1])
@@ -236,7 +236,7 @@ def both(name, *arrays, **static):
 def test_a_constant_channel_is_beta_exactly(constant, examples, dtype):
     x = np.full((2, examples, 3), constant, dtype)
     gamma, beta = np.full((2, 3), 1.7, dtype), np.array([[0, 0.5, -0.5]] * 2, dtype)
-    for y, mean, rstd in both("norm.batch_norm", x, gamma, beta, eps=1e-3, rectified=True):
+    for y, mean, rstd in both(("norm", "batch_norm"), x, gamma, beta, eps=1e-3, rectified=True):
         np.testing.assert_array_equal(y, np.broadcast_to([0, 0.5, 0], x.shape).astype(dtype))
         np.testing.assert_array_equal(mean, dtype(constant))
         np.testing.assert_allclose(rstd, 1e-3**-0.5, rtol=1e-6)
@@ -260,7 +260,7 @@ def test_statistics_are_accurate(kind, shape):
     exact = x.astype(np.float64)
     middle = tuple(range(1, x.ndim - 1))
     parameters = np.ones((2, len(x), shape[-1]), np.float32)
-    for _, mean, rstd in both("norm.batch_norm", x, *parameters, eps=1e-30, rectified=False):
+    for _, mean, rstd in both(("norm", "batch_norm"), x, *parameters, eps=1e-30, rectified=False):
         np.testing.assert_allclose(mean, exact.mean(middle), rtol=1e-6, atol=1e-6 * x.std())
         np.testing.assert_allclose(rstd, exact.var(middle) ** -0.5, rtol=1e-5)
 
@@ -270,7 +270,7 @@ def test_what_is_not_a_number_stays_in_its_channel():
     x[0, 1, 2, 1] = np.nan
     expected = np.zeros(x.shape, bool)
     expected[0, :, :, 1] = True
-    for y, *_ in both("norm.batch_norm", x, gamma, beta, eps=1e-3, rectified=True):
+    for y, *_ in both(("norm", "batch_norm"), x, gamma, beta, eps=1e-3, rectified=True):
         np.testing.assert_array_equal(np.isnan(y), expected)
 
 

@@ -126,14 +126,14 @@ def test_kernels_agree_on_ties_and_what_is_not_a_number(find):
     }
     x = np.stack([np.array(window) for window in windows], -1).reshape(1, 1, 2, 2, -1)
     y, at = np.empty((1, 1, 1, 1, len(windows))), np.empty((1, 1, 1, 1, len(windows)), np.int8)
-    find("pool.max_pool")([y, at], [x], **PLAIN)
+    find("pool", "max_pool")([y, at], [x], **PLAIN)
     np.testing.assert_array_equal(y.ravel(), [value for value, _ in windows.values()])
     np.testing.assert_array_equal(at.ravel(), [place for _, place in windows.values()])
     # A number that is not taken, and a cotangent for another place, do not leak through, whatever they are.
-    find("pool.pool_take")([y], [x, at], **PLAIN, size=(2, 2))
+    find("pool", "pool_take")([y], [x, at], **PLAIN, size=(2, 2))
     np.testing.assert_array_equal(y.ravel(), [value for value, _ in windows.values()])
     g, dx = np.full_like(y, nan), np.empty_like(x)
-    find("pool.pool_put")([dx], [g, at], **PLAIN, size=(2, 2))
+    find("pool", "pool_put")([dx], [g, at], **PLAIN, size=(2, 2))
     np.testing.assert_array_equal(np.isnan(dx).reshape(4, -1), np.arange(4)[:, None] == at.ravel())
 
 
@@ -181,9 +181,9 @@ def test_nothing_is_written_beyond_the_channels(find, channels, dtype):
         return whole, whole[:-64].reshape(shape)
 
     (y_all, y), (at_all, at), (dx_all, dx) = guarded(shape, dtype), guarded(shape, np.int8), guarded(x.shape, dtype)
-    find("pool.max_pool")([y, at], [x], **PLAIN)
+    find("pool", "max_pool")([y, at], [x], **PLAIN)
     np.testing.assert_array_equal(y, x[:, :, :2, :4].reshape(1, 2, 1, 2, 2, 2, channels).max((3, 5)))
-    find("pool.pool_put")([dx], [y, at], **PLAIN, size=(3, 5))
+    find("pool", "pool_put")([dx], [y, at], **PLAIN, size=(3, 5))
     np.testing.assert_array_equal(dx, np.where(dx != 0, x, 0))
     assert np.count_nonzero(dx) == y.size
     for whole in (y_all, at_all, dx_all):

@@ -35,6 +35,11 @@ def test_import_pulls_in_no_extra():
     assert set(imported).isdisjoint(EXTRAS)
 
 
+def test_modules_that_are_not_needed_at_once_are_imported_when_asked_for():
+    code = "import sys, tinymaml as tm; print('tinymaml.testing' in sys.modules, tm.testing.__name__, tm.rl.__name__)"
+    assert python(code).split() == ["False", "tinymaml.testing", "tinymaml.rl"]
+
+
 def test_every_module_imports_without_the_extras(numpy_only, tmp_path):
     """Except in kernels/, where a module may be for one extra alone; `tinymaml.kernels` itself does import. And except
     those that derive from classes of Gymnasium, or are made of MuJoCo: they name the extra."""

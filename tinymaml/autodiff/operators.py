@@ -15,13 +15,13 @@ _INSIDE = ("tinymaml.ops.", "tinymaml.autodiff.")  # where they are made
 def public_name(inner: str) -> str:
     """The function of tinymaml that the caller called, for an error inside of it; `inner` if it called that itself.
 
-    It is found on the stack, so that calls that succeed do nothing for it.
+    It is looked up on the stack, so that calls that succeed do nothing for it.
     """
-    found = inner
+    outermost = inner
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and frame.f_globals.get("__name__", "").startswith(_INSIDE):
         name = frame.f_code.co_name
         if getattr(OPERATORS.get(name), "__code__", None) is frame.f_code:
-            found = name
+            outermost = name
         frame = frame.f_back
-    return found
+    return outermost

@@ -26,8 +26,8 @@ from tinymaml.autodiff.tensor import (
     is_array,
     joined,
 )
+from tinymaml.autodiff.tracing import Spec as Spec
 
-Spec = tuple[tuple[int, ...], Any]  # shape and dtype of one output
 Tangent = Tensor | None
 
 REGISTRY: dict[str, Primitive] = {}
@@ -39,7 +39,7 @@ class Primitive:
 
     Attributes:
         name: unique; also the name in error messages and pictures.
-        kernel: `kernel(specs, arrays, static) -> arrays`, computes the outputs. See `tinymaml.device`.
+        kernel: `kernel(specs, arrays, static) -> arrays`, computes the outputs. See `dispatch`.
         specs: `specs(*arrays, **static) -> [(shape, dtype), ...]`, one an output; raises on shapes that do not fit.
             None for a view, whose kernel needs no memory of its own.
         vjp: `vjp(wanted, g, y, *inputs, **static) -> cotangents`, one an input; only where `wanted` is true is it used.
@@ -109,14 +109,14 @@ def lift(primitive: Primitive, inputs: Sequence[Any]) -> tuple[Tensor, ...]:
                 continue
         node = value.node
         if position not in primitive.integer_inputs:
-            found = value.dtype
+            this = value.dtype
             if dtype is None:
-                if found not in FLOATS and primitive.jvp is not None:
-                    raise TypeError(f"{_input(primitive, position)} is {found}, expected float32 or float64")
-                dtype = found
-            elif found != dtype and primitive.jvp is not None:
+                if this not in FLOATS and primitive.jvp is not None:
+                    raise TypeError(f"{_input(primitive, position)} is {this}, expected float32 or float64")
+                dtype = this
+            elif this != dtype and primitive.jvp is not None:
                 raise TypeError(
-                    f"{_input(primitive, position)} is {found} and another is {dtype}; "
+                    f"{_input(primitive, position)} is {this} and another is {dtype}; "
                     "dtypes are never mixed or changed silently: cast one with .astype()"
                 )
         if value.index and node.primitive is not None and value.index >= node.primitive.outputs:

@@ -47,8 +47,8 @@ def pull(outputs: Sequence[Tensor], inputs: Sequence[Tensor], cotangents: Sequen
             if missing:
                 continue
             wanted = [tensor.node in reached for tensor in node.inputs]
-            found = primitive.vjp(wanted, g, values(node), *node.inputs, **node.static)
-            for tensor, want, cotangent in zip(node.inputs, wanted, found, strict=True):
+            by_inputs = primitive.vjp(wanted, g, values(node), *node.inputs, **node.static)
+            for tensor, want, cotangent in zip(node.inputs, wanted, by_inputs, strict=True):
                 if want and cotangent is not None:
                     collect(tensor, cotangent)
     results = [total.get((tensor.node, tensor.index)) for tensor in inputs]

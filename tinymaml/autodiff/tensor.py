@@ -69,7 +69,7 @@ class Tensor(Interop):
     `astype`).
 
     A tensor with history, one that is a variable or depends on one, never becomes an array or a Python number on its
-    way through somebody else's function: its derivative would be lost without a word. NumPy's functions, float(t),
+    way through another library's function: its derivative would be lost without a word. NumPy's functions, float(t),
     copies and the like raise TypeError; `.numpy()` and `.item()` are the ways out. Constants convert freely.
 
     Args:
@@ -254,7 +254,7 @@ class Tensor(Interop):
 
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
-NUMBERS = (float, int)  # what has nothing to look at
+NUMBERS = (float, int)  # what has no shape or dtype to check
 
 
 def is_array(value: Any) -> bool:
@@ -340,8 +340,8 @@ def as_tensor(x: Any) -> Tensor:
     TypeError for what is not numbers."""
     if isinstance(x, Tensor) or isinstance(x := joined(x), Tensor):
         return x
-    found = constant(x)
-    if found.dtype.kind not in "fiub":
+    tensor = constant(x)
+    if tensor.dtype.kind not in "fiub":
         name = public_name("as_tensor")
         raise TypeError(f"{name}: expected a tensor, an array or a number, got {type(x).__name__}")
-    return found
+    return tensor

@@ -1,7 +1,7 @@
-"""What a step does, written down while it runs on arrays without values: a list of calls of kernels.
+"""Tracing: what a step does is recorded, while it runs on arrays without values, as a list of calls of kernels.
 
-While a trace is on, `tinymaml.device` appends its calls to it and runs nothing. The arrays that it hands out have a
-shape, a dtype and strides, so that views can be made of them, but no memory: whatever else is done with one fails.
+While a trace is active, `dispatch` appends calls to it and runs nothing. The arrays that it returns have a shape, a
+dtype and strides, so that views can be made of them, but no memory: whatever else is done with one fails.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
-Spec = tuple[tuple[int, ...], Any]
+from tinymaml.kernels.names import KernelName
+
+Spec = tuple[tuple[int, ...], Any]  # shape and dtype of one output
 Check = Callable[[Any], None]
 
 
@@ -24,8 +26,8 @@ class RecordingError(TypeError):
 
 
 class NoValueError(RecordingError, AttributeError):
-    """The value of an array without values was asked for. As an AttributeError it is for whoever asks an object what it
-    can do: `hasattr`, and NumPy and other libraries that look for a protocol of theirs."""
+    """The value of an array without values was asked for. It is an AttributeError too, for `hasattr` and for
+    libraries that ask an object for one of their protocols, as NumPy does."""
 
 
 @dataclass(eq=False)
@@ -45,12 +47,17 @@ class Root:
 
 @dataclass(eq=False)
 class Call:
-    """A kernel on its operands: `Traced` views of roots, or arrays that the step closed over."""
+    """A kernel on its operands: `Traced` views of roots, or arrays that the step closed over.
 
-    name: str  # family.kernel
+    Attributes:
+        row_strides: set where the compiler splits the call by rows, see `compile.regions.row_strides`.
+    """
+
+    kernel: KernelName
     outs: list[Any]
     ins: list[Any]
     static: dict[str, Any] = field(default_factory=dict)
+    row_strides: list[int | None] | None = None
 
 
 def _refuse(what: str) -> NoReturn:
@@ -152,11 +159,11 @@ def traced(shape: tuple[int, ...], dtype: Any, recording: object, maker: Call | 
     return Traced(tuple(shape), dtype, tuple(reversed(strides)), 0, Root(tuple(shape), dtype, recording, maker))
 
 
-_block = np.empty(0, np.uint8)  # what `placeholder` hands out: addresses, which are never read or written
+_block = np.empty(0, np.uint8)  # what `placeholder` is made of: addresses, which are never read or written
 
 
 def placeholder(array: Traced) -> Any:
-    """A NumPy array that lies as a traced one will, in memory that is nobody's: to be looked at, not to be read.
+    """A NumPy array that lies as a traced one will, in memory without values: for its layout, not to be read.
 
     It is for what only asks how an array lies: what makes a view of it, or says whether a kernel can take it.
     """
@@ -166,11 +173,19 @@ def placeholder(array: Traced) -> Any:
     return np.ndarray(array.shape, array.dtype, _block.data if _block.size else None, array.offset, array.strides)
 
 
+_COPY = KernelName("elementwise", "copy")
+
+
 @dataclass
 class Trace:
-    """The calls of a step so far, and what is to be checked before and after each replay."""
+    """The calls of a step so far, and what is to be checked before and after each replay.
+
+    Attributes:
+        tasks: how many tasks the step said that it has; several numbers if it has several meta-batches.
+    """
 
     calls: list[Call] = field(default_factory=list)
+    tasks: set[int] = field(default_factory=set)
     before: list[tuple[Any, Check]] = field(default_factory=list)
     after: list[tuple[Any, Check]] = field(default_factory=list)
     identity: object = field(default_factory=object)  # of its arrays, which keep it and not the trace alive
@@ -179,40 +194,42 @@ class Trace:
         """An argument of the step."""
         return traced(shape, dtype, self.identity)
 
-    def launch(self, name: str, specs: Sequence[Spec], ins: Sequence[Any], static: dict[str, Any]) -> tuple[Any, ...]:
+    def launch(
+        self, kernel: KernelName, specs: Sequence[Spec], ins: Sequence[Any], static: dict[str, Any]
+    ) -> tuple[Any, ...]:
         """Append a call of a kernel. Returns its outputs."""
         for x in ins:
-            self.check_own(x)
-        call = Call(name, [], list(ins), static)
+            self.check_recorded_here(x)
+        call = Call(kernel, [], list(ins), static)
         call.outs = [traced(shape, dtype, self.identity, call) for shape, dtype in specs]
         self.calls.append(call)
         return tuple(call.outs)
 
-    def view(self, look: Callable[[Any], Any], array: Any) -> Any:
-        """Another look at an array; a copy, which is a call, where there is none."""
-        self.check_own(array)
+    def view(self, make_view: Callable[[Any], Any], array: Any) -> Any:
+        """A view of an array; of a copy, which is a call, where there is none."""
+        self.check_recorded_here(array)
         if not isinstance(array, np.ndarray | Traced):
-            return self._view_on_gpu(look, array)
+            return self._view_on_gpu(make_view, array)
         block = placeholder(array) if isinstance(array, Traced) else array
-        found = look(block)
-        if not np.may_share_memory(found, block) and found.size:
+        viewed = make_view(block)
+        if not np.may_share_memory(viewed, block) and viewed.size:
             if block.flags.c_contiguous:
                 raise AssertionError("a view copies an array that is in order")
-            (whole,) = self.launch("elementwise.copy", [(array.shape, array.dtype)], [array], {})
-            return self.view(look, whole)
+            (copy,) = self.launch(_COPY, [(array.shape, array.dtype)], [array], {})
+            return self.view(make_view, copy)
         if not isinstance(array, Traced):
-            return found
-        offset = array.offset + (found.ctypes.data - block.ctypes.data if found.size else 0)
-        return Traced(found.shape, found.dtype, found.strides, offset, array.root)
+            return viewed
+        offset = array.offset + (viewed.ctypes.data - block.ctypes.data if viewed.size else 0)
+        return Traced(viewed.shape, viewed.dtype, viewed.strides, offset, array.root)
 
-    def _view_on_gpu(self, look: Callable[[Any], Any], array: Any) -> Any:
-        found = look(array)
-        if array.flags.c_contiguous or found.data.ptr == array.data.ptr:
-            return found
-        (whole,) = self.launch("elementwise.copy", [(array.shape, array.dtype)], [array], {})
-        return self.view(look, whole)
+    def _view_on_gpu(self, make_view: Callable[[Any], Any], array: Any) -> Any:
+        viewed = make_view(array)
+        if array.flags.c_contiguous or viewed.data.ptr == array.data.ptr:
+            return viewed
+        (copy,) = self.launch(_COPY, [(array.shape, array.dtype)], [array], {})
+        return self.view(make_view, copy)
 
-    def check_own(self, array: Any) -> None:
+    def check_recorded_here(self, array: Any) -> None:
         """Raises RecordingError for an array without values that is not of this trace."""
         if isinstance(array, Traced) and array.root.recording is not self.identity:
             raise RecordingError(
@@ -227,7 +244,7 @@ current = _TRACE.get
 
 @contextmanager
 def tracing() -> Iterator[Trace]:
-    """Calls of kernels are written down meanwhile, in this thread."""
+    """Calls of kernels are recorded meanwhile, in this thread."""
     if current() is not None:
         raise RecordingError("a step is being recorded already: a recorded step cannot record another, call it instead")
     trace = Trace()
@@ -245,6 +262,14 @@ def check_values(arrays: Sequence[Any]) -> None:
             "an array of a recording is used where no step is recorded, and has no values there: keep no tensors of a "
             "step for later, return them; and compute in the thread that records, a program has threads of its own"
         )
+
+
+def declare_tasks(count: int) -> None:
+    """Say, where a step is recorded, that first axes of this length are those of its tasks, which do not depend on each
+    other until they are summed: a program is split by them and by nothing else."""
+    trace = current()
+    if trace is not None:
+        trace.tasks.add(count)
 
 
 def declare_below(array: Any, limit: int) -> None:
@@ -269,7 +294,7 @@ def when_known(array: Any, check: Check, needed: bool = False) -> None:
         check_values([array])
         check(array if isinstance(array, np.ndarray) else array.get())
         return
-    trace.check_own(array)
+    trace.check_recorded_here(array)
     if not isinstance(array, Traced):
         check(array if isinstance(array, np.ndarray) else array.get())
         trace.before.append((array, check))

@@ -67,11 +67,11 @@ def flatten(tree: Tree) -> tuple[list[Any], Structure]:
 
 def _collect(tree: Tree, leaves: list[Any]) -> Structure:
     # Not a closure: one that calls itself is a reference cycle, and would keep the leaves alive with it.
-    found = _children(tree)
-    if found is None:
+    container = _children(tree)
+    if container is None:
         leaves.append(tree)
         return LEAF
-    keys, children = found
+    keys, children = container
     factory = tree.default_factory if type(tree) is defaultdict else None
     return Structure(type(tree), keys, tuple([_collect(child, leaves) for child in children]), factory)
 
@@ -122,9 +122,9 @@ def map(function: Callable[..., Any], tree: Tree, *rest: Tree) -> Tree:  # noqa:
 
 def leaves_like(structure: Structure, tree: Tree, name: str = "a tree") -> list[Any]:
     """The leaves of `tree`, which must have this structure; else a ValueError says where `name` differs."""
-    found: list[Any] = []
-    if _gather(structure, tree, found):
-        return found
+    gathered: list[Any] = []
+    if _gather(structure, tree, gathered):
+        return gathered
     _, its_structure = flatten(tree)
     raise ValueError(f"{name} has another structure than expected: {_difference(structure, its_structure)}")
 

@@ -1,14 +1,15 @@
-"""A program for a GPU from the calls of a step: launches on fixed memory, captured as one CUDA graph.
+"""Lowering to a GPU: launches on fixed memory, captured as one CUDA graph.
 
 What differs between replays comes in through memory: arguments, and NumPy arrays that the step closed over, are copied
-in before the graph is launched. Nothing is read back unless somebody asks.
+in before the graph is launched. Nothing is read back unless it is asked for.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,9 @@ import numpy as np
 from tinymaml.autodiff.tensor import is_array
 from tinymaml.autodiff.tracing import Call, Root, Traced
 from tinymaml.compile import fusion, memory_plan, passes, peephole
-from tinymaml.compile.memory_plan import ALIGN, Block
-from tinymaml.compile.passes import Region
+from tinymaml.compile.fusion import FusedCall
+from tinymaml.compile.memory_plan import ALIGN, Buffer
+from tinymaml.compile.regions import Region
 from tinymaml.kernels import gpu
 from tinymaml.kernels.formulas import supported
 from tinymaml.kernels.gpu import support
@@ -26,32 +28,30 @@ from tinymaml.kernels.gpu.launch import Plan
 FUSED, LAUNCHED = "fused", "launched"
 
 
-class GpuAssembly:
-    """What a step's calls became. See `Assembly`, whose attributes these are.
+class GpuExecutable:
+    """What a step's calls are lowered to. See `CpuExecutable`, whose attributes these are; a GPU splits no rows.
 
     Attributes:
         plan: the launches of the program, in order.
         arena, scratch: bytes of what goes from launch to launch, and of what one call uses alone.
     """
 
-    tasks = shard = 0
+    shards: Mapping[Region, int] = MappingProxyType({})
 
     def __init__(
         self, calls: Sequence[Call], outputs: Sequence[Any], checked: Sequence[Any], inputs: Sequence[Any]
     ) -> None:
         self.calls = passes.eliminate_dead(calls, [*outputs, *checked])
         kept = {x.root for x in (*outputs, *checked) if isinstance(x, Traced)}
-        if any(call.name.startswith("pool.") for call in self.calls):
+        if passes.has_family(self.calls, "pool"):
             from tinymaml.kernels.gpu.norm import can_pool
 
-            self.calls = passes.eliminate_dead(peephole.join(self.calls, kept, can_pool), [*outputs, *checked])
-        self.dropped = len(calls) - len(self.calls)
-        region = Region(False, list(self.calls))
-        fusion.fuse(region, _fusable, kept)
-        self._batches = _batches(_as_one_update(region.calls))
-        region.calls = [call for batch in self._batches for call in batch]
-        self.regions = [region]
-        self.layout = self
+            self.calls = passes.eliminate_dead(peephole.merge_pooling(self.calls, kept, can_pool), [*outputs, *checked])
+        self.dead = len(calls) - len(self.calls)
+        fused = fusion.fuse(self.calls, _fusable, kept)
+        self._batches = _batches(_with_updates_merged(fused))
+        self.regions = [Region(0, [call for batch in self._batches for call in batch])]
+        self.memory = self
         self._memory: dict[Root, Any] = {}
         self._closed_over = _ClosedOver([*[x for call in self.calls for x in call.ins], *outputs])
         self._place(kept, inputs)
@@ -62,9 +62,9 @@ class GpuAssembly:
 
     def how(self, call: Call) -> str:
         """What a call is run by."""
-        return FUSED if call.name == "fused" else LAUNCHED
+        return FUSED if isinstance(call, FusedCall) else LAUNCHED
 
-    def on_what(self) -> str:
+    def describe(self) -> str:
         """Where it runs, in words."""
         return f"one CUDA graph of {len(self.plan.launches)} kernels"
 
@@ -79,18 +79,18 @@ class GpuAssembly:
                     last[x.root] = i
         passing = [root for root in first if root not in kept]
         lives = [(first[root], last[root], root.nbytes) for root in passing]
-        starts, self.arena = memory_plan.place(lives)
-        self.blocks = [
-            Block(root.maker.name, False, begins, ends, start, size)  # type: ignore[union-attr]  # inputs are not here
+        starts, self.arena = memory_plan.assign_offsets(lives)
+        self.buffers: list[Buffer] = [
+            memory_plan.buffer(root, False, begins, ends, start, size)
             for root, (begins, ends, size), start in zip(passing, lives, starts, strict=True)
         ]
-        self._lay(passing, starts, self.arena)
+        self._allocate(passing, starts, self.arena)
         staying = [root for root in first if root in kept]
         for roots in (staying, [x.root for x in inputs]):
             ends = list(accumulate([-(-root.nbytes // ALIGN) * ALIGN for root in roots], initial=0))
-            self._lay(roots, ends, ends[-1])
+            self._allocate(roots, ends, ends[-1])
 
-    def _lay(self, roots: Sequence[Root], starts: Sequence[int], size: int) -> None:
+    def _allocate(self, roots: Sequence[Root], starts: Sequence[int], size: int) -> None:
         memory = gpu.cupy().cuda.alloc(size)
         self._memory.update({root: memory + start for root, start in zip(roots, starts, strict=False)})
 
@@ -115,9 +115,9 @@ class GpuAssembly:
 
             def placed(shape: Sequence[int], dtype: Any) -> Any:
                 nonlocal used
-                found = gpu.cupy().ndarray(tuple(shape), dtype, memory + used)
-                used += -(-found.nbytes // ALIGN) * ALIGN
-                return found
+                array = gpu.cupy().ndarray(tuple(shape), dtype, memory + used)
+                used += -(-array.nbytes // ALIGN) * ALIGN
+                return array
 
             plan.empty = placed
             run(plan, *self._operands(batch))
@@ -140,23 +140,23 @@ class GpuAssembly:
     def write(self, inputs: Sequence[Any], leaves: Sequence[Any]) -> None:
         """Copy arguments into the program's memory; those on the GPU all at once."""
         there = []
-        for own, leaf in zip(inputs, leaves, strict=True):
+        for array, leaf in zip(inputs, leaves, strict=True):
             if isinstance(leaf, np.ndarray | np.generic):
-                own.set(np.ascontiguousarray(leaf).reshape(leaf.shape))
+                array.set(np.ascontiguousarray(leaf).reshape(leaf.shape))
             else:
-                there.append((leaf, own))
+                there.append((leaf, array))
         self._copy(there)
 
     def read(self, outputs: Sequence[Any]) -> list[Any]:
-        """Outputs in memory of their own; what is no array is what it is."""
-        found = [gpu.cupy().empty(x.shape, x.dtype) if is_array(x) else x for x in outputs]
-        self._copy([(x, y) for x, y in zip(outputs, found, strict=True) if is_array(x)])
-        return found
+        """Copies of outputs; what is no array is what it is."""
+        copies = [gpu.cupy().empty(x.shape, x.dtype) if is_array(x) else x for x in outputs]
+        self._copy([(x, y) for x, y in zip(outputs, copies, strict=True) if is_array(x)])
+        return copies
 
     def _copy(self, arrays: Sequence[tuple[Any, Any]]) -> None:
         """Copy arrays (from, to) in as few launches as there are sizes of numbers."""
         plan = Plan()
-        support.carry(plan, arrays)
+        support.copy_all(plan, arrays)
         plan.run()
 
     def run(self) -> None:
@@ -166,7 +166,7 @@ class GpuAssembly:
     def repeat(self, count: int, carried: Sequence[tuple[Any, Any]]) -> None:
         """Launch the program so many times; after each but the last the arrays (from, to) are copied."""
         if count > 1:
-            self._launch("repeat", lambda plan: support.carry(plan, carried), count - 1)
+            self._launch("repeat", lambda plan: support.copy_all(plan, carried), count - 1)
         self.run()
 
     def _launch(self, key: str, more: Callable[[Plan], None], count: int) -> None:
@@ -209,8 +209,8 @@ class _ClosedOver:
     def array(self, x: Any) -> Any:
         """One of them, on the GPU."""
         core, start = self._starts[id(x)]
-        own = gpu.cupy().ndarray(core.shape, core.dtype, self._there.data + start)
-        return gpu.cupy().broadcast_to(own, x.shape)
+        array = gpu.cupy().ndarray(core.shape, core.dtype, self._there.data + start)
+        return gpu.cupy().broadcast_to(array, x.shape)
 
     def write(self) -> None:
         """Send what they are now."""
@@ -233,13 +233,12 @@ def _captured(plan: Plan) -> Any:
 
 
 def _fusable(call: Call) -> bool:
-    family, name = call.name.split(".")
-    return family == "elementwise" and supported(name, [x.dtype for x in call.ins])
+    return call.kernel.family == "elementwise" and supported(call.kernel.name, [x.dtype for x in call.ins])
 
 
-def _as_one_update(calls: Sequence[Call]) -> list[Call]:
+def _with_updates_merged(calls: Sequence[Call]) -> list[Call]:
     """The calls, the optimiser's of all parameters as one, unless something between them needs what one makes."""
-    updates = [call for call in calls if call.name == "optim.adam"]
+    updates = [call for call in calls if call.kernel == ("optim", "adam")]
     if len(updates) < 2:
         return list(calls)
     last = updates[-1]
@@ -249,11 +248,11 @@ def _as_one_update(calls: Sequence[Call]) -> list[Call]:
         call.static == last.static and call.ins[4].root is last.ins[4].root and call.ins[0].dtype == last.ins[0].dtype
         for call in updates
     )
-    if not same or made & passes.read(calls[start:end]):
+    if not same or made & passes.roots_read(calls[start:end]):
         return list(calls)
     outs = [y for call in updates for y in call.outs]
     ins = [x for call in updates for x in call.ins[:4]]
-    update = Call(last.name, outs, [*ins, last.ins[4]], last.static)
+    update = Call(last.kernel, outs, [*ins, last.ins[4]], last.static)
     for y in outs:
         y.root.maker = update
     return [update if call is last else call for call in calls if call is last or call not in updates]
@@ -263,17 +262,17 @@ def _batches(calls: Sequence[Call]) -> list[list[Call]]:
     """The calls in an order and in batches that are one launch each: fused calls wait for each other until one of their
     results is needed. Calls are few microseconds long, and starting one takes as many.
     """
-    found: list[list[Call]] = []
+    batches: list[list[Call]] = []
     waiting: list[Call] = []
     for call in calls:
-        if len(waiting) == _MOST or passes.read([call]) & {y.root for other in waiting for y in other.outs}:
-            found.append(waiting)
+        if len(waiting) == _MOST or passes.roots_read([call]) & {y.root for other in waiting for y in other.outs}:
+            batches.append(waiting)
             waiting = []
-        if call.name == "fused":
+        if isinstance(call, FusedCall):
             waiting.append(call)
         else:
-            found.append([call])
-    return [*found, waiting] if waiting else found
+            batches.append([call])
+    return [*batches, waiting] if waiting else batches
 
 
 _MOST = 24  # fused calls in a launch: 16 operands each are as many arguments as all GPUs take
@@ -283,11 +282,11 @@ def _planners(batches: Sequence[Sequence[Call]], array: Callable[[Any], Any]) ->
     """For each batch what appends its launches to a plan."""
     from tinymaml.kernels.gpu.elementwise import fused_launches
 
-    bundles = [[fusion.group_of(call, array) for call in batch] for batch in batches if batch[0].name == "fused"]
-    generated = iter(fused_launches(bundles))
+    bundles = [[fusion.group_of(call, array) for call in batch if isinstance(call, FusedCall)] for batch in batches]
+    generated = iter(fused_launches([bundle for bundle in bundles if bundle]))
 
     def planner(call: Call) -> Callable[[Plan, Any, Any], None]:
-        run = gpu.planner(call.name)
+        run = gpu.planner(*call.kernel)
         return lambda plan, outs, ins: run(plan, outs, ins, **call.static)
 
-    return [next(generated) if batch[0].name == "fused" else planner(batch[0]) for batch in batches]
+    return [next(generated) if bundle else planner(batch[0]) for batch, bundle in zip(batches, bundles, strict=True)]

@@ -1,8 +1,8 @@
 """Where a program's arrays lie in memory.
 
-There are four kinds of memory: of the inputs; of what is to be finite at the end, together; of what goes from region to
-region; and, for each worker, of what lives only while a shard of tasks is computed. In the last two buffers that are in
-use at different times lie on top of each other.
+There are four kinds of memory: of the inputs; of what has to be finite at the end, together; of what goes from region
+to region; and, for each worker, of what lives only while a shard of rows is computed. In the last two, buffers that are
+in use at different times lie on top of each other.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tinymaml.autodiff.tracing import Call, Root, Traced
-from tinymaml.compile import passes
-from tinymaml.compile.passes import Region
+from tinymaml.compile.regions import Region
 
 ALIGN = 64  # bytes: a line of the cache
-CACHE = 1 << 20  # bytes that the tasks of a shard may take, unless one alone needs more: half of a core's second cache
+CACHE = 1 << 20  # bytes that the rows of a shard may take, unless one alone needs more: half of a core's second cache
 
 
-class Block(NamedTuple):
-    """A buffer, for pictures: from which launch to which it is in use, and where."""
+class Buffer(NamedTuple):
+    """From which launch to which a buffer is in use, and where it lies, for pictures."""
 
     name: str  # of the kernel that makes it
-    own: bool  # in the memory of a shard
+    family: str
+    in_shard: bool  # in a worker's memory for a shard
     first: int
     last: int
     start: int
@@ -43,55 +43,58 @@ def _view(memory: Any, start: int, x: Traced, shape: Sequence[int]) -> Any:
     return np.ndarray(shape, x.dtype, memory.data if memory.size else None, start, x.strides)
 
 
-class _Life:
-    """From which launch to which a root is in use, and the region of tasks apart that alone uses it, if one does."""
+class _Lifetimes:
+    """From which launch to which a root is in use, and the region split by rows that alone uses it, if one does."""
 
     def __init__(self, regions: Sequence[Region], kept: set[Root]) -> None:
         self.first: dict[Root, int] = {}
         self.last: dict[Root, float] = {}
-        self.alone: dict[Root, Region | None] = {}
+        self.region: dict[Root, Region | None] = {}
         self.launches = 0
-        # What leaves a region of tasks apart is in use in all of it: shards are in different places at the same time.
-        self.spans: dict[int, tuple[int, int]] = {}
+        # What leaves a split region is in use in all of it: shards are in different places at the same time.
+        self._spans: dict[int, tuple[int, int]] = {}
         for region in regions:
             start = self.launches + 1
             for call in region.calls:
                 self.launches += 1
                 for x in (*call.outs, *call.ins):
                     if isinstance(x, Traced) and x.root.maker is not None:
-                        self._use(x.root, region if region.apart and x.root not in kept else None)
-            if region.apart:
+                        self._use(x.root, region if region.rows and x.root not in kept else None)
+            if region.rows:
                 launches = range(start, self.launches + 1)
-                self.spans.update(dict.fromkeys(launches, (start, self.launches)))
+                self._spans.update(dict.fromkeys(launches, (start, self.launches)))
         self.last.update(dict.fromkeys(kept & self.first.keys(), math.inf))
 
     def _use(self, root: Root, region: Region | None) -> None:
         self.first.setdefault(root, self.launches)
         self.last[root] = self.launches
-        self.alone[root] = region if self.alone.get(root, region) is region else None
+        self.region[root] = region if self.region.get(root, region) is region else None
 
-    def wide(self, root: Root) -> tuple[int, float]:
-        """The same, with regions of tasks apart taken as one launch."""
+    def interval(self, root: Root, nbytes: int) -> tuple[int, float, int]:
+        """(first, last, bytes) for `assign_offsets`."""
+        return self.first[root], self.last[root], nbytes
+
+    def across_regions(self, root: Root) -> tuple[int, float]:
+        """(first, last), with a split region taken as one launch."""
         first, last = self.first[root], self.last[root]
-        return self.spans.get(first, (first,))[0], last if math.isinf(last) else self.spans.get(int(last), (0, last))[1]
+        start = self._spans.get(first, (first,))[0]
+        return start, last if math.isinf(last) else self._spans.get(int(last), (0, last))[1]
 
 
-class Layout:
+class MemoryPlan:
     """The memory of a program.
 
     Attributes:
-        shard: how many tasks are computed at a time.
+        shards: of each region that is split, how many rows are computed at a time.
         arena: bytes of what goes from region to region.
-        scratch: bytes of each worker's shard.
+        scratch: bytes of each worker's memory for a shard.
         addresses: where the workers' memory for shards begins.
+        buffers: what lies where and when, for pictures.
     """
 
-    def __init__(
-        self, regions: Sequence[Region], outputs: Sequence[Any], checked: Sequence[Any], tasks: int, workers: int
-    ) -> None:
-        self.tasks = tasks
+    def __init__(self, regions: Sequence[Region], outputs: Sequence[Any], checked: Sequence[Any], workers: int) -> None:
         kept = {x.root for x in (*outputs, *checked) if isinstance(x, Traced)}
-        life = _Life(regions, kept)
+        lifetimes = _Lifetimes(regions, kept)
         self._inputs: dict[Root, Any] = {}
         self._finite: dict[Any, Any] = {}
         self._of_finite: dict[Root, int] = {}
@@ -101,30 +104,39 @@ class Layout:
             self._finite[dtype] = _memory(starts[-1])
             self._of_finite.update(zip(roots, starts, strict=False))
 
-        own = [root for root in life.first if life.alone[root] is not None]
-        places, per_task = place([(life.first[r], life.last[r], r.nbytes // tasks) for r in own])
-        self._own = dict(zip(own, places, strict=True))
-        self.shard = max(1, min(-(-tasks // workers), CACHE // max(per_task, 1))) if tasks else 0
-        self.scratch = per_task * self.shard
+        self.shards: dict[Region, int] = {}
+        self.scratch = 0
+        self._in_shard: dict[Root, int] = {}
+        self.buffers: list[Buffer] = []
+        for region in regions:
+            if region.rows:
+                self._place_in_shard(region, lifetimes, workers)
         self._scratch = [_memory(self.scratch) for _ in range(workers)]
         self.addresses = [block.ctypes.data for block in self._scratch]
 
-        shared = [root for root in life.first if root not in self._own and root not in self._of_finite]
-        times = [life.wide(root) for root in shared]
-        places, self.arena = place([(*time, r.nbytes) for time, r in zip(times, shared, strict=True)])
-        self._shared = dict(zip(shared, places, strict=True))
+        shared = [root for root in lifetimes.first if root not in self._in_shard and root not in self._of_finite]
+        times = [lifetimes.across_regions(root) for root in shared]
+        intervals = [(*time, root.nbytes) for time, root in zip(times, shared, strict=True)]
+        offsets, self.arena = assign_offsets(intervals)
+        self._shared = dict(zip(shared, offsets, strict=True))
         self._arena = _memory(self.arena)
-        self.blocks = [self._block(r, True, life.first[r], life.last[r], life.launches) for r in own]
-        self.blocks += [self._block(r, False, *time, life.launches) for r, time in zip(shared, times, strict=True)]
+        for root, (first, last, size) in zip(shared, intervals, strict=True):
+            self.buffers.append(buffer(root, False, first, min(last, lifetimes.launches), self._shared[root], size))
 
-    def _block(self, root: Root, own: bool, first: int, last: float, launches: int) -> Block:
-        assert root.maker is not None  # inputs have memory of their own
-        scale = self.shard if own else 1
-        start, size = (self._own[root], root.nbytes // self.tasks) if own else (self._shared[root], root.nbytes)
-        return Block(root.maker.name, own, first, int(min(last, launches)), start * scale, size * scale)
+    def _place_in_shard(self, region: Region, lifetimes: _Lifetimes, workers: int) -> None:
+        """The memory of what lives in one region only, a shard's at a time."""
+        roots = [root for root in lifetimes.first if lifetimes.region[root] is region]
+        intervals = [lifetimes.interval(root, root.nbytes // region.rows) for root in roots]
+        offsets, row = assign_offsets(intervals)
+        shard = max(1, min(-(-region.rows // workers), CACHE // max(row, 1)))
+        self.shards[region] = shard
+        self.scratch = max(self.scratch, row * shard)
+        for root, offset, (first, last, size) in zip(roots, offsets, intervals, strict=True):
+            self._in_shard[root] = offset * shard
+            self.buffers.append(buffer(root, True, first, last, offset * shard, size * shard))
 
     def array(self, x: Any) -> Any:
-        """An operand where it is for all tasks."""
+        """An operand where it is, with all its rows."""
         if not isinstance(x, Traced):
             return x
         if x.root.maker is None:
@@ -135,17 +147,16 @@ class Layout:
             return _view(self._finite[x.dtype], self._of_finite[x.root] + x.offset, x, x.shape)
         return _view(self._arena, self._shared[x.root] + x.offset, x, x.shape)
 
-    def of_shard(self, call: Call, x: Any) -> tuple[Any, int]:
-        """An operand as the first shard has it, and the bytes by which it moves from task to task of the program.
+    def of_shard(self, region: Region, x: Any, row_stride: int | None) -> tuple[Any, int]:
+        """An operand as the first shard of a region has it, and the bytes by which it moves from row to row.
 
-        It is in the first worker's memory, or at the beginning of what there is for all tasks; only that moves.
+        It is in the first worker's memory, which stays, or at the beginning of what there is for all rows.
         """
-        if isinstance(x, Traced) and x.root in self._own:
-            start = self._own[x.root] * self.shard + x.offset
-            return _view(self._scratch[0], start, x, (self.shard, *x.shape[1:])), 0
-        whole = self.array(x)
-        part = whole[: self.shard] if passes.has_task_axis(call, x, self.tasks) else whole
-        return part, whole.strides[0] if passes.moves(call, x, self.tasks) else 0
+        shard = self.shards[region]
+        if isinstance(x, Traced) and x.root in self._in_shard:
+            return _view(self._scratch[0], self._in_shard[x.root] + x.offset, x, (shard, *x.shape[1:])), 0
+        every = self.array(x)
+        return (every, 0) if row_stride is None else (every[:shard], row_stride)
 
     def is_finite(self) -> bool:
         """Whether all that was to be checked is; it may say no without a reason, then a closer look is due."""
@@ -153,13 +164,20 @@ class Layout:
             return all([math.isfinite(np.add.reduce(block.view(dtype))) for dtype, block in self._finite.items()])
 
 
+def buffer(root: Root, in_shard: bool, first: int, last: float, start: int, size: int) -> Buffer:
+    """What a root lies in; not of an input, whose memory is separate."""
+    maker: Call | None = root.maker
+    assert maker is not None
+    return Buffer(str(maker.kernel), maker.kernel.family, in_shard, first, int(last), start, size)
+
+
 def address(array: Any) -> int:
-    """Of an array's first number."""
+    """Of an array's first element."""
     return int(array.__array_interface__["data"][0])
 
 
-def place(intervals: Sequence[tuple[float, float, int]]) -> tuple[list[int], int]:
-    """Where blocks (first use, last use, bytes) may lie in one stretch of memory; and how long it is.
+def assign_offsets(intervals: Sequence[tuple[float, float, int]]) -> tuple[list[int], int]:
+    """Where blocks (first use, last use, bytes) may lie in one piece of memory; and how long it is.
 
     Blocks that are in use at the same time do not overlap. The largest are placed first, each as low as it fits.
     """

@@ -2,8 +2,8 @@
 
 Applying a primitive ends in a kernel that writes into given memory, so what a step does is a list of such calls. It is
 the same list for every meta-batch of the same shapes. `record` runs the step once on arrays without values to get it,
-and arranges it: what nobody needs is dropped, memory is placed by when it is in use, tasks are kept apart in shards
-that fit into the cache, neighbouring elementwise kernels become one.
+and compiles it: dead calls are eliminated, tasks are split into shards that fit into the cache, neighbouring
+elementwise kernels are fused, and buffers are placed by their lifetimes.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def record(step: Callable[..., Tree], *examples: Tree, threads: int | None = Non
         examples: its arguments: pytrees of arrays, of which only structure, shapes and dtypes count, and whether any is
             on a GPU: then the program is one CUDA graph there, and takes arrays from anywhere.
         threads: how many to run on; TINYMAML_THREADS, or all cores, if None. The results are the same bits for any.
-        copy: return arrays of their own; otherwise views of the program's memory, which the next call overwrites.
+        copy: return copies; otherwise views of the program's memory, which the next call overwrites.
 
     Raises:
         RecordingError: the step asks for values, records a step itself, or returns what depends on an outer variable.
@@ -63,18 +63,17 @@ class Program:
         with tracing.tracing() as recorded:
             inputs = [recorded.input(leaf.shape, leaf.dtype) for leaf in leaves]
             result = step(*tree.unflatten(self._structure, [constant(x) for x in inputs]))
-        found, self._result = tree.flatten(result)
-        if any(isinstance(x, Tensor) and x.node.root < mark for x in found):
+        results, self._result = tree.flatten(result)
+        if any(isinstance(x, Tensor) and x.node.root < mark for x in results):
             raise tracing.RecordingError(
                 "the step returns a tensor that depends on a variable from outside of it, whose derivative would be "
                 "lost: give the variable as an argument, and record the derivative"
             )
-        found = [x.data if isinstance(x, Tensor) else x for x in found]
-        checked = [array for array, _ in recorded.after]
+        outputs = [x.data if isinstance(x, Tensor) else x for x in results]
         self._on_gpu = any(not isinstance(leaf, np.ndarray | np.generic) for leaf in leaves)
-        self._assembly = _assembly(self._on_gpu, recorded.calls, found, checked, inputs, threads)
-        array = self._assembly.array
-        self._inputs, self._outputs = [array(x) for x in inputs], [array(x) for x in found]
+        self._executable = _lower(self._on_gpu, recorded, outputs, inputs, threads)
+        array = self._executable.array
+        self._inputs, self._outputs = [array(x) for x in inputs], [array(x) for x in outputs]
         self._carried = _carried(examples, result)
         # What the step closed over is looked at where it is.
         self._before = [(array(x) if isinstance(x, Traced) else x, check) for x, check in recorded.before]
@@ -88,10 +87,10 @@ class Program:
             and what the step raises for its values, NonFiniteError for one.
         """
         with self._lock:
-            self._take(arguments)
-            self._assembly.run()
+            self._write(arguments)
+            self._executable.run()
             self._check()
-            return self._given()
+            return self._results()
 
     def repeat(self, count: int, *arguments: Tree) -> Tree:
         """What the step returns after `count` calls, each but the first with the first part of what it returned before
@@ -110,53 +109,53 @@ class Program:
             raise TypeError("repeat: the step must return a pair whose first part is like its first argument")
         carried = list(zip(self._outputs, self._inputs[: self._carried], strict=False))
         with self._lock:
-            self._take(arguments)
+            self._write(arguments)
             if self._on_gpu:
-                self._assembly.repeat(count, carried)
+                self._executable.repeat(count, carried)
                 self._check()
-                return self._given()
+                return self._results()
             for i in range(count):
                 if i:
-                    for own, x in [(own, host(x).copy()) for x, own in carried]:
-                        np.copyto(own, x)
-                self._assembly.run()
+                    for array, x in [(array, host(x).copy()) for x, array in carried]:
+                        np.copyto(array, x)
+                self._executable.run()
                 self._check()
-            return self._given()
+            return self._results()
 
-    def _take(self, arguments: tuple[Tree, ...]) -> None:
+    def _write(self, arguments: tuple[Tree, ...]) -> None:
         """Copy the arguments in."""
         if tracing.current() is not None:
             raise tracing.RecordingError("a program is called while a step is recorded: record the step it was made of")
         leaves = tree.leaves_like(self._structure, arguments, "the arguments")
-        for i, (own, leaf) in enumerate(zip(self._inputs, leaves, strict=True)):
-            if type(leaf) is not np.ndarray or leaf.shape != own.shape or leaf.dtype != own.dtype:
-                leaves[i] = self._fitting(i, own, leaf)
-        self._assembly.write(self._inputs, leaves)
+        for i, (array, leaf) in enumerate(zip(self._inputs, leaves, strict=True)):
+            if type(leaf) is not np.ndarray or leaf.shape != array.shape or leaf.dtype != array.dtype:
+                leaves[i] = self._fitting(i, array, leaf)
+        self._executable.write(self._inputs, leaves)
         for array, check in self._before:
             check(host(array))
 
     def _check(self) -> None:
-        if not self._assembly.is_finite():
+        if not self._executable.is_finite():
             for array, check in self._after:
                 check(host(array))
 
-    def _given(self) -> Tree:
+    def _results(self) -> Tree:
         """The results."""
-        return tree.unflatten(self._result, self._assembly.read(self._outputs) if self._copy else self._outputs)
+        return tree.unflatten(self._result, self._executable.read(self._outputs) if self._copy else self._outputs)
 
     def explain(self) -> str:
         """Launches by kernel and region, operations, bytes, memory, and which elementwise kernels were fused."""
         from tinymaml.compile import report
 
-        return report.text(self._assembly)
+        return report.text(self._executable)
 
     def picture(self) -> str:
         """An SVG of its memory: what is in use where, from launch to launch."""
         from tinymaml.compile import report
 
-        return report.picture(self._assembly)
+        return report.picture(self._executable)
 
-    def _fitting(self, i: int, own: Any, leaf: Any) -> Any:
+    def _fitting(self, i: int, array: Any, leaf: Any) -> Any:
         """The argument, if it is an array that the program can take."""
         _check_array(leaf, self._places[i])
         leaf = leaf if isinstance(leaf, np.generic) else adopt(leaf)
@@ -164,24 +163,25 @@ class Program:
             raise TypeError(
                 f"{self._places[i]} is on a GPU, the program was recorded for the CPU: record it with an example there"
             )
-        if leaf.shape != own.shape or leaf.dtype != own.dtype:
+        if leaf.shape != array.shape or leaf.dtype != array.dtype:
             raise ValueError(
-                f"{self._places[i]} is {leaf.shape} {leaf.dtype}, the program was recorded for {own.shape} "
-                f"{own.dtype}: record the step again for other shapes"
+                f"{self._places[i]} is {leaf.shape} {leaf.dtype}, the program was recorded for {array.shape} "
+                f"{array.dtype}: record the step again for other shapes"
             )
         return leaf
 
 
-def _assembly(on_gpu: bool, calls: Any, found: Any, checked: Any, inputs: Any, threads: int | None) -> Any:
-    """Imported here, so that `import tinymaml` stays quick."""
+def _lower(on_gpu: bool, recorded: tracing.Trace, outputs: list[Any], inputs: list[Any], threads: int | None) -> Any:
+    """The calls as an executable; imported here, so that `import tinymaml` stays quick."""
+    checked = [array for array, _ in recorded.after]
     if on_gpu:
-        from tinymaml.compile.lower_gpu import GpuAssembly
+        from tinymaml.compile.lower_gpu import GpuExecutable
 
-        return GpuAssembly(calls, found, checked, inputs)
-    from tinymaml.compile.lower_cpu import Assembly
+        return GpuExecutable(recorded.calls, outputs, checked, inputs)
+    from tinymaml.compile.lower_cpu import CpuExecutable
     from tinymaml.kernels.cpu.threads import count
 
-    return Assembly(calls, found, checked, count() if threads is None else threads)
+    return CpuExecutable(recorded.calls, outputs, checked, recorded.tasks, count() if threads is None else threads)
 
 
 def _carried(examples: tuple[Tree, ...], result: Tree) -> int | None:

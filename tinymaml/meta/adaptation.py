@@ -26,6 +26,7 @@ from dataclasses import dataclass
 
 from tinymaml.autodiff import tree
 from tinymaml.autodiff.tensor import CONSTANT, Tensor, as_tensor, constant, now
+from tinymaml.autodiff.tracing import declare_tasks
 from tinymaml.autodiff.tree import Tree
 from tinymaml.meta.arguments import Arguments
 from tinymaml.meta.finite import check_finite
@@ -212,6 +213,7 @@ class Adaptation:
 def on_task_axis(leaves: Sequence[Tensor], tasks: int) -> list[Tensor]:
     """Parameters, or their tangents, spread over the tasks: [1, ...] becomes [T, ...], a view, so that every task's
     gradient is its own. What is made of them has the task axis."""
+    declare_tasks(tasks)
     return [broadcast_to(x, (tasks, *x.shape[1:])) for x in leaves]
 
 

@@ -1,7 +1,7 @@
 """Networks as pairs of pure functions, `init(rng) -> params` and `apply(params, x) -> y`, on the task axis.
 
-Read in this order: initialisers (how weights initialiser) · layers (dense layers and perceptrons) · nets (the paper's
-networks for images).
+Read in this order: initialisers (of weights) · layers (dense layers and perceptrons) · nets (the paper's networks for
+images).
 """
 
 from tinymaml.nn import nets

@@ -35,7 +35,7 @@ class Model(NamedTuple):
 
 def linear(inputs: int, outputs: int, initialiser: str = "he-normal") -> Model:
     """x[T, N, inputs] -> x w + b [T, N, outputs]; biases start at 0."""
-    draw = choose("start", initialiser, INITIALISERS)
+    draw = choose("initialiser", initialiser, INITIALISERS)
     for name, n in (("inputs", inputs), ("outputs", outputs)):
         if not isinstance(n, Integral) or n < 1:
             raise ValueError(f"linear: {name} must be a whole number >= 1, got {n!r}")
@@ -64,8 +64,8 @@ def mlp(sizes: Sequence[int], activation: str = "relu", initialiser: str = "he-n
     def apply(params: Tree, x: Any) -> Tensor:
         if len(params) != len(layers):
             raise ValueError(f"params has {len(params)} layers, mlp({list(sizes)}) has {len(layers)}")
-        for k, (layer, own) in enumerate(zip(layers, params, strict=True)):
-            x = layer.apply(own, act(x) if k else x)
+        for k, (layer, layer_params) in enumerate(zip(layers, params, strict=True)):
+            x = layer.apply(layer_params, act(x) if k else x)
         return x
 
     return Model(init, apply)

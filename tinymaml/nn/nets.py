@@ -75,7 +75,7 @@ def conv_net(
         layers: how many.
         downsample: "stride": every convolution has stride 2, and the mean over pixels goes to the head (Omniglot);
             "max-pool": stride 1, a 2x2 max-pool after each ReLU, and all pixels go to the head (MiniImagenet).
-        initialiser, head_initialiser: how weights initialiser, names in `nn.INITIALISERS`; biases start at 0.
+        initialiser, head_initialiser: of the weights, names in `nn.INITIALISERS`; biases start at 0.
         bias: whether convolutions have biases, as the paper's do. Batch-norm takes them out again.
 
     Raises:
@@ -85,7 +85,7 @@ def conv_net(
                     ("filters", filters), ("layers", layers)):  # fmt: skip
         if not isinstance(n, Integral) or n < 1:
             raise ValueError(f"conv_net: {name} must be a whole number >= 1, got {n!r}")
-    draw = choose("start", initialiser, INITIALISERS)
+    draw = choose("initialiser", initialiser, INITIALISERS)
     strided = choose("downsample", downsample, {"stride": True, "max-pool": False})
     height, width = image[:2]
     for _ in range(layers):
@@ -96,8 +96,8 @@ def conv_net(
 
     def layer(inputs: int) -> _Layer:
         def init(rng: np.random.Generator, dtype: Any) -> Tree:
-            own = {"w": draw(rng, inputs, filters, KERNEL).astype(dtype)}
-            return own | {"b": np.zeros((1, 1, 1, 1, filters), dtype)} if bias else own
+            weights = {"w": draw(rng, inputs, filters, KERNEL).astype(dtype)}
+            return weights | {"b": np.zeros((1, 1, 1, 1, filters), dtype)} if bias else weights
 
         def before(params: Tree, x: Tensor) -> Tensor:
             return conv2d(x, params["w"], params.get("b"), stride=2 if strided else 1)
@@ -126,8 +126,8 @@ def norm_mlp(
     sizes = [math.prod(image), *hidden]
 
     def layer(inputs: int, outputs: int) -> _Layer:
-        own = linear(inputs, outputs, initialiser)
-        return _Layer(own.init, lambda params, x: dense(x, params["w"], params["b"]), lambda x: x)
+        dense_layer = linear(inputs, outputs, initialiser)
+        return _Layer(dense_layer.init, lambda params, x: dense(x, params["w"], params["b"]), lambda x: x)
 
     def flat(x: Tensor) -> Tensor:
         return reshape(x, (*x.shape[:2], sizes[0]))
@@ -157,23 +157,25 @@ def _model(
         }
 
     def features_of(
-        params: Tree, x: Any, given: Statistics | None, found: list[tuple[Tensor, Tensor]] | None
+        params: Tree, x: Any, given: Statistics | None, collected: list[tuple[Tensor, Tensor]] | None
     ) -> Tensor:
         x = first(as_tensor(x))
-        for i, (layer, own) in enumerate(zip(hidden, params["hidden"], strict=True)):
-            x = layer.before(own, x)
-            if found is not None:
-                found.append(batch_statistics(x))
+        for i, (layer, layer_params) in enumerate(zip(hidden, params["hidden"], strict=True)):
+            x = layer.before(layer_params, x)
+            if collected is not None:
+                collected.append(batch_statistics(x))
             statistics = None if given is None else given[i]
-            x = layer.after(batch_norm_relu(x, own["gamma"], own["beta"], eps=EPS, statistics=statistics))
+            x = layer.after(
+                batch_norm_relu(x, layer_params["gamma"], layer_params["beta"], eps=EPS, statistics=statistics)
+            )
         return last(x)
 
     def apply(params: Tree, x: Any, statistics: Statistics | None = None) -> Tensor:
         return head.apply(params["head"], features_of(params, x, statistics, None))
 
     def statistics(params: Tree, x: Any) -> list[tuple[Tensor, Tensor]]:
-        found: list[tuple[Tensor, Tensor]] = []
-        features_of(params, x, None, found)
-        return found
+        moments: list[tuple[Tensor, Tensor]] = []
+        features_of(params, x, None, moments)
+        return moments
 
     return ImageModel(init, apply, statistics)

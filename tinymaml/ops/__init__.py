@@ -1,4 +1,9 @@
-"""The primitives and what is made of them. Names that are NumPy's mean what they mean there."""
+"""The primitives and what is made of them. Names that are NumPy's mean what they mean there. Read in this order:
+
+shape (views and their adjoints, indexing, joining) · elementwise · reduce (sums, maxima, softmax) · linear (products of
+matrices) · conv (three kernels, closed under differentiation) · pool · norm (batch norm with ReLU, a potential) ·
+losses.
+"""
 
 from tinymaml.autodiff.tensor import OPERATORS, as_tensor
 from tinymaml.ops.conv import conv2d

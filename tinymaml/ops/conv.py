@@ -37,12 +37,12 @@ def _tasks(name: str, a: Array, b: Array) -> int:
 
 def output_size(size: Pair, kernel_size: Pair, stride: Pair, padding: Padding) -> Pair:
     """Height and width of the result of a convolution or a pooling. Raises ValueError if the kernel does not fit."""
-    found = []
+    sizes = []
     for n, k, s, (before, after) in zip(size, kernel_size, stride, padding, strict=True):
         if n + before + after < k:
             raise ValueError(f"a kernel of {kernel_size} does not fit an image of {size} with padding {padding}")
-        found.append((n + before + after - k) // s + 1)
-    return found[0], found[1]
+        sizes.append((n + before + after - k) // s + 1)
+    return sizes[0], sizes[1]
 
 
 def _y_specs(x: Array, w: Array, c: Array | None = None, *, stride: Pair, padding: Padding) -> Sequence[Spec]:
@@ -86,7 +86,7 @@ def _bilinear(name: str, specs: Any, by_first: Callable[..., Tensor], by_second:
                 total = primitive(first, second, *([] if total is None else [total]), **static)
         return total if total is None else broadcast_to(total, y.shape)
 
-    primitive = Primitive(name, kernel(f"conv.{name}"), specs, vjp, jvp)
+    primitive = Primitive(name, kernel("conv", name), specs, vjp, jvp)
     return primitive
 
 
@@ -131,10 +131,10 @@ _conv2d_dw: Primitive = _bilinear(
 
 def pair(name: str, value: int | Sequence[int], least: int = 1) -> Pair:
     """(vertical, horizontal) from one number or two. Raises ValueError unless they are whole and >= least."""
-    found = tuple(value) if isinstance(value, Sequence) else (value, value)
-    if len(found) != 2 or any(not isinstance(n, Integral) or isinstance(n, bool) or n < least for n in found):
+    both = tuple(value) if isinstance(value, Sequence) else (value, value)
+    if len(both) != 2 or any(not isinstance(n, Integral) or isinstance(n, bool) or n < least for n in both):
         raise ValueError(f"{name} must be a whole number >= {least}, or two of them, got {value!r}")
-    return int(found[0]), int(found[1])
+    return int(both[0]), int(both[1])
 
 
 def explicit_padding(padding: Any, size: Pair, kernel_size: Pair, stride: Pair) -> Padding:

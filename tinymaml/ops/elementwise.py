@@ -76,7 +76,7 @@ def from_partials(name: str, *partials: Partial | None) -> Primitive:
                 total = add_tangents(total, multiply(tangent, partial(y, *inputs, **static)))
         return _fit(total, y)
 
-    return Primitive(name, kernel(f"elementwise.{name}"), _specs(name), vjp, jvp)
+    return Primitive(name, kernel("elementwise", name), _specs(name), vjp, jvp)
 
 
 def _linear_jvp(combine: Callable[..., Tangent]) -> Callable[..., Tangent]:
@@ -87,14 +87,14 @@ def _linear_jvp(combine: Callable[..., Tangent]) -> Callable[..., Tangent]:
 
 add: Primitive = Primitive(
     "add",
-    kernel("elementwise.add"),
+    kernel("elementwise", "add"),
     _specs("add"),
     vjp=each(lambda g, y, a, b: sum_to(g, a.shape), lambda g, y, a, b: sum_to(g, b.shape)),
     jvp=_linear_jvp(add_tangents),
 )
 negative: Primitive = Primitive(
     "negative",
-    kernel("elementwise.negative"),
+    kernel("elementwise", "negative"),
     _specs("negative"),
     vjp=each(lambda g, y, a: negative(g)),
     jvp=lambda tangents, y, a: negative(tangents[0]),
@@ -109,7 +109,7 @@ def _subtract_tangents(one: Tangent, other: Tangent) -> Tangent:
 
 subtract: Primitive = Primitive(
     "subtract",
-    kernel("elementwise.subtract"),
+    kernel("elementwise", "subtract"),
     _specs("subtract"),
     vjp=each(lambda g, y, a, b: sum_to(g, a.shape), lambda g, y, a, b: sum_to(negative(g), b.shape)),
     jvp=_linear_jvp(_subtract_tangents),
@@ -127,7 +127,7 @@ def _descend_jvp(tangents: Sequence[Tangent], y: Tensor, x: Tensor, rate: Tensor
 # descend(x, rate, g) = x - rate g in one pass: a step of gradient descent.
 descend: Primitive = Primitive(
     "descend",
-    kernel("elementwise.descend"),
+    kernel("elementwise", "descend"),
     _specs("descend"),
     vjp=each(
         lambda h, y, x, rate, g: sum_to(h, x.shape),
@@ -178,7 +178,7 @@ abs: Primitive = from_partials("abs", lambda y, x: sign(x))  # noqa: A001
 
 
 def _locally_constant(name: str, result: Any = np.bool_) -> Primitive:
-    return Primitive(name, kernel(f"elementwise.{name}"), _specs(name, result), vjp=None, jvp=None)
+    return Primitive(name, kernel("elementwise", name), _specs(name, result), vjp=None, jvp=None)
 
 
 greater: Primitive = _locally_constant("greater")
@@ -205,7 +205,7 @@ def _where_jvp(tangents: Sequence[Tangent], y: Tensor, condition: Tensor, a: Ten
 
 where: Primitive = Primitive(
     "where",
-    kernel("elementwise.where"),
+    kernel("elementwise", "where"),
     _specs("where"),
     vjp=each(
         None,
@@ -219,14 +219,14 @@ where: Primitive = Primitive(
 # gate(g, y): g where y > 0, else 0. It is ReLU's derivative applied, by the sign of ReLU's own output.
 gate: Primitive = Primitive(
     "gate",
-    kernel("elementwise.gate"),
+    kernel("elementwise", "gate"),
     _specs("gate"),
     vjp=each(lambda g, z, h, y: sum_to(gate(g, y), h.shape), None),
     jvp=lambda tangents, z, h, y: None if tangents[0] is None else _fit(gate(tangents[0], y), z),
 )
 relu: Primitive = Primitive(
     "relu",
-    kernel("elementwise.relu"),
+    kernel("elementwise", "relu"),
     _specs("relu"),
     vjp=each(lambda g, y, x: gate(g, y)),
     jvp=lambda tangents, y, x: gate(tangents[0], y),
@@ -258,18 +258,18 @@ def clip(x: Any, low: Any, high: Any) -> Tensor:
 
 # Identities.
 
-# A fresh node with the same values: where a transform starts, so that its input is a variable of its own.
+# A fresh node with the same values: where a transform starts, so that its input is a separate variable.
 identity: Primitive = Primitive(
     "identity",
-    view("shape.identity"),
+    view("shape", "identity"),
     None,
     vjp=each(lambda g, y, x: g),
     jvp=lambda tangents, y, x: tangents[0],
 )
-stop_gradient: Primitive = Primitive("stop_gradient", view("shape.identity"), None, vjp=None, jvp=None)
+stop_gradient: Primitive = Primitive("stop_gradient", view("shape", "identity"), None, vjp=None, jvp=None)
 _astype: Primitive = Primitive(
     "astype",
-    kernel("elementwise.astype"),
+    kernel("elementwise", "astype"),
     lambda x, dtype: ((x.shape, dtype),),
     vjp=each(lambda g, y, x, dtype: _astype(g, dtype=x.dtype)),
     jvp=lambda tangents, y, x, dtype: _astype(tangents[0], dtype=dtype),

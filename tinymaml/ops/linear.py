@@ -65,7 +65,7 @@ def _jvp(
     return total if total is None else broadcast_to(total, y.shape)
 
 
-_linear: Primitive = Primitive("linear", kernel("linear.linear"), _specs, _vjp, _jvp)
+_linear: Primitive = Primitive("linear", kernel("linear", "linear"), _specs, _vjp, _jvp)
 
 
 def linear(a: Any, b: Any, c: Any = None, *, ta: bool = False, tb: bool = False) -> Tensor:

@@ -45,7 +45,7 @@ def _mse_jvp(tangents: Sequence[Tangent], y: Tensor, prediction: Tensor, target:
     return multiply(sum_per_task(multiply(tangent, subtract(prediction, target))), _scale(prediction))
 
 
-_mse: Primitive = Primitive("mse", kernel("losses.mse"), _mse_specs, _mse_vjp, _mse_jvp)
+_mse: Primitive = Primitive("mse", kernel("losses", "mse"), _mse_specs, _mse_vjp, _mse_jvp)
 
 
 def _difference_vjp(
@@ -71,7 +71,7 @@ def _difference_jvp(tangents: Sequence[Tangent], z: Tensor, p: Tensor, t: Tensor
 # The gradient of mse, in one pass: scale h (p - t), with one h a task.
 _scaled_difference: Primitive = Primitive(
     "scaled_difference",
-    kernel("losses.scaled_difference"),
+    kernel("losses", "scaled_difference"),
     lambda p, t, h, scale: ((p.shape, p.dtype),),
     _difference_vjp,
     _difference_jvp,
@@ -112,7 +112,7 @@ def _entropy_jvp(tangents: Sequence[Tangent], y: Tensor, logits: Tensor, labels:
 
 _cross_entropy: Primitive = Primitive(
     "cross_entropy",
-    kernel("losses.cross_entropy"),
+    kernel("losses", "cross_entropy"),
     lambda logits, labels: ((logits.shape[:1], logits.dtype),),
     _entropy_vjp,
     _entropy_jvp,
@@ -139,7 +139,7 @@ def _entropy_gradient_jvp(tangents: Sequence[Tangent], y: Tensor, logits: Tensor
 # h / N (softmax - onehot), with one h a task.
 _entropy_gradient: Primitive = Primitive(
     "cross_entropy_gradient",
-    kernel("losses.cross_entropy_gradient"),
+    kernel("losses", "cross_entropy_gradient"),
     lambda logits, labels, h: ((logits.shape, logits.dtype),),
     _entropy_gradient_vjp,
     _entropy_gradient_jvp,
@@ -155,8 +155,8 @@ def _entropy_third(logits: Tensor, h: Tensor, v: Tensor, w: Tensor) -> Tensor:
         return sum_over(multiply(x, y), -1, keepdims=True)
 
     dp = multiply(p, subtract(w, slope(p, w)))
-    found = subtract(multiply(dp, subtract(v, slope(p, v))), multiply(p, slope(dp, v)))
-    return multiply(found, multiply(_along(h, logits), 1 / _examples(logits.data)))
+    by_example = subtract(multiply(dp, subtract(v, slope(p, v))), multiply(p, slope(dp, v)))
+    return multiply(by_example, multiply(_along(h, logits), 1 / _examples(logits.data)))
 
 
 def _entropy_hessian_vjp(
@@ -177,7 +177,7 @@ def _entropy_hessian_jvp(tangents: Sequence[Tangent], y: Tensor, logits: Tensor,
 # h / N (p v - p <p, v>) with p the softmax.
 _entropy_hessian: Primitive = Primitive(
     "cross_entropy_hessian",
-    kernel("losses.cross_entropy_hessian"),
+    kernel("losses", "cross_entropy_hessian"),
     lambda logits, h, v: ((logits.shape, logits.dtype),),
     _entropy_hessian_vjp,
     _entropy_hessian_jvp,

@@ -155,7 +155,7 @@ def _variable(x: Tensor) -> Tensor:
 
 
 def _chosen(inputs: Sequence[Tensor], choice: Sequence[bool], residuals: Sequence[int]) -> tuple[Any, list[int]]:
-    """The inputs, with those chosen made variables of their own, and where they are. A residual never is one."""
+    """The inputs, with those chosen made fresh variables, and where they are. A residual never is one."""
     places = [i for i, chosen in enumerate(choice) if chosen and i not in residuals]
     return [identity(x) if i in places else x for i, x in enumerate(inputs)], places
 
@@ -164,10 +164,10 @@ def _vjp_by(plain: Plain, residuals: Sequence[int]) -> Callable[..., Sequence[Ta
     """The vjp rule of the primitive that does what `plain` does."""
 
     def vjp(wanted: Sequence[bool], g: Sequence[Tangent], ys: Any, *inputs: Tensor, **static: Any) -> Sequence[Tangent]:
-        own, places = _chosen(inputs, wanted, residuals)
-        pairs = [(y, c) for y, c in zip(plain(*own, **static), g, strict=True) if y is not None and c is not None]
-        found = pull([y for y, _ in pairs], [own[i] for i in places], [c for _, c in pairs])
-        by_place = dict(zip(places, found, strict=True))
+        variables, places = _chosen(inputs, wanted, residuals)
+        given = [(y, c) for y, c in zip(plain(*variables, **static), g, strict=True) if y is not None and c is not None]
+        cotangents = pull([y for y, _ in given], [variables[i] for i in places], [c for _, c in given])
+        by_place = dict(zip(places, cotangents, strict=True))
         return [by_place.get(i) for i in range(len(inputs))]
 
     return vjp
@@ -177,19 +177,19 @@ def _jvp_by(plain: Plain, residuals: Sequence[int]) -> Callable[..., Sequence[Ta
     """The jvp rule of the primitive that does what `plain` does."""
 
     def jvp(tangents: Sequence[Tangent], ys: Any, *inputs: Tensor, **static: Any) -> Sequence[Tangent]:
-        own, places = _chosen(inputs, [t is not None for t in tangents], residuals)
-        outputs = plain(*own, **static)
+        variables, places = _chosen(inputs, [t is not None for t in tangents], residuals)
+        outputs = plain(*variables, **static)
         there = [y for y in outputs if y is not None]
-        found = iter(push(there, [own[i] for i in places], [tangents[i] for i in places]))
-        return tuple([None if y is None else next(found) for y in outputs])
+        pushed = iter(push(there, [variables[i] for i in places], [tangents[i] for i in places]))
+        return tuple([None if y is None else next(pushed) for y in outputs])
 
     return jvp
 
 
-_batch_norm: Primitive = Primitive("batch_norm", kernel("norm.batch_norm"), _y_specs, _y_vjp, _y_jvp)
+_batch_norm: Primitive = Primitive("batch_norm", kernel("norm", "batch_norm"), _y_specs, _y_vjp, _y_jvp)
 _tangent: Primitive = Primitive(
     "batch_norm_tangent",
-    kernel("norm.batch_norm_tangent"),
+    kernel("norm", "batch_norm_tangent"),
     lambda x, *rest, **static: ((x.shape, x.dtype),),
     _tangent_vjp,
     _jvp_by(_plain_tangent, _IN_TANGENT),
@@ -197,7 +197,7 @@ _tangent: Primitive = Primitive(
 )
 _gradient: Primitive = Primitive(
     "batch_norm_gradient",
-    kernel("norm.batch_norm_gradient"),
+    kernel("norm", "batch_norm_gradient"),
     _gradient_specs,
     _gradient_vjp,
     _gradient_jvp,
@@ -207,7 +207,7 @@ _gradient: Primitive = Primitive(
 # It has a place for vbeta, which changes nothing, so that all take their tangents in one order.
 _hessian: Primitive = Primitive(
     "batch_norm_hessian",
-    kernel("norm.batch_norm_hessian"),
+    kernel("norm", "batch_norm_hessian"),
     _gradient_specs,
     _vjp_by(_plain_hessian, _IN_OTHERS),
     _jvp_by(_plain_hessian, _IN_OTHERS),
@@ -233,17 +233,17 @@ def _check_examples(name: str, x: Tensor) -> None:
 
 def _fit(name: str, x: Tensor, **parameters: Any) -> tuple[Tensor, list[Tensor]]:
     """(x, parameters), all on one task axis, as views."""
-    found = {what: as_tensor(p) for what, p in parameters.items()}
-    tasks = max([len(p) for p in found.values() if p.ndim], default=1)
+    tensors = {what: as_tensor(p) for what, p in parameters.items()}
+    tasks = max([len(p) for p in tensors.values() if p.ndim], default=1)
     if len(x) == 1 < tasks:
         x = broadcast_to(x, (tasks, *x.shape[1:]))
     tasks, channels = x.shape[0], x.shape[-1]
-    for what, p in found.items():
+    for what, p in tensors.items():
         if p.shape not in ((1, channels), (tasks, channels)):
             raise ValueError(
                 f"{name}: {what} must be [1, {channels}] or [{tasks}, {channels}] for x {x.shape}, got {p.shape}"
             )
-    return x, [broadcast_to(p, (tasks, channels)) for p in found.values()]
+    return x, [broadcast_to(p, (tasks, channels)) for p in tensors.values()]
 
 
 def _apply(x: Any, gamma: Any, beta: Any, eps: float, statistics: Any, rectified: bool) -> Tensor:
@@ -270,7 +270,7 @@ def batch_norm(
 ) -> Tensor:
     """gamma (x - mean) / sqrt(variance + eps) + beta, channel by channel (Ioffe & Szegedy 2015).
 
-    Each task is a batch of its own. MAML keeps no running averages: without `statistics` they are the batch's, in
+    Each task is a batch. MAML keeps no running averages: without `statistics` they are the batch's, in
     training and in testing (transductive). With those of the support set every query is normalised by itself.
 
     Args:
@@ -330,8 +330,8 @@ def layer_norm(x: Any, gamma: Any = None, beta: Any = None, *, eps: float = 1e-5
     if x.ndim < 2 or x.shape[-1] == 0:
         raise ValueError(f"layer_norm: x must be [tasks, ..., channels] with channels, got {x.shape}")
     parameters = {name: p for name, p in (("gamma", gamma), ("beta", beta)) if p is not None}
-    x, found = _fit("layer_norm", x, **parameters)
-    by_name = dict(zip(parameters, found, strict=True))
+    x, scales = _fit("layer_norm", x, **parameters)
+    by_name = dict(zip(parameters, scales, strict=True))
     y = _normal(x, [x.ndim - 1], float(eps))
     if gamma is not None:
         y = multiply(y, _over(by_name["gamma"], x))

@@ -36,7 +36,7 @@ def _linear(name: str, specs: Callable[..., Sequence[Spec]], adjoint: Callable[.
     def jvp(tangents: Sequence[Tangent], y: Tensor, x: Tensor, *at: Tensor, **static: Any) -> Tangent:
         return None if tangents[0] is None else primitive(tangents[0], *at, **static)
 
-    primitive = Primitive(name, kernel(f"pool.{name}"), specs, vjp, jvp, integer_inputs=(1,) if places else ())
+    primitive = Primitive(name, kernel("pool", name), specs, vjp, jvp, integer_inputs=(1,) if places else ())
     return primitive
 
 
@@ -71,7 +71,7 @@ def _max_jvp(tangents: Sequence[Tangent], ys: Any, x: Tensor, **static: Any) -> 
     return (_take(tangents[0], ys[1], size=_size(x), **static),)
 
 
-_max_pool: Primitive = Primitive("max_pool", kernel("pool.max_pool"), _max_specs, _max_vjp, _max_jvp, outputs=1)
+_max_pool: Primitive = Primitive("max_pool", kernel("pool", "max_pool"), _max_specs, _max_vjp, _max_jvp, outputs=1)
 
 _avg_pool: Primitive = _linear(
     "avg_pool",

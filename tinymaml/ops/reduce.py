@@ -62,7 +62,7 @@ def _grid(index: Tensor) -> tuple[Any, ...]:
 # max_last(x[..., n]) -> (y[..., 1], index[..., 1]): the first of the largest. Linear given the index.
 _max_last: Primitive = Primitive(
     "max_last",
-    kernel("reduce.max_last"),
+    kernel("reduce", "max_last"),
     _last_specs,
     vjp=each(lambda g, y, x: scatter_add(zeros_like(x), _grid(y[1]), g)),
     jvp=lambda tangents, y, x: take_along_axis(tangents[0], y[1], -1),
@@ -86,7 +86,7 @@ def _logsumexp_jvp(tangents: Sequence[Tangent], y: Tensor, x: Tensor, shape: tup
 # logsumexp with the reduced axes kept: its derivative is the softmax, exp(x - y).
 _logsumexp: Primitive = Primitive(
     "logsumexp",
-    kernel("reduce.logsumexp"),
+    kernel("reduce", "logsumexp"),
     lambda x, shape: ((shape, x.dtype),),
     vjp=each(lambda g, y, x, shape: multiply(g, exp(subtract(x, y)))),
     jvp=_logsumexp_jvp,

@@ -52,18 +52,18 @@ def _linear(name: str, run: Any, specs: Any, adjoint: Callable[..., Tangent], in
 
 # Views.
 
-_reshape: Primitive = _linear("reshape", view("shape.reshape"), None, lambda g, x, shape: _reshape(g, shape=x.shape))
+_reshape: Primitive = _linear("reshape", view("shape", "reshape"), None, lambda g, x, shape: _reshape(g, shape=x.shape))
 _transpose: Primitive = _linear(
     "transpose",
-    view("shape.transpose"),
+    view("shape", "transpose"),
     None,
     lambda g, x, axes: _transpose(g, axes=tuple(sorted(range(len(axes)), key=axes.__getitem__))),
 )
 _broadcast_to: Primitive = _linear(
-    "broadcast_to", view("shape.broadcast_to"), None, lambda g, x, shape: sum_to(g, x.shape)
+    "broadcast_to", view("shape", "broadcast_to"), None, lambda g, x, shape: sum_to(g, x.shape)
 )
 _slice: Primitive = _linear(
-    "slice", view("shape.slice"), None, lambda g, x, index: _scatter(g, index=index, shape=x.shape)
+    "slice", view("shape", "slice"), None, lambda g, x, index: _scatter(g, index=index, shape=x.shape)
 )
 
 
@@ -116,7 +116,7 @@ def _sum_to_specs(x: Array, shape: Shape) -> Sequence[Spec]:
 
 
 _sum_to: Primitive = _linear(
-    "sum_to", kernel("shape.sum_to"), _sum_to_specs, lambda g, x, shape: broadcast_to(g, x.shape)
+    "sum_to", kernel("shape", "sum_to"), _sum_to_specs, lambda g, x, shape: broadcast_to(g, x.shape)
 )
 
 
@@ -126,13 +126,13 @@ def sum_to(x: Tensor, shape: Shape) -> Tensor:
 
 
 def ones_like(x: Any) -> Tensor:
-    """A constant of ones with the shape and dtype of x, without memory of its own."""
+    """A constant of ones with the shape and dtype of x, as a view with stride 0."""
     x = as_tensor(x)
     return broadcast_to(constant(number(1, x.data)), x.shape)
 
 
 def zeros_like(x: Any) -> Tensor:
-    """A constant of zeros with the shape and dtype of x, without memory of its own."""
+    """A constant of zeros with the shape and dtype of x, as a view with stride 0."""
     x = as_tensor(x)
     return broadcast_to(constant(number(0, x.data)), x.shape)
 
@@ -181,14 +181,14 @@ def _gather_specs(x: Array, *arrays: Array, index: tuple[Any, ...]) -> Sequence[
 
 _gather: Primitive = _linear(
     "gather",
-    kernel("shape.gather"),
+    kernel("shape", "gather"),
     _gather_specs,
     lambda g, x, *arrays, index: _scatter(g, *arrays, index=index, shape=x.shape),
     integer_inputs=tuple(range(1, 32)),
 )
 _scatter: Primitive = _linear(
     "scatter",
-    kernel("shape.scatter"),
+    kernel("shape", "scatter"),
     lambda g, *arrays, index, shape: ((shape, g.dtype),),
     lambda g, x, *arrays, index, shape: _gather(g, *arrays, index=index) if arrays else _slice(g, index=index),
     integer_inputs=tuple(range(1, 32)),
@@ -209,14 +209,14 @@ def _parse(index: Any, shape: Shape) -> tuple[tuple[Any, ...], list[Array]]:
         else:
             array = part.data if isinstance(part, Tensor) else as_array(part)
             if array.dtype == np.bool_ and array.ndim:
-                masks, part, found = True, array, array.nonzero()
+                masks, part, integers = True, array, array.nonzero()
             elif array.dtype.kind in "iu" or array.size == 0:
                 part = array if array.dtype.kind in "iu" else array.astype(np.intp)
-                found = (part,)
+                integers = (part,)
             else:
                 raise TypeError(f"an index must be of integers or masks, got {array.dtype} of shape {array.shape}")
-            static += [ARRAY] * len(found)
-            arrays += found
+            static += [ARRAY] * len(integers)
+            arrays += integers
         plain.append(part)
     if masks:  # NumPy raises IndexError if one does not fit, which the places where it is true would not
         np.broadcast_to(np.False_, shape)[tuple(plain)]
@@ -240,12 +240,12 @@ def take(x: Any, indices: Any, axis: int) -> Tensor:
 def take_along_axis(x: Any, indices: Any, axis: int) -> Tensor:
     """For every place of `indices` the entry of x there along an axis, as `numpy.take_along_axis`: the label's
     logit."""
-    x, found = as_tensor(x), _integers("take_along_axis", indices)
+    x, picks = as_tensor(x), _integers("take_along_axis", indices)
     axis = normal_axis("take_along_axis", axis, x.ndim)
-    if found.ndim != x.ndim:
-        raise ValueError(f"take_along_axis: indices of shape {found.shape} need as many axes as {x.shape}")
+    if picks.ndim != x.ndim:
+        raise ValueError(f"take_along_axis: indices of shape {picks.shape} need as many axes as {x.shape}")
     grid = [np.arange(n).reshape([-1 if j == i else 1 for j in range(x.ndim)]) for i, n in enumerate(x.shape)]
-    return getitem(x, tuple(found if i == axis else grid[i] for i in range(x.ndim)))
+    return getitem(x, tuple(picks if i == axis else grid[i] for i in range(x.ndim)))
 
 
 def scatter_add(x: Any, index: Any, updates: Any) -> Tensor:
@@ -292,7 +292,7 @@ def _concatenate_jvp(tangents: Sequence[Tangent], y: Tensor, *inputs: Tensor, ax
 
 
 _concatenate: Primitive = Primitive(
-    "concatenate", kernel("shape.concatenate"), _concatenate_specs, _concatenate_vjp, _concatenate_jvp
+    "concatenate", kernel("shape", "concatenate"), _concatenate_specs, _concatenate_vjp, _concatenate_jvp
 )
 
 

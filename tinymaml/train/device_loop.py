@@ -19,7 +19,7 @@ from tinymaml.device import to_device, to_host
 from tinymaml.meta.maml import NonFiniteError
 from tinymaml.train.trainer import Figures
 
-_write_figures, _share_of_correct = kernel("training.write_figures"), kernel("training.share_of_correct")
+_write_figures, _share_of_correct = kernel("training", "write_figures"), kernel("training", "share_of_correct")
 
 Update = Callable[[Tree, Any], tuple[Tree, dict[str, Any]]]
 

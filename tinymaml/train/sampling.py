@@ -14,7 +14,7 @@ from tinymaml.autodiff.dispatch import kernel
 from tinymaml.autodiff.tensor import Tensor, constant
 from tinymaml.autodiff.tracing import declare_below
 
-_episodes, _sinusoids = kernel("sampling.episodes"), kernel("sampling.sinusoids")
+_episodes, _sinusoids = kernel("sampling", "episodes"), kernel("sampling", "sinusoids")
 
 _PLACE = ((2,), np.dtype(np.uint64))
 

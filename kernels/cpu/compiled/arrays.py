@@ -2,36 +2,56 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-_here = threading.local()
+
+@dataclass
+class Source:
+    """What a recorded program knows of an operand.
+
+    Attributes:
+        stride: bytes by which the operand moves from row to row of the program, 0 where it stays.
+        must_be_copied: whether the kernel takes it in C order only, in which it is not.
+    """
+
+    stride: int = 0
+    must_be_copied: bool = False
 
 
-class Copied(Exception):
-    """A kernel would have to copy an input before it runs, where that is not allowed."""
+class Operand(np.ndarray[Any, np.dtype[Any]]):
+    """An operand of a launch that is built now and runs later, on other numbers. Its views know its source too.
 
+    A builder asks for another shape or order of what it is given; what it returns still says what moves how far.
+    """
 
-@contextmanager
-def without_copies() -> Iterator[None]:
-    """For a launch that will run on other numbers later: a copy made now would be out of date. Raises Copied."""
-    _here.forbids = True
-    try:
-        yield
-    finally:
-        _here.forbids = False
+    source: Source | None
+
+    @staticmethod
+    def of(array: Any, stride: int = 0) -> Operand:
+        """The array, as an operand that moves by so many bytes from row to row."""
+        operand: Operand = array.view(Operand)
+        operand.source = Source(stride)
+        return operand
+
+    def __array_finalize__(self, array: Any) -> None:
+        # What is computed from an operand, or shaped like one, has other memory and is none.
+        self.source = array.source if isinstance(array, Operand) and np.may_share_memory(self, array) else None
 
 
 def whole(x: Any) -> Any:
-    """The array in C order."""
+    """The array in C order: a copy, if it is not.
+
+    A copy of an `Operand` would be out of date when the launch runs: its source notes that, and memory without numbers
+    stands in.
+    """
     if x.flags.c_contiguous:
         return x
-    if getattr(_here, "forbids", False):
-        raise Copied
+    if isinstance(x, Operand) and x.source is not None:
+        x.source.must_be_copied = True
+        return np.empty(x.shape, x.dtype)
     return np.ascontiguousarray(x)
 
 

@@ -7,151 +7,27 @@ s x s more kinds of classes, and each is a convolution with stride 1. So two inn
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from functools import lru_cache
-from itertools import product
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from tinymaml.kernels.cpu.compiled.arrays import plain
+from tinymaml.kernels.cpu.compiled.conv_plan import ConvPlan, Padding, Pair, backward_plan, forward_plan
 from tinymaml.kernels.cpu.compiled.conv_tile import pixel_tile, product_tile
-from tinymaml.kernels.cpu.compiled.crew import Job, Kernel, Launch, hand_out
 from tinymaml.kernels.cpu.compiled.jit import njit
+from tinymaml.kernels.cpu.compiled.thread_pool import Job, Kernel, Launch, distribute
 from tinymaml.kernels.cpu.compiled.tile import transpose
 from tinymaml.kernels.cpu.compiled.vectors import BYTES, HEIGHTS, VECTORS, expect_some, tile_height
 
 Arrays = Sequence[Any]
-Pair = tuple[int, int]
-Padding = tuple[Pair, Pair]
 
-_IMAGES = 1 << 18  # bytes of images at a time: they stay in the second cache
 _NEAR = 3 << 13  # bytes of w or g that a pass goes over at a time: they stay in the first cache
-
-
-class _Plan(NamedTuple):
-    """Where the pixels of a pass lie, in classes: the same taps of the kernel meet the source for all of a class.
-
-    So nothing is read beyond the edge of an image. The zeros around it count only where they meet what is not finite: 0
-    times that is not a number. Lists of classes one behind the other.
-    """
-
-    group: int  # images at a time
-    starts: Any  # int64[classes + 1]: of each class's pixels of one image, in the next two
-    sources: Any  # int64: where a pixel's first tap meets the source, in bytes, image by image
-    targets: Any  # int64: offsets of pixels in the result, bytes, image by image
-    lines: Any  # int64[classes]: rows of the kernel that meet the source
-    columns: Any  # int64[classes]: columns of the kernel that do
-    first_taps: Any  # int64[classes]: place of the first one in the next
-    strides: Any  # int64[classes]: from one row of the kernel to the next, in taps
-    taps: Any  # int64: taps of the kernel in the order of their use
-    gaps: Any  # int64[classes + 1]: of each class's taps that meet zeros around the source, in the next
-    missed: Any  # int64: taps of the kernel
-
-
-class _Run(NamedTuple):
-    """Pixels along one axis for which the same taps meet the source."""
-
-    phase: int  # which of the lists of taps they use
-    first: int  # the first of these that meets the source
-    meeting: int  # how many do
-    sources: list[int]  # where it does
-    targets: list[int]  # the pixels
-
-
-def _runs(found: Iterable[tuple[int, int, int, int, int]]) -> list[_Run]:
-    """(phase, first, count, source, target) of each pixel; those that most taps meet come first."""
-    runs: dict[tuple[int, int, int], _Run] = {}
-    for phase, first, count, source, target in found:
-        run = runs.setdefault((phase, first, count), _Run(phase, first, count, [], []))
-        run.sources.append(source)
-        run.targets.append(target)
-    return sorted(runs.values(), key=lambda run: -run.meeting)
-
-
-def _forward_axis(n: int, k: int, s: int, before: int, outputs: int) -> list[_Run]:
-    """Of the results along one axis: result p meets the source in s p - before ... s p - before + k - 1."""
-    found = []
-    for p in range(outputs):
-        start = s * p - before
-        first, last = min(max(0, -start), k), min(k, n - start)
-        count = max(0, last - first)
-        found.append((0, first, count, start + first if count else 0, p))
-    return _runs(found)
-
-
-def _backward_axis(n: int, k: int, s: int, before: int, outputs: int) -> list[_Run]:
-    """Of the source along one axis: its pixel i is reached from result (i + before - tap) / s by every s-th tap, the
-    last one from the first of these results."""
-    found = []
-    for i in range(n):
-        phase = (i + before) % s
-        reached = [(i + before - tap) // s for tap in range(phase, k, s)[::-1]]
-        meet = [j for j, p in enumerate(reached) if 0 <= p < outputs]
-        found.append((phase, *((meet[0], len(meet), reached[meet[0]]) if meet else (0, 0, 0)), i))
-    return _runs(found)
-
-
-def _offsets(rows: Any, columns: Any, height: int, width: int, group: int, pixel: int) -> Any:
-    """Bytes from the first image to each pixel of each of `group` images [group * rows * columns]."""
-    places = (np.asarray(rows)[:, None] * width + np.asarray(columns)[None, :]).ravel()
-    return ((np.arange(group)[:, None] * (height * width) + places).ravel() * pixel).astype(np.int64)
-
-
-def _plan(
-    over_rows: list[_Run], over_columns: list[_Run], taps: list[list[list[list[int]]]],
-    images: int, source: Pair, target: Pair, pixel: int, out_pixel: int, padded: bool,
-) -> _Plan:  # fmt: skip
-    """`taps[a][b]`: rows and columns of taps for the phases a and b; sizes of images, bytes of their pixels; whether
-    there are zeros around the source."""
-    group = max(1, min(images, _IMAGES // max(1, source[0] * source[1] * pixel)))
-    begin: dict[Pair, int] = {}
-    order: list[int] = []
-    for a, b in product(range(len(taps)), range(len(taps[0]))):
-        begin[a, b] = len(order)
-        order += [tap for line in taps[a][b] for tap in line]
-    starts, sources, targets, lines, columns, first_taps, strides = [0], [], [], [], [], [], []
-    gaps, missed = [0], []
-    # The classes that all taps meet come first: they write every number of a result that sums over pixels.
-    for i, j in sorted(product(over_rows, over_columns), key=lambda ij: -ij[0].meeting * ij[1].meeting):
-        starts.append(starts[-1] + len(i.targets) * len(j.targets))
-        sources.append(_offsets(i.sources, j.sources, *source, group, pixel))
-        targets.append(_offsets(i.targets, j.targets, *target, group, out_pixel))
-        lines.append(i.meeting if j.meeting else 0)
-        columns.append(j.meeting)
-        block = taps[i.phase][j.phase]
-        strides.append(len(block[0]) if block else 0)
-        first_taps.append(begin[i.phase, j.phase] + i.first * strides[-1] + j.first)
-        met = {tap for line in block[i.first :][: lines[-1]] for tap in line[j.first :][: columns[-1]]}
-        missed += [tap for line in block for tap in line if padded and tap not in met]
-        gaps.append(len(missed))
-    numbers = [np.array(x, np.int64) for x in (lines, columns, first_taps, strides, order, gaps, missed)]
-    return _Plan(group, np.array(starts), np.concatenate(sources), np.concatenate(targets), *numbers)
-
-
-@lru_cache(maxsize=256)
-def _forward_plan(
-    images: int, size: Pair, kernel: Pair, outputs: Pair, stride: Pair, padding: Padding, pixel: int, out_pixel: int
-) -> _Plan:
-    over_rows, over_columns = (_forward_axis(size[i], kernel[i], stride[i], padding[i][0], outputs[i]) for i in (0, 1))
-    taps = [[[[i * kernel[1] + j for j in range(kernel[1])] for i in range(kernel[0])]]]
-    return _plan(over_rows, over_columns, taps, images, size, outputs, pixel, out_pixel, True)
-
-
-@lru_cache(maxsize=256)
-def _backward_plan(
-    images: int, size: Pair, kernel: Pair, outputs: Pair, stride: Pair, padding: Padding, pixel: int, out_pixel: int
-) -> _Plan:
-    """Of g (`outputs`, `pixel` bytes) to x (`size`, `out_pixel` bytes)."""
-    over_rows, over_columns = (_backward_axis(size[i], kernel[i], stride[i], padding[i][0], outputs[i]) for i in (0, 1))
-    rows, columns = ([range(a, kernel[i], stride[i])[::-1] for a in range(stride[i])] for i in (0, 1))
-    taps = [[[[i * kernel[1] + j for j in some] for i in every] for some in columns] for every in rows]
-    return _plan(over_rows, over_columns, taps, images, outputs, size, pixel, out_pixel, False)
 
 
 @njit(cache=True, nogil=True)
 def _next(x: Any, t: int, last: int) -> tuple[int, int]:
-    """Where the array of the task after t begins and ends, if it is to be computed here and has one of its own."""
+    """Where the array of the task after t begins and ends, if it is to be computed here and has a separate one."""
     start, task = x.ctypes.data, x.size // x.shape[0] * x.itemsize
     if t + 1 < last and x.shape[0] > 1:
         return start + (t + 1) * task, start + (t + 2) * task
@@ -279,15 +155,15 @@ def _pixels(
             _meet_zeros(out[t].reshape(-1), flat[tw], images, group, starts, targets, gaps, missed)
 
 
-_pixels_out = hand_out(_pixels)
+_pixels_distributed = distribute(_pixels)
 
 
 @njit(cache=True, nogil=True)
-def _pixels_parts(job: Job, *arguments: Any) -> int:
-    return _pixels_out(job, arguments)
+def _pixels_parallel(job: Job, *arguments: Any) -> int:
+    return _pixels_distributed(job, arguments)
 
 
-_PIXELS = Kernel(_pixels, _pixels_parts)
+_PIXELS = Kernel(_pixels, _pixels_parallel)
 
 
 @njit(cache=True, nogil=True)
@@ -360,15 +236,15 @@ def _products(
             _zeros_meet(flat, g[tg].reshape(-1), images, group, starts, targets, gaps, missed)
 
 
-_products_out = hand_out(_products)
+_products_distributed = distribute(_products)
 
 
 @njit(cache=True, nogil=True)
-def _products_parts(job: Job, *arguments: Any) -> int:
-    return _products_out(job, arguments)
+def _products_parallel(job: Job, *arguments: Any) -> int:
+    return _products_distributed(job, arguments)
 
 
-_PRODUCTS = Kernel(_products, _products_parts)
+_PRODUCTS = Kernel(_products, _products_parallel)
 
 
 def _work(w: Any, y: Any) -> int:
@@ -376,7 +252,7 @@ def _work(w: Any, y: Any) -> int:
     return y.size * w.size // (w.shape[0] * w.shape[4])
 
 
-def _pixels_launch(out: Any, source: Any, w: Any, c: Arrays, plan: _Plan, turned: bool, work: int) -> Launch:
+def _pixels_launch(out: Any, source: Any, w: Any, c: Arrays, plan: ConvPlan, turned: bool, work: int) -> Launch:
     source, w = plain(source), plain(w)
     addend = plain(c[0]) if c else np.zeros((1, 1, 1, 1, out.shape[4]), out.dtype)
     c_scale = int(addend.size // len(addend) > out.shape[4] or addend.shape[1:] == out.shape[1:])
@@ -389,7 +265,7 @@ def conv2d(outs: Arrays, ins: Arrays, stride: Pair, padding: Padding) -> Launch 
     if y.size == 0 or w.size == 0:
         return None
     pixel, out_pixel = x.shape[4] * y.itemsize, y.shape[4] * y.itemsize
-    plan = _forward_plan(x.shape[1], x.shape[2:4], w.shape[1:3], y.shape[2:4], stride, padding, pixel, out_pixel)
+    plan = forward_plan(x.shape[1], x.shape[2:4], w.shape[1:3], y.shape[2:4], stride, padding, pixel, out_pixel)
     return _pixels_launch(y, x, w, c, plan, False, _work(w, y))
 
 
@@ -399,7 +275,7 @@ def conv2d_dx(outs: Arrays, ins: Arrays, stride: Pair, padding: Padding, size: P
     if dx.size == 0 or w.size == 0 or g.size == 0:
         return None
     pixel, out_pixel = g.shape[4] * dx.itemsize, dx.shape[4] * dx.itemsize
-    plan = _backward_plan(g.shape[1], size, w.shape[1:3], g.shape[2:4], stride, padding, pixel, out_pixel)
+    plan = backward_plan(g.shape[1], size, w.shape[1:3], g.shape[2:4], stride, padding, pixel, out_pixel)
     return _pixels_launch(dx, g, w, c, plan, True, _work(w, g))
 
 
@@ -409,7 +285,7 @@ def conv2d_dw(outs: Arrays, ins: Arrays, stride: Pair, padding: Padding, size: P
     if dw.size == 0 or x.size == 0 or g.size == 0:
         return None
     pixel, out_pixel = x.shape[4] * dw.itemsize, g.shape[4] * dw.itemsize
-    plan = _forward_plan(x.shape[1], x.shape[2:4], size, g.shape[2:4], stride, padding, pixel, out_pixel)
+    plan = forward_plan(x.shape[1], x.shape[2:4], size, g.shape[2:4], stride, padding, pixel, out_pixel)
     x, g = plain(x), plain(g)
     addend = plain(c[0]) if c else np.zeros((1, 1, 1, 1, dw.shape[4]), dw.dtype)
     return Launch(len(dw), _work(dw, g), _PRODUCTS, (x, g, addend, dw, *plan))

@@ -1,7 +1,7 @@
 """The two inner loops of convolution, as intrinsics: a tile of accumulators stays in registers through all of the sum.
 
 Both add up products of a number, broadcast to all lanes, and a row of vectors over the output channels. Images need no
-copy into a matrix: a tile's pixels are found by their offsets, wherever they lie.
+copy into a matrix: a tile's pixels are reached by their offsets, wherever they lie.
 """
 
 from __future__ import annotations

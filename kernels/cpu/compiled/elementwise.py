@@ -14,8 +14,8 @@ import numpy as np
 
 from tinymaml.kernels import formulas
 from tinymaml.kernels.cpu.compiled import fused
-from tinymaml.kernels.cpu.compiled.crew import Job, Kernel, Launch, call, hand_out
 from tinymaml.kernels.cpu.compiled.jit import njit
+from tinymaml.kernels.cpu.compiled.thread_pool import Job, Kernel, Launch, call, distribute
 from tinymaml.kernels.formulas import Group, Operand, Step
 
 Arrays = Sequence[Any]
@@ -30,15 +30,15 @@ def _gate(out: Any, g: Any, y: Any, first: int, last: int) -> None:
         out[i] = g[i] if y[i] > 0 else zero
 
 
-_gate_out = hand_out(_gate)
+_gate_distributed = distribute(_gate)
 
 
 @njit(cache=True, nogil=True)
-def _gate_parts(job: Job, *arguments: Any) -> int:
-    return _gate_out(job, arguments)
+def _gate_parallel(job: Job, *arguments: Any) -> int:
+    return _gate_distributed(job, arguments)
 
 
-_GATE = Kernel(_gate, _gate_parts)
+_GATE = Kernel(_gate, _gate_parallel)
 
 
 @njit(cache=True, nogil=True)
@@ -50,15 +50,15 @@ def _descend(out: Any, x: Any, rate: Any, g: Any, first: int, last: int) -> None
             out[t, i] = row[i] - rate[0] * g[t, i]
 
 
-_descend_out = hand_out(_descend)
+_descend_distributed = distribute(_descend)
 
 
 @njit(cache=True, nogil=True)
-def _descend_parts(job: Job, *arguments: Any) -> int:
-    return _descend_out(job, arguments)
+def _descend_parallel(job: Job, *arguments: Any) -> int:
+    return _descend_distributed(job, arguments)
 
 
-_DESCEND = Kernel(_descend, _descend_parts)
+_DESCEND = Kernel(_descend, _descend_parallel)
 
 
 def aligned(*arrays: Any) -> bool:
@@ -95,12 +95,12 @@ def _one(function: int, out: Any, x: Any, first: int, last: int) -> None:
     call(function, addresses.ctypes.data, first, last)
 
 
-_one_out = hand_out(_one)
+_one_distributed = distribute(_one)
 
 
 @njit(cache=True, nogil=True)
-def _one_parts(job: Job, *arguments: Any) -> int:
-    return _one_out(job, arguments)
+def _one_parallel(job: Job, *arguments: Any) -> int:
+    return _one_distributed(job, arguments)
 
 
 @njit(cache=True, nogil=True)
@@ -110,23 +110,25 @@ def _two(function: int, out: Any, x: Any, y: Any, first: int, last: int) -> None
     call(function, addresses.ctypes.data, first, last)
 
 
-_two_out = hand_out(_two)
+_two_distributed = distribute(_two)
 
 
 @njit(cache=True, nogil=True)
-def _two_parts(job: Job, *arguments: Any) -> int:
-    return _two_out(job, arguments)
+def _two_parallel(job: Job, *arguments: Any) -> int:
+    return _two_distributed(job, arguments)
 
 
-_OF = {1: Kernel(_one, _one_parts), 2: Kernel(_two, _two_parts)}  # by how many arrays it reads
+_OF = {1: Kernel(_one, _one_parallel), 2: Kernel(_two, _two_parallel)}  # by how many arrays it reads
 
 
 @cache
 def _function(name: str, dtype: Any, strides: tuple[int, ...], static: tuple[tuple[str, Any], ...]) -> fused.Function:
     step = Step(name, tuple(range(len(strides))), dtype, static)
-    many = 1 << 40  # it is told how many when it is called
-    (found,) = fused.compile([Group((many,), tuple([Operand(dtype, (s,)) for s in strides]), (step,), (len(strides),))])
-    return found
+    many = 1 << 40  # how many there are is an argument of the call
+    (function,) = fused.compile(
+        [Group((many,), tuple([Operand(dtype, (s,)) for s in strides]), (step,), (len(strides),))]
+    )
+    return function
 
 
 def _flat(x: Any, shape: tuple[int, ...]) -> Any:

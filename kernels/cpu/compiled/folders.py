@@ -39,8 +39,8 @@ def _temporary() -> Path | None:
     """Anybody can put something where it would be: a link to somewhere else is no folder of the user's own."""
     user = os.getuid() if hasattr(os, "getuid") else ""
     try:
-        found = Path(tempfile.gettempdir()) / f"tinymaml-cache-{user}"
-        return None if found.is_symlink() else _usable(found, parents=False)
+        path = Path(tempfile.gettempdir()) / f"tinymaml-cache-{user}"
+        return None if path.is_symlink() else _usable(path, parents=False)
     except OSError:  # there is no folder for temporary files that can be written to
         return None
 

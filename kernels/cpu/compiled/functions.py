@@ -124,8 +124,8 @@ def _expm1(x: _Value) -> _Value:
     inverse = _power_of_two(x.format.shifter - n.where(">", 60.0, 60.0))
     half = n * 0.5 + x.format.shifter
     rest = (n - (half - x.format.shifter)) + x.format.shifter
-    found = ((1.0 - inverse) + e) * _power_of_two(half) * _power_of_two(rest)
-    return found.unless(x, "==", 0.0, x)  # of -0 too
+    value = ((1.0 - inverse) + e) * _power_of_two(half) * _power_of_two(rest)
+    return value.unless(x, "==", 0.0, x)  # of -0 too
 
 
 def _tanh(x: _Value) -> _Value:
@@ -136,8 +136,8 @@ def _tanh(x: _Value) -> _Value:
     # As in `_expm1`; n is small and not negative.
     inverse, power = _power_of_two(x.format.shifter - n), _power_of_two(n + x.format.shifter)
     above = ((1.0 - inverse) + e) * power
-    found = above / (above + 2.0)
-    return found.unless(x, "<", 0.0, -found).unless(x, "==", 0.0, x)
+    value = above / (above + 2.0)
+    return value.unless(x, "<", 0.0, -value).unless(x, "==", 0.0, x)
 
 
 def _split(x: _Value) -> tuple[_Value, _Value]:
@@ -177,12 +177,12 @@ def _log1p(x: _Value) -> _Value:
     return _at_the_ends(_log_of(k, m, lost / u), x, -1.0).unless(x, "==", 0.0, x)
 
 
-def _at_the_ends(found: _Value, x: _Value, least: float) -> _Value:
+def _at_the_ends(value: _Value, x: _Value, least: float) -> _Value:
     """A logarithm: -inf at its least argument, NaN below it and for NaN, inf for inf."""
     infinity = float("inf")
-    found = found.unless(x, "==", least, -infinity).unless(x, "<", least, float("nan"))
+    value = value.unless(x, "==", least, -infinity).unless(x, "<", least, float("nan"))
     unordered = x.b.fcmp_unordered("==", x.value, x.of(infinity))  # inf, or NaN
-    return _Value(x.b, x.b.select(unordered, x.value, found.value))
+    return _Value(x.b, x.b.select(unordered, x.value, value.value))
 
 
 FUNCTIONS: dict[str, Callable[[_Value], _Value]] = {

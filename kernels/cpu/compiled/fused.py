@@ -118,7 +118,7 @@ def _emit(module: ir.Module, name: str, group: Group) -> None:
     kinds = [*dtypes[: len(group.operands)], *outs]
     places = [operand.strides for operand in group.operands]
     places += [formulas.in_order(group.shape, dtype.itemsize) for dtype in outs]
-    axes = formulas.collapsed(group.shape[1:], [own[1:] for own in places])
+    axes = formulas.collapsed(group.shape[1:], [steps[1:] for steps in places])
     bytes_ = _I8.as_pointer()
 
     inner = ir.Function(module, ir.FunctionType(ir.VoidType(), [_I64, _I64] + [bytes_] * len(places)), name + ".loops")
@@ -163,10 +163,10 @@ def _emit(module: ir.Module, name: str, group: Group) -> None:
         ]
         values = formulas.write(writer, group, values)
         for x, value in zip(at[len(group.operands) :], group.results, strict=True):
-            found = b.zext(values[value], _I8) if values[value].type == _I1 else values[value]
-            b.store(found, b.bitcast(x, found.type.as_pointer()), align=dtypes[value].itemsize)
+            result = b.zext(values[value], _I8) if values[value].type == _I1 else values[value]
+            b.store(result, b.bitcast(x, result.type.as_pointer()), align=dtypes[value].itemsize)
 
-    along = [own[0] for own in places]
+    along = [steps[0] for steps in places]
     if all(length for length, _ in axes):
         _counting(
             b,

@@ -1,7 +1,7 @@
 """Numba's `njit`, with a place for what it compiles wherever there is one.
 
 By itself Numba keeps it in $NUMBA_CACHE_DIR, beside the source files, or in a folder of the user's; where it can write
-to none of them, it refuses the function. Then, and only then, it is told to use the folder that programs are kept in
+to none of them, it refuses the function. Then, and only then, it is set to the folder that programs are kept in
 (`folders`); and without any, nothing is kept.
 """
 
@@ -31,9 +31,9 @@ def _nothing() -> None: ...
 
 
 def _find() -> tuple[str, str | None]:
-    """(the folder that Numba is to be told, "" for none; where it then keeps things, None for nowhere)."""
-    own = folders.folder()
-    for folder in ("", *([] if own is None else [str(own / "numba")])):
+    """(the folder that Numba is set to, "" for none; where it then keeps things, None for nowhere)."""
+    ours = folders.folder()
+    for folder in ("", *([] if ours is None else [str(ours / "numba")])):
         try:
             return folder, str(_compiled(_nothing, folder, True, {})._cache.cache_path)
         except RuntimeError:  # no locator available

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from tinymaml.kernels.cpu.compiled.arrays import plain
-from tinymaml.kernels.cpu.compiled.crew import Job, Kernel, Launch, hand_out
 from tinymaml.kernels.cpu.compiled.jit import njit
+from tinymaml.kernels.cpu.compiled.thread_pool import Job, Kernel, Launch, distribute
 from tinymaml.kernels.cpu.compiled.tile import tile, transpose
 from tinymaml.kernels.cpu.compiled.vectors import BYTES, HEIGHTS, VECTORS, tile_height
 
@@ -70,15 +70,15 @@ def _stack(a: Any, b: Any, c: Any, out: Any, ta: bool, tb: bool, first: int, las
                     )
 
 
-_stack_out = hand_out(_stack)
+_stack_distributed = distribute(_stack)
 
 
 @njit(cache=True, nogil=True)
-def _stack_parts(job: Job, *arguments: Any) -> int:
-    return _stack_out(job, arguments)
+def _stack_parallel(job: Job, *arguments: Any) -> int:
+    return _stack_distributed(job, arguments)
 
 
-_STACK = Kernel(_stack, _stack_parts)
+_STACK = Kernel(_stack, _stack_parallel)
 
 
 def linear(outs: Arrays, ins: Arrays, ta: bool, tb: bool) -> Launch | None:

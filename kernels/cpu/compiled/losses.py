@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from tinymaml.kernels.cpu.compiled.arrays import whole
-from tinymaml.kernels.cpu.compiled.crew import Job, Kernel, Launch, hand_out
 from tinymaml.kernels.cpu.compiled.jit import njit
+from tinymaml.kernels.cpu.compiled.thread_pool import Job, Kernel, Launch, distribute
 
 Arrays = Sequence[Any]
 
@@ -25,15 +25,15 @@ def _mse(out: Any, p: Any, t: Any, first: int, last: int) -> None:
         out[i] = total / out.dtype.type(p.shape[1])
 
 
-_mse_out = hand_out(_mse)
+_mse_distributed = distribute(_mse)
 
 
 @njit(cache=True, nogil=True)
-def _mse_parts(job: Job, *arguments: Any) -> int:
-    return _mse_out(job, arguments)
+def _mse_parallel(job: Job, *arguments: Any) -> int:
+    return _mse_distributed(job, arguments)
 
 
-_MSE = Kernel(_mse, _mse_parts)
+_MSE = Kernel(_mse, _mse_parallel)
 
 
 @njit(cache=True, nogil=True)
@@ -44,15 +44,15 @@ def _scaled_difference(out: Any, p: Any, t: Any, h: Any, scale: Any, first: int,
             out[i, j] = (p[i, j] - t[i, j]) * factor
 
 
-_scaled_difference_out = hand_out(_scaled_difference)
+_scaled_difference_distributed = distribute(_scaled_difference)
 
 
 @njit(cache=True, nogil=True)
-def _scaled_difference_parts(job: Job, *arguments: Any) -> int:
-    return _scaled_difference_out(job, arguments)
+def _scaled_difference_parallel(job: Job, *arguments: Any) -> int:
+    return _scaled_difference_distributed(job, arguments)
 
 
-_SCALED_DIFFERENCE = Kernel(_scaled_difference, _scaled_difference_parts)
+_SCALED_DIFFERENCE = Kernel(_scaled_difference, _scaled_difference_parallel)
 
 
 @njit(cache=True, nogil=True)
@@ -81,15 +81,15 @@ def _cross_entropy(out: Any, logits: Any, labels: Any, first: int, last: int) ->
         out[t] = total / out.dtype.type(logits.shape[1])
 
 
-_cross_entropy_out = hand_out(_cross_entropy)
+_cross_entropy_distributed = distribute(_cross_entropy)
 
 
 @njit(cache=True, nogil=True)
-def _cross_entropy_parts(job: Job, *arguments: Any) -> int:
-    return _cross_entropy_out(job, arguments)
+def _cross_entropy_parallel(job: Job, *arguments: Any) -> int:
+    return _cross_entropy_distributed(job, arguments)
 
 
-_CROSS_ENTROPY = Kernel(_cross_entropy, _cross_entropy_parts)
+_CROSS_ENTROPY = Kernel(_cross_entropy, _cross_entropy_parallel)
 
 
 @njit(cache=True, nogil=True)
@@ -98,22 +98,22 @@ def _cross_entropy_gradient(out: Any, logits: Any, labels: Any, h: Any, first: i
     for t in range(first, last):
         factor = h[t] / out.dtype.type(logits.shape[1])
         for n in range(logits.shape[1]):
-            own = out[t, n]
-            _softmax(logits[t, n], own)
-            own[labels[t, n]] -= one
+            row = out[t, n]
+            _softmax(logits[t, n], row)
+            row[labels[t, n]] -= one
             for c in range(logits.shape[2]):
-                own[c] *= factor
+                row[c] *= factor
 
 
-_cross_entropy_gradient_out = hand_out(_cross_entropy_gradient)
+_cross_entropy_gradient_distributed = distribute(_cross_entropy_gradient)
 
 
 @njit(cache=True, nogil=True)
-def _cross_entropy_gradient_parts(job: Job, *arguments: Any) -> int:
-    return _cross_entropy_gradient_out(job, arguments)
+def _cross_entropy_gradient_parallel(job: Job, *arguments: Any) -> int:
+    return _cross_entropy_gradient_distributed(job, arguments)
 
 
-_CROSS_ENTROPY_GRADIENT = Kernel(_cross_entropy_gradient, _cross_entropy_gradient_parts)
+_CROSS_ENTROPY_GRADIENT = Kernel(_cross_entropy_gradient, _cross_entropy_gradient_parallel)
 
 
 @njit(cache=True, nogil=True)
@@ -121,24 +121,24 @@ def _cross_entropy_hessian(out: Any, logits: Any, h: Any, v: Any, first: int, la
     for t in range(first, last):
         factor = h[t] / out.dtype.type(logits.shape[1])
         for n in range(logits.shape[1]):
-            own = out[t, n]
-            _softmax(logits[t, n], own)
+            row = out[t, n]
+            _softmax(logits[t, n], row)
             slope = out.dtype.type(0)
             for c in range(logits.shape[2]):
-                slope += own[c] * v[t, n, c]
+                slope += row[c] * v[t, n, c]
             for c in range(logits.shape[2]):
-                own[c] *= (v[t, n, c] - slope) * factor
+                row[c] *= (v[t, n, c] - slope) * factor
 
 
-_cross_entropy_hessian_out = hand_out(_cross_entropy_hessian)
+_cross_entropy_hessian_distributed = distribute(_cross_entropy_hessian)
 
 
 @njit(cache=True, nogil=True)
-def _cross_entropy_hessian_parts(job: Job, *arguments: Any) -> int:
-    return _cross_entropy_hessian_out(job, arguments)
+def _cross_entropy_hessian_parallel(job: Job, *arguments: Any) -> int:
+    return _cross_entropy_hessian_distributed(job, arguments)
 
 
-_CROSS_ENTROPY_HESSIAN = Kernel(_cross_entropy_hessian, _cross_entropy_hessian_parts)
+_CROSS_ENTROPY_HESSIAN = Kernel(_cross_entropy_hessian, _cross_entropy_hessian_parallel)
 
 
 def _flat(x: Any) -> Any:

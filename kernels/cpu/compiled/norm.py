@@ -11,107 +11,31 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
 
 from tinymaml.kernels.cpu import norm as reference
 from tinymaml.kernels.cpu.compiled.arrays import plain, whole
-from tinymaml.kernels.cpu.compiled.crew import Job, Kernel, Launch, hand_out
 from tinymaml.kernels.cpu.compiled.jit import njit
+from tinymaml.kernels.cpu.compiled.norm_passes import (
+    gradient_rows_pass,
+    gradient_sums_pass,
+    hessian_rows_pass,
+    hessian_sums_pass,
+    moments_pass,
+    tangent_rows_pass,
+    tangent_sums_pass,
+    value_pass,
+)
 from tinymaml.kernels.cpu.compiled.pool import LARGEST, PUT, TAKE, pairs_of_rows
-from tinymaml.kernels.cpu.compiled.rows import row_pass
-from tinymaml.kernels.cpu.compiled.vectors import Emitter
+from tinymaml.kernels.cpu.compiled.thread_pool import Job, Kernel, Launch, distribute
 
 Arrays = Sequence[Any]
 Given = tuple[bool, ...]
 Pair = tuple[int, int]
 # Rows after which blocks begin anew, rows of a block, height and width of images: see `_blocks`.
 Blocks = tuple[int, int, int, int]
-Values = Sequence[ir.Value]
 
 _BLOCK = 128  # rows added up in the arrays' own precision; the blocks are added in double precision
 _WIDE = 64  # numbers in a row that vectors can run along: of few channels, several examples side by side
-
-# The passes: number by number, on vectors. The first three coefficients are those of `_gate`.
-
-
-def _moments(e: Emitter, xs: Values, cs: Values, sums: Values) -> tuple[Values, Values]:
-    """The sums of x - c and of its square."""
-    x = e.builder.fsub(xs[0], cs[0])
-    return [], [e.builder.fadd(sums[0], x), e.multiply_add(x, x, sums[1])]
-
-
-def _value(e: Emitter, xs: Values, cs: Values, sums: Values) -> tuple[Values, Values]:
-    """centred gain + shift, not under the lowest; what is not a number stays so."""
-    mean, gain, shift, lowest = cs
-    z = e.multiply_add(e.builder.fsub(xs[0], mean), gain, shift)
-    return [e.builder.select(e.builder.fcmp_ordered("<=", z, lowest), lowest, z)], []
-
-
-def _gate(e: Emitter, x: ir.Value, cs: Values, *gs: ir.Value) -> list[ir.Value]:
-    """(centred, each g where y > 0, else 0); without a ReLU the gain is 0 and the shift 1."""
-    mean, gain, shift = cs[:3]
-    centred = e.builder.fsub(x, mean)
-    is_open = e.builder.fcmp_ordered(">", e.multiply_add(centred, gain, shift), e.zero)
-    return [centred, *[e.builder.select(is_open, g, e.zero) for g in gs]]
-
-
-def _gradient_sums(e: Emitter, xs: Values, cs: Values, sums: Values) -> tuple[Values, Values]:
-    """The sums of g and of centred g."""
-    centred, g = _gate(e, xs[0], cs, xs[1])
-    return [], [e.builder.fadd(sums[0], g), e.multiply_add(centred, g, sums[1])]
-
-
-def _gradient_rows(e: Emitter, xs: Values, cs: Values, sums: Values) -> tuple[Values, Values]:
-    """by_g g + by_x centred + rest."""
-    by_g, by_x, rest = cs[3:]
-    centred, g = _gate(e, xs[0], cs, xs[1])
-    return [e.multiply_add(by_g, g, e.multiply_add(by_x, centred, rest))], []
-
-
-def _tangent_sums(e: Emitter, xs: Values, cs: Values, sums: Values) -> tuple[Values, Values]:
-    """The sums of v and of centred v."""
-    centred = e.builder.fsub(xs[0], cs[0])
-    return [], [e.builder.fadd(sums[0], xs[1]), e.multiply_add(centred, xs[1], sums[1])]
-
-
-def _tangent_rows(e: Emitter, xs: Values, cs: Values, sums: Values) -> tuple[Values, Values]:
-    """by_v v + by_x centred + rest, through the gate."""
-    by_v, by_x, rest = cs[3:]
-    centred = e.builder.fsub(xs[0], cs[0])
-    moved = e.multiply_add(by_v, xs[1], e.multiply_add(by_x, centred, rest))
-    return _gate(e, xs[0], cs, moved)[1:], []
-
-
-def _hessian_sums(e: Emitter, xs: Values, cs: Values, sums: Values) -> tuple[Values, Values]:
-    """The sums of g, centred g, v, centred v, g v, vg and centred vg."""
-    x, g, v, vg = xs
-    centred, g, vg = _gate(e, x, cs, g, vg)
-    terms = (g, (centred, g), v, (centred, v), (g, v), vg, (centred, vg))
-    return [], [
-        e.multiply_add(*term, total) if isinstance(term, tuple) else e.builder.fadd(total, term)
-        for term, total in zip(terms, sums, strict=True)
-    ]
-
-
-def _hessian_rows(e: Emitter, xs: Values, cs: Values, sums: Values) -> tuple[Values, Values]:
-    """by_g g + by_v v + by_vg vg + by_x centred + rest."""
-    x, g, v, vg = xs
-    by_g, by_v, by_vg, by_x, rest = cs[3:]
-    centred, g, vg = _gate(e, x, cs, g, vg)
-    total = e.multiply_add(by_x, centred, rest)
-    for factor, value in ((by_g, g), (by_v, v), (by_vg, vg)):
-        total = e.multiply_add(factor, value, total)
-    return [total], []
-
-
-_moments_pass = row_pass(1, 0, 1, 2, _moments)
-_value_pass = row_pass(1, 1, 4, 0, _value)
-_gradient_sums_pass = row_pass(2, 0, 3, 2, _gradient_sums)
-_gradient_rows_pass = row_pass(2, 1, 6, 0, _gradient_rows)
-_tangent_sums_pass = row_pass(2, 0, 3, 2, _tangent_sums)
-_tangent_rows_pass = row_pass(2, 1, 6, 0, _tangent_rows)
-_hessian_sums_pass = row_pass(4, 0, 3, 7, _hessian_sums)
-_hessian_rows_pass = row_pass(4, 1, 8, 0, _hessian_rows)
 
 # The kernels, over a range of tasks of x[T, rows, wide] and of parameters [T, C].
 
@@ -150,7 +74,7 @@ def _moments_of(at: int, rows: int, blocks: Blocks, cs: Any, sums: Any, total: A
     r = 0
     while r < rows:
         here = _here(r, rows, blocks)
-        _moments_pass(cs.dtype.type(0), here, cs.shape[1], (at + r * step,), cs.ctypes.data, sums.ctypes.data)
+        moments_pass(cs.dtype.type(0), here, cs.shape[1], (at + r * step,), cs.ctypes.data, sums.ctypes.data)
         _collect(total, sums)
         r += here
 
@@ -205,21 +129,21 @@ def _batch_norm(x: Any, gamma: Any, beta: Any, eps: float, rectified: bool, bloc
         while r < rows:
             here = _here(r, rows, blocks) if pools else rows
             to = (x_at + r * step, _at(buffer, 0) if pools else y_at)
-            _value_pass(zero, here, wide, to, cs.ctypes.data, sums.ctypes.data)
+            value_pass(zero, here, wide, to, cs.ctypes.data, sums.ctypes.data)
             if pools:
                 _pooled(LARGEST, zero, buffer, r, here, wide, blocks, channels, _at(pooled, t), _at(places, t))
             r += here
 
 
-_batch_norm_out = hand_out(_batch_norm)
+_batch_norm_distributed = distribute(_batch_norm)
 
 
 @njit(cache=True, nogil=True)
-def _batch_norm_parts(job: Job, *arguments: Any) -> int:
-    return _batch_norm_out(job, arguments)
+def _batch_norm_parallel(job: Job, *arguments: Any) -> int:
+    return _batch_norm_distributed(job, arguments)
 
 
-_BATCH_NORM = Kernel(_batch_norm, _batch_norm_parts)
+_BATCH_NORM = Kernel(_batch_norm, _batch_norm_parallel)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -247,11 +171,11 @@ def _gradient(x: Any, gamma: Any, beta: Any, mean: Any, rstd: Any, g: Any, poole
         r = 0
         while r < rows:
             here, skip = _here(r, rows, blocks), r * step
-            own = g_at + skip
+            g_rows = g_at + skip
             if pools:
                 _pooled(PUT, zero, buffer, r, here, wide, blocks, channels, pooled_at, places_at)
-                own = _at(buffer, 0)
-            _gradient_sums_pass(zero, here, wide, (x_at + skip, own), cs.ctypes.data, sums.ctypes.data)
+                g_rows = _at(buffer, 0)
+            gradient_sums_pass(zero, here, wide, (x_at + skip, g_rows), cs.ctypes.data, sums.ctypes.data)
             _collect(total, sums)
             r += here
         for c in range(channels):
@@ -263,23 +187,23 @@ def _gradient(x: Any, gamma: Any, beta: Any, mean: Any, rstd: Any, g: Any, poole
         r = 0
         while r < rows:
             here, skip = (_here(r, rows, blocks) if pools else rows), r * step
-            own = g_at + skip
+            g_rows = g_at + skip
             if pools:
                 _pooled(PUT, zero, buffer, r, here, wide, blocks, channels, pooled_at, places_at)
-                own = _at(buffer, 0)
-            _gradient_rows_pass(zero, here, wide, (x_at + skip, own, dx_at + skip), cs.ctypes.data, sums.ctypes.data)
+                g_rows = _at(buffer, 0)
+            gradient_rows_pass(zero, here, wide, (x_at + skip, g_rows, dx_at + skip), cs.ctypes.data, sums.ctypes.data)
             r += here
 
 
-_gradient_out = hand_out(_gradient)
+_gradient_distributed = distribute(_gradient)
 
 
 @njit(cache=True, nogil=True)
-def _gradient_parts(job: Job, *arguments: Any) -> int:
-    return _gradient_out(job, arguments)
+def _gradient_parallel(job: Job, *arguments: Any) -> int:
+    return _gradient_distributed(job, arguments)
 
 
-_GRADIENT = Kernel(_gradient, _gradient_parts)
+_GRADIENT = Kernel(_gradient, _gradient_parallel)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -298,7 +222,7 @@ def _tangent(x: Any, gamma: Any, beta: Any, mean: Any, rstd: Any, v: Any, vgamma
         r = 0 if with_v else rows
         while r < rows:
             here, skip = _here(r, rows, blocks), r * step
-            _tangent_sums_pass(zero, here, wide, (x_at + skip, v_at + skip), cs.ctypes.data, sums.ctypes.data)
+            tangent_sums_pass(zero, here, wide, (x_at + skip, v_at + skip), cs.ctypes.data, sums.ctypes.data)
             _collect(total, sums)
             r += here
         for c in range(channels):
@@ -312,21 +236,21 @@ def _tangent(x: Any, gamma: Any, beta: Any, mean: Any, rstd: Any, v: Any, vgamma
         while r < rows:
             here, skip = (_here(r, rows, blocks) if pools else rows), r * step
             to = (x_at + skip, v_at + skip, _at(buffer, 0) if pools else y_at)
-            _tangent_rows_pass(zero, here, wide, to, cs.ctypes.data, sums.ctypes.data)
+            tangent_rows_pass(zero, here, wide, to, cs.ctypes.data, sums.ctypes.data)
             if pools:
                 _pooled(TAKE, zero, buffer, r, here, wide, blocks, channels, _at(pooled, t), _at(places, t))
             r += here
 
 
-_tangent_out = hand_out(_tangent)
+_tangent_distributed = distribute(_tangent)
 
 
 @njit(cache=True, nogil=True)
-def _tangent_parts(job: Job, *arguments: Any) -> int:
-    return _tangent_out(job, arguments)
+def _tangent_parallel(job: Job, *arguments: Any) -> int:
+    return _tangent_distributed(job, arguments)
 
 
-_TANGENT = Kernel(_tangent, _tangent_parts)
+_TANGENT = Kernel(_tangent, _tangent_parallel)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -346,13 +270,13 @@ def _hessian(x: Any, gamma: Any, beta: Any, mean: Any, rstd: Any, g: Any, v: Any
         r = 0
         while r < rows:
             here, skip = _here(r, rows, blocks), r * step
-            own, own_vg = g_at + skip, vg_at + skip
+            g_rows, vg_rows = g_at + skip, vg_at + skip
             if pools:
                 _pooled(PUT, zero, buffer[0], r, here, wide, blocks, channels, pooled_at, places_at)
                 _pooled(PUT, zero, buffer[1], r, here, wide, blocks, channels, pooled_vg_at, places_at)
-                own, own_vg = _at(buffer[0], 0), _at(buffer[1], 0)
-            at = (x_at + skip, own, v_at + skip, own_vg)
-            _hessian_sums_pass(zero, here, wide, at, cs.ctypes.data, sums.ctypes.data)
+                g_rows, vg_rows = _at(buffer[0], 0), _at(buffer[1], 0)
+            at = (x_at + skip, g_rows, v_at + skip, vg_rows)
+            hessian_sums_pass(zero, here, wide, at, cs.ctypes.data, sums.ctypes.data)
             _collect(total, sums)
             r += here
         if not with_v:
@@ -378,25 +302,25 @@ def _hessian(x: Any, gamma: Any, beta: Any, mean: Any, rstd: Any, g: Any, v: Any
         r = 0
         while r < rows:
             here, skip = (_here(r, rows, blocks) if pools else rows), r * step
-            own, own_vg = g_at + skip, vg_at + skip
+            g_rows, vg_rows = g_at + skip, vg_at + skip
             if pools:
                 _pooled(PUT, zero, buffer[0], r, here, wide, blocks, channels, pooled_at, places_at)
                 _pooled(PUT, zero, buffer[1], r, here, wide, blocks, channels, pooled_vg_at, places_at)
-                own, own_vg = _at(buffer[0], 0), _at(buffer[1], 0)
-            at5 = (x_at + skip, own, v_at + skip, own_vg, hx_at + skip)
-            _hessian_rows_pass(zero, here, wide, at5, cs.ctypes.data, sums.ctypes.data)
+                g_rows, vg_rows = _at(buffer[0], 0), _at(buffer[1], 0)
+            at5 = (x_at + skip, g_rows, v_at + skip, vg_rows, hx_at + skip)
+            hessian_rows_pass(zero, here, wide, at5, cs.ctypes.data, sums.ctypes.data)
             r += here
 
 
-_hessian_out = hand_out(_hessian)
+_hessian_distributed = distribute(_hessian)
 
 
 @njit(cache=True, nogil=True)
-def _hessian_parts(job: Job, *arguments: Any) -> int:
-    return _hessian_out(job, arguments)
+def _hessian_parallel(job: Job, *arguments: Any) -> int:
+    return _hessian_distributed(job, arguments)
 
 
-_HESSIAN = Kernel(_hessian, _hessian_parts)
+_HESSIAN = Kernel(_hessian, _hessian_parallel)
 
 
 def _division(shape: Sequence[int]) -> tuple[int, Blocks]:
@@ -455,9 +379,9 @@ def batch_norm(outs: Arrays, ins: Arrays, eps: float, rectified: bool) -> Launch
 def batch_norm_pool(outs: Arrays, ins: Arrays, eps: float, rectified: bool) -> Launch | None:
     """max_pool(y) over windows of 2 x 2 that do not overlap, and their places; mean and rstd."""
     (pooled, places, mean, rstd), (x, gamma, beta) = outs, ins
-    ((own,), blocks), (gamma, beta) = _rows(x), _whole(gamma, beta)
+    ((x_rows,), blocks), (gamma, beta) = _rows(x), _whole(gamma, beta)
     images = (_none(x.dtype, 3), pooled, places)
-    return Launch(len(x), 3 * x.size, _BATCH_NORM, (own, gamma, beta, eps, rectified, blocks, *images, mean, rstd))
+    return Launch(len(x), 3 * x.size, _BATCH_NORM, (x_rows, gamma, beta, eps, rectified, blocks, *images, mean, rstd))
 
 
 def batch_norm_tangent(outs: Arrays, ins: Arrays, given: Given, eps: float, rectified: bool) -> Launch | None:
@@ -502,8 +426,8 @@ def batch_norm_gradient_pool(outs: Arrays, ins: Arrays, eps: float, rectified: b
 
 def _gradient_launch(outs: Arrays, x: Any, per_task: Arrays, images: tuple[Any, ...], rectified: bool) -> Launch:
     dx, dgamma, dbeta = outs
-    (own, to), blocks = _rows(x, dx)
-    arguments = (own, *_whole(*per_task), *images, rectified, blocks, to, dgamma, dbeta)
+    (x_rows, to), blocks = _rows(x, dx)
+    arguments = (x_rows, *_whole(*per_task), *images, rectified, blocks, to, dgamma, dbeta)
     return Launch(len(dx), 4 * dx.size, _GRADIENT, arguments)
 
 
@@ -533,7 +457,7 @@ def _hessian_launch(
 ) -> Launch:  # fmt: skip
     (hx, hgamma, hbeta), per_task = outs, _whole(*per_task)
     (vgamma,) = _whole(vs.get("gamma", np.zeros_like(per_task[0])))
-    (own, v, to), blocks = _rows(x, vs.get("x", x), hx)
+    (x_rows, v, to), blocks = _rows(x, vs.get("x", x), hx)
     known = ("x" in vs, "g" in vs)
-    arguments = (own, *per_task, gs[0], v, vgamma, gs[1], *known, *images, rectified, blocks, to, hgamma, hbeta)
+    arguments = (x_rows, *per_task, gs[0], v, vgamma, gs[1], *known, *images, rectified, blocks, to, hgamma, hbeta)
     return Launch(len(hx), 6 * hx.size, _HESSIAN, arguments)

@@ -174,12 +174,12 @@ def _compiled(text: str, name: str) -> Any:
     machine = _machine()
     folder = folders.folder()
     path = None if folder is None or not limit() else folder / f"{name}.o"
-    found = _read(path)
+    cached = _read(path)
     module = llvm.parse_assembly(text)
-    if found is None:
+    if cached is None:
         _optimise(module, machine)
     engine = llvm.create_mcjit_compiler(module, machine)
-    engine.set_object_cache(lambda _, content: _write(path, content), lambda _: found)
+    engine.set_object_cache(lambda _, content: _write(path, content), lambda _: cached)
     engine.finalize_object()
     return engine
 

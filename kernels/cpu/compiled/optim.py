@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from tinymaml.kernels.cpu.compiled.crew import Job, Kernel, Launch, hand_out
 from tinymaml.kernels.cpu.compiled.elementwise import aligned
 from tinymaml.kernels.cpu.compiled.jit import njit
+from tinymaml.kernels.cpu.compiled.thread_pool import Job, Kernel, Launch, distribute
 
 Arrays = Sequence[Any]
 
@@ -75,15 +75,15 @@ def _adam(x2: Any, m2: Any, v2: Any, x: Any, g: Any, m: Any, v: Any, scales: Any
         x2[i] = x[i] - rate * m2[i] / (sqrt(correction * v2[i]) + epsilon)
 
 
-_adam_out = hand_out(_adam)
+_adam_distributed = distribute(_adam)
 
 
 @njit(cache=True, nogil=True)
-def _adam_parts(job: Job, *arguments: Any) -> int:
-    return _adam_out(job, arguments)
+def _adam_parallel(job: Job, *arguments: Any) -> int:
+    return _adam_distributed(job, arguments)
 
 
-_ADAM = Kernel(_adam, _adam_parts)
+_ADAM = Kernel(_adam, _adam_parallel)
 
 
 def adam(outs: Arrays, ins: Arrays, beta1: float, beta2: float, epsilon: float) -> Launch | None:

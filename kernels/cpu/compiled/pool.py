@@ -9,8 +9,8 @@ import numpy as np
 from llvmlite import ir
 
 from tinymaml.kernels.cpu.compiled.arrays import plain
-from tinymaml.kernels.cpu.compiled.crew import Job, Kernel, Launch, hand_out
 from tinymaml.kernels.cpu.compiled.jit import njit
+from tinymaml.kernels.cpu.compiled.thread_pool import Job, Kernel, Launch, distribute
 from tinymaml.kernels.cpu.compiled.windows import Strip, Values, clear, window_pass
 
 Arrays = Sequence[Any]
@@ -43,9 +43,9 @@ def _begin_take(s: Strip, pixels: ir.Value, k: ir.Value, y: ir.Value, at: ir.Val
 
 
 def _taken(s: Strip, address: ir.Value, k: ir.Value, state: Values) -> Values:
-    found, place = state
+    number, place = state
     chosen = s.builder.icmp_signed("==", place, s.place(k))
-    return [s.builder.select(chosen, s.pixel(address), found), place]
+    return [s.builder.select(chosen, s.pixel(address), number), place]
 
 
 def _end_take(s: Strip, state: Values, y: ir.Value, at: ir.Value) -> None:
@@ -103,8 +103,11 @@ def _windows(which: int, x: Any, y: Any, at: Any, window: Pair, stride: Pair, to
     row = x.shape[3] * channels * x.itemsize
     for t in range(first, last):
         for n in range(images):
-            image, own = t % x.shape[0] * images + n, t % y.shape[0] * images + n
-            image_at, y_at = x.ctypes.data + image * x.shape[2] * row, y.ctypes.data + own * y[0, 0].size * y.itemsize
+            image, result = t % x.shape[0] * images + n, t % y.shape[0] * images + n
+            image_at, y_at = (
+                x.ctypes.data + image * x.shape[2] * row,
+                y.ctypes.data + result * y[0, 0].size * y.itemsize,
+            )
             at_at = at.ctypes.data + (t % at.shape[0] * images + n) * at[0, 0].size * at.itemsize
             if which >= PUT:
                 clear(image_at, x.shape[2] * row)
@@ -152,10 +155,10 @@ def pairs_of_rows(which: int, zero: Any, size: int, images_at: int, row: int, ro
             continue
         if which == PUT:
             clear(pixels, 2 * line)
-        own = (image * (height // 2) + i // 2) * outputs * channels
+        first_window = (image * (height // 2) + i // 2) * outputs * channels
         for q in range(outputs):
             at = pixels + 2 * q * channels * size
-            y, place = y_at + (own + q * channels) * size, at_at + own + q * channels
+            y, place = y_at + (first_window + q * channels) * size, at_at + first_window + q * channels
             if which == LARGEST:
                 _largest_pass(zero, small, channels, 2, 2, 0, 2, at, line, y, place)
             elif which == TAKE:
@@ -165,15 +168,15 @@ def pairs_of_rows(which: int, zero: Any, size: int, images_at: int, row: int, ro
         done += 2
 
 
-_windows_out = hand_out(_windows)
+_windows_distributed = distribute(_windows)
 
 
 @njit(cache=True, nogil=True)
-def _windows_parts(job: Job, *arguments: Any) -> int:
-    return _windows_out(job, arguments)
+def _windows_parallel(job: Job, *arguments: Any) -> int:
+    return _windows_distributed(job, arguments)
 
 
-_WINDOWS = Kernel(_windows, _windows_parts)
+_WINDOWS = Kernel(_windows, _windows_parallel)
 
 
 def _launch(which: int, x: Any, y: Any, at: Any, window: Pair, stride: Pair, padding: Padding) -> Launch | None:

@@ -69,10 +69,10 @@ def row_pass(inputs: int, outputs: int, coefficients: int, sums: int, body: Body
                     expect(e.builder, e.add(e.add(x, ahead), v * BYTES))
             for v, last in columns:
                 values = [e.load(x, v, last) for x in at[:inputs]]
-                found, own = body(e, values, known[v], totals[v * sums : (v + 1) * sums])
-                for value, x in zip(found, at[inputs:], strict=True):
+                results, new_sums = body(e, values, known[v], totals[v * sums : (v + 1) * sums])
+                for value, x in zip(results, at[inputs:], strict=True):
                     e.store(value, x, v, last)
-                new += own
+                new += new_sums
             return [*[e.builder.add(x, step) for x in at], *new]
 
         totals = loop(e.builder, rows, [*moving, *[e.zero] * len(places)], over_rows)[len(moving) :]

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from tinymaml.kernels.cpu.compiled.arrays import whole
-from tinymaml.kernels.cpu.compiled.crew import Job, Kernel, Launch, hand_out
 from tinymaml.kernels.cpu.compiled.jit import njit
 from tinymaml.kernels.cpu.compiled.rows import NEAR, row_pass
+from tinymaml.kernels.cpu.compiled.thread_pool import Job, Kernel, Launch, distribute
 from tinymaml.kernels.cpu.threads import LARGE
 
 Arrays = Sequence[Any]
@@ -33,15 +33,15 @@ def _sum_middle(out: Any, x: Any, first: int, last: int) -> None:
         _sum_pass(out.dtype.type(0), rows, wide, (at,), 0, out.ctypes.data + i * wide * out.itemsize)
 
 
-_sum_middle_out = hand_out(_sum_middle)
+_sum_middle_distributed = distribute(_sum_middle)
 
 
 @njit(cache=True, nogil=True)
-def _sum_middle_parts(job: Job, *arguments: Any) -> int:
-    return _sum_middle_out(job, arguments)
+def _sum_middle_parallel(job: Job, *arguments: Any) -> int:
+    return _sum_middle_distributed(job, arguments)
 
 
-_SUM_MIDDLE = Kernel(_sum_middle, _sum_middle_parts)
+_SUM_MIDDLE = Kernel(_sum_middle, _sum_middle_parallel)
 
 
 @njit(cache=True, nogil=True)
@@ -55,15 +55,15 @@ def _sum_few(out: Any, x: Any, first: int, last: int) -> None:
                 out[i, j] += x[i, k, j]
 
 
-_sum_few_out = hand_out(_sum_few)
+_sum_few_distributed = distribute(_sum_few)
 
 
 @njit(cache=True, nogil=True)
-def _sum_few_parts(job: Job, *arguments: Any) -> int:
-    return _sum_few_out(job, arguments)
+def _sum_few_parallel(job: Job, *arguments: Any) -> int:
+    return _sum_few_distributed(job, arguments)
 
 
-_SUM_FEW = Kernel(_sum_few, _sum_few_parts)
+_SUM_FEW = Kernel(_sum_few, _sum_few_parallel)
 
 
 @njit(cache=True, nogil=True)
@@ -83,15 +83,15 @@ def _sum_first(out: Any, x: Any, few: int, first: int, last: int) -> None:
                 out[j] += some[j - start]
 
 
-_sum_first_out = hand_out(_sum_first)
+_sum_first_distributed = distribute(_sum_first)
 
 
 @njit(cache=True, nogil=True)
-def _sum_first_parts(job: Job, *arguments: Any) -> int:
-    return _sum_first_out(job, arguments)
+def _sum_first_parallel(job: Job, *arguments: Any) -> int:
+    return _sum_first_distributed(job, arguments)
 
 
-_SUM_FIRST = Kernel(_sum_first, _sum_first_parts)
+_SUM_FIRST = Kernel(_sum_first, _sum_first_parallel)
 
 
 @njit(cache=True, nogil=True)
@@ -106,15 +106,15 @@ def _sum_last(out: Any, x: Any, few: int, first: int, last: int) -> None:
             out[i] += some
 
 
-_sum_last_out = hand_out(_sum_last)
+_sum_last_distributed = distribute(_sum_last)
 
 
 @njit(cache=True, nogil=True)
-def _sum_last_parts(job: Job, *arguments: Any) -> int:
-    return _sum_last_out(job, arguments)
+def _sum_last_parallel(job: Job, *arguments: Any) -> int:
+    return _sum_last_distributed(job, arguments)
 
 
-_SUM_LAST = Kernel(_sum_last, _sum_last_parts)
+_SUM_LAST = Kernel(_sum_last, _sum_last_parallel)
 
 
 @lru_cache(maxsize=4096)
@@ -131,9 +131,10 @@ def _as_middle(shape: Shape, to: Shape) -> Shape | None:
 
 
 def sum_to(outs: Arrays, ins: Arrays, shape: Shape) -> Launch | None:
-    """The sum over the leading axes that `shape` lacks and those where it has length 1."""
+    """The sum over the leading axes that the result lacks and those where it has length 1. Of some of the rows of x
+    its result has as many, whatever `shape` says of all."""
     (out,), (x,) = outs, ins
-    middle = _as_middle(x.shape, shape)
+    middle = _as_middle(x.shape, out.shape)
     if middle is None:
         return None
     before, summed, behind = middle

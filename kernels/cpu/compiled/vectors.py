@@ -162,15 +162,15 @@ def loop(
     b.cbranch(b.icmp_signed(">", count, ir.Constant(I64, 0)), again, end)
     b.position_at_end(again)
     phis = [b.phi(value.type) for value in (ir.Constant(I64, 0), *start)]
-    found = [b.add(phis[0], ir.Constant(I64, 1)), *body(*phis)]
-    for phi, first, then in zip(phis, (ir.Constant(I64, 0), *start), found, strict=True):
+    after = [b.add(phis[0], ir.Constant(I64, 1)), *body(*phis)]
+    for phi, first, then in zip(phis, (ir.Constant(I64, 0), *start), after, strict=True):
         phi.add_incoming(first, entry)
         phi.add_incoming(then, b.block)
     inner = b.block
-    b.cbranch(b.icmp_signed("<", found[0], count), again, end)
+    b.cbranch(b.icmp_signed("<", after[0], count), again, end)
     b.position_at_end(end)
     results = []
-    for first, then in zip(start, found[1:], strict=True):
+    for first, then in zip(start, after[1:], strict=True):
         phi = b.phi(first.type)
         phi.add_incoming(first, entry)
         phi.add_incoming(then, inner)

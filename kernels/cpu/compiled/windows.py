@@ -53,11 +53,11 @@ class Strip(Emitter):
     def places(self, address: ir.Value) -> ir.Value:
         b, at = self.builder, self.builder.inttoptr(address, self._small.as_pointer())
         if self.masked:
-            found = b.call(self._load_small, [at, self._bytes, self._mask, ir.Constant(self._small, None)])
+            loaded = b.call(self._load_small, [at, self._bytes, self._mask, ir.Constant(self._small, None)])
         else:
-            found = b.load(at)
-            found.align = self._bytes.constant
-        return found if self._small == self._wide else b.sext(found, self._wide)
+            loaded = b.load(at)
+            loaded.align = self._bytes.constant
+        return loaded if self._small == self._wide else b.sext(loaded, self._wide)
 
     def put_places(self, value: ir.Value, address: ir.Value) -> None:
         b, at = self.builder, self.builder.inttoptr(address, self._small.as_pointer())

@@ -13,6 +13,7 @@ import tinymaml as tm
 from tests.cases.primitive_cases import CASES, Source
 from tinymaml.autodiff.primitive import REGISTRY
 from tinymaml.kernels import cpu
+from tinymaml.kernels.names import KernelName
 
 if not cpu.numba_is_used():
     pytest.skip("compiled kernels need numba, of the extra `fast`, and TINYMAML_NUMBA not 0", allow_module_level=True)
@@ -27,7 +28,7 @@ TOLERANCE = {np.float32: 1e-5, np.float64: 1e-12}
 ELSEWHERE = {"adam", *[f"batch_norm{part}_pool" for part in ("", "_tangent", "_gradient", "_hessian")]}
 
 
-def kernels() -> list[str]:
+def kernels() -> list[KernelName]:
     """The kernels of compiled/: public functions of `outs`."""
     found = []
     for module in pkgutil.iter_modules(compiled.__path__):
@@ -35,7 +36,7 @@ def kernels() -> list[str]:
         for name, function in vars(loaded).items():
             own = inspect.isfunction(function) and not name.startswith("_")
             if own and "outs" in inspect.signature(function).parameters:
-                found.append(f"{module.name}.{name}")
+                found.append(KernelName(module.name, name))
     return found
 
 
@@ -43,8 +44,8 @@ def check(name, outs, ins, static, dtype):
     """Both kernels on the same arrays; leaves the reference's answer in `outs`."""
     ours = [np.full_like(out, 7) for out in outs]
     before = [np.array(x) for x in ins]
-    cpu.numba_kernel(name)(ours, ins, **static)
-    cpu.numpy_kernel(name)(outs, ins, **static)
+    cpu.numba_kernel(*name)(ours, ins, **static)
+    cpu.numpy_kernel(*name)(outs, ins, **static)
     for x, old in zip(ins, before, strict=True):
         np.testing.assert_array_equal(x, old, err_msg=f"{name} changed an input")
     for one, other in zip(ours, outs, strict=True):
@@ -53,18 +54,18 @@ def check(name, outs, ins, static, dtype):
 
 def test_every_compiled_kernel_is_compared():
     assert len(kernels()) >= 5
-    assert {name.split(".")[1] for name in kernels()} <= set(CASES) | ELSEWHERE, "a new kernel needs a case"
+    assert {name.name for name in kernels()} <= set(CASES) | ELSEWHERE, "a new kernel needs a case"
     for name in kernels():
-        assert cpu.numpy_kernel(name) is not cpu.numba_kernel(name) is cpu.find(name)
+        assert cpu.numpy_kernel(*name) is not cpu.numba_kernel(*name) is cpu.find(*name)
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
-@pytest.mark.parametrize("name", [name for name in kernels() if name.split(".")[1] in CASES])
+@pytest.mark.parametrize("name", [name for name in kernels() if name.name in CASES])
 @DRAWN
 @given(data=st.data())
 def test_compiled_equals_reference(name, dtype, data):
     """The primitive's case, with a kernel in between that runs and compares both."""
-    primitive = REGISTRY[name.split(".")[1]]
+    primitive = REGISTRY[name.name]
     case = CASES[primitive.name](Source(data, dtype, sides=(1, 2, 3, 0, 5, 17, 50)))
     calls = 0
 
@@ -100,7 +101,7 @@ def test_products_of_all_tile_sizes(sizes, ta, tb, dtype):
     a, shared = normal(tasks, *((k, n) if ta else (n, k))), normal(1, *((o, k) if tb else (k, o)))
     for b in (shared, np.repeat(shared, tasks, 0), np.broadcast_to(shared, (tasks, *shared.shape[1:]))):
         for c in ([], [normal(tasks, 1, o)], [normal(1, n, o)]):
-            check("linear.linear", [np.empty((tasks, n, o), dtype)], [a, b, *c], {"ta": ta, "tb": tb}, dtype)
+            check(("linear", "linear"), [np.empty((tasks, n, o), dtype)], [a, b, *c], {"ta": ta, "tb": tb}, dtype)
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
@@ -114,20 +115,20 @@ def test_adam(shape, dtype):
     scales = np.array([0.01, 1.5])
     for layout in (np.asarray, np.asfortranarray):
         ins = [layout(y).reshape(shape) for y in (x, g, m, v)]
-        check("optim.adam", outs, [*ins, scales], settings, dtype)
+        check(("optim", "adam"), outs, [*ins, scales], settings, dtype)
 
 
 def test_numpy_is_used_when_asked(monkeypatch):
     monkeypatch.setenv("TINYMAML_NUMBA", "0")
-    for cached in (cpu.find, cpu.numba_kernel, cpu.numba_launch, cpu.numba_is_used):
+    for cached in (cpu.find, cpu.numba_kernel, cpu.launch_builder, cpu.numba_is_used):
         cached.cache_clear()
     try:
-        assert cpu.find("elementwise.gate") is cpu.numpy_kernel("elementwise.gate")
+        assert cpu.find("elementwise", "gate") is cpu.numpy_kernel("elementwise", "gate")
     finally:
         monkeypatch.undo()
-        for cached in (cpu.find, cpu.numba_kernel, cpu.numba_launch, cpu.numba_is_used):
+        for cached in (cpu.find, cpu.numba_kernel, cpu.launch_builder, cpu.numba_is_used):
             cached.cache_clear()
-    assert cpu.find("elementwise.gate") is cpu.numba_kernel("elementwise.gate")
-    with pytest.raises(KeyError, match=r"no kernel 'elementwise\.nothing'"):
-        cpu.find("elementwise.nothing")
+    assert cpu.find("elementwise", "gate") is cpu.numba_kernel("elementwise", "gate")
+    with pytest.raises(KeyError, match="no kernel 'nothing' in the family 'elementwise'"):
+        cpu.find("elementwise", "nothing")
     assert tm.relu(tm.Tensor(1.0)).item() == 1

@@ -110,10 +110,10 @@ def failing():
     """A kernel that raises at one task."""
     from numba import njit
 
-    from tinymaml.kernels.cpu.compiled.crew import Kernel, hand_out
+    from tinymaml.kernels.cpu.compiled.thread_pool import Kernel, distribute
 
     kernel = njit(nogil=True)(_failing)
-    out = hand_out(kernel)
+    out = distribute(kernel)
     return Kernel(kernel, njit(nogil=True)(lambda job, *arguments: out(job, arguments)))
 
 
@@ -121,7 +121,7 @@ def failing():
 @pytest.mark.parametrize("bad", [0, 3, 6])
 @pytest.mark.parametrize("count", [1, 3])
 def test_a_part_that_fails_reaches_the_caller_and_the_next_launch_is_whole(use_threads, failing, count, bad):
-    from tinymaml.kernels.cpu.compiled.crew import Launch
+    from tinymaml.kernels.cpu.compiled.thread_pool import Launch
 
     use_threads(count)
     expected = (ValueError, None) if count == 1 else (MemoryError, "could not allocate")  # alone it raises its own
@@ -136,7 +136,7 @@ def test_a_part_that_fails_reaches_the_caller_and_the_next_launch_is_whole(use_t
 def test_a_launch_that_does_not_compile_leaves_the_next_one_whole(use_threads, failing):
     from numba.core.errors import TypingError
 
-    from tinymaml.kernels.cpu.compiled.crew import Launch
+    from tinymaml.kernels.cpu.compiled.thread_pool import Launch
 
     use_threads(3)
     with pytest.raises(TypingError):
@@ -192,7 +192,7 @@ def test_a_program_that_another_thread_runs_can_be_called_after_a_fork(use_threa
     use_threads(2)
     x = normal(6, 300, 200)
     program = tm.record(lambda x: tm.exp(x) * tm.sum(x, axis=2, keepdims=True), x)
-    expected, run = program(x), program._assembly.run
+    expected, run = program(x), program._executable.run
 
     def call(inside, until):
         def slowly():
@@ -200,11 +200,11 @@ def test_a_program_that_another_thread_runs_can_be_called_after_a_fork(use_threa
             until.wait()
             run()
 
-        program._assembly.run = slowly
+        program._executable.run = slowly
         np.testing.assert_array_equal(program(x), expected)
 
     def child():
-        program._assembly.run = run
+        program._executable.run = run
         return np.array_equal(program(x), expected)
 
     with another_thread_inside(call):
@@ -213,13 +213,13 @@ def test_a_program_that_another_thread_runs_can_be_called_after_a_fork(use_threa
 
 @forks
 @needs_numba
-def test_hands_that_another_thread_has_are_not_missed_after_a_fork(use_threads):
-    from tinymaml.kernels.cpu.compiled import crew
+def test_workers_that_another_thread_has_are_not_missed_after_a_fork(use_threads):
+    from tinymaml.kernels.cpu.compiled import thread_pool
 
     use_threads(2)
     x = normal(6, 40_000)
     expected = descend(x, np.float32(0.5), x).data
-    lock = crew._crew(1)._free
+    lock = thread_pool._thread_pool(1)._free
 
     def hold(inside, until):
         with lock:

@@ -55,12 +55,12 @@ def test_a_kernel(name, dtype):
     for static in STATIC.get(name, [{}]):
         for shape in ((), (1,), (2, 0, 3), (3, 4, 5), (2, 700)):
             ins = operands(name, shape, dtype, rng)
-            gpu_cases.check(f"elementwise.{name}", [(shape, result(name, dtype, static))], ins, static)
+            gpu_cases.check(("elementwise", name), [(shape, result(name, dtype, static))], ins, static)
         shape = (3, 4, 5)
         wide = [
             np.broadcast_to(x[:, :1, ::-1].transpose(2, 1, 0), shape) for x in operands(name, (5, 4, 3), dtype, rng)
         ]
-        gpu_cases.check(f"elementwise.{name}", [(shape, result(name, dtype, static))], wide, static)
+        gpu_cases.check(("elementwise", name), [(shape, result(name, dtype, static))], wide, static)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -72,7 +72,7 @@ def test_special_values(name, dtype):
     if name in ("sin", "cos"):
         grid = [np.where(np.abs(grid[0]) < 1e3, grid[0], 0)]
     shape = grid[0].shape
-    (found,) = gpu_cases.run(f"elementwise.{name}", [(shape, result(name, dtype, {}))], grid, {})
+    (found,) = gpu_cases.run(("elementwise", name), [(shape, result(name, dtype, {}))], grid, {})
     expected = np.empty(shape, result(name, dtype, {}))
     getattr(reference, name)([expected], grid)
     np.testing.assert_allclose(found, expected, rtol=1e-5 if dtype == np.float32 else 1e-12)
@@ -83,14 +83,14 @@ def test_whole_numbers(kind):
     rng = np.random.default_rng(0)
     condition = rng.integers(0, 2, (3, 4)).astype(kind)
     a, b = rng.standard_normal((2, 3, 4)).astype(np.float32)
-    gpu_cases.check("elementwise.where", [((3, 4), np.float32)], [condition, a, b], {})
-    gpu_cases.check("elementwise.copy", [((4, 3), kind)], [condition.T], {})
+    gpu_cases.check(("elementwise", "where"), [((3, 4), np.float32)], [condition, a, b], {})
+    gpu_cases.check(("elementwise", "copy"), [((4, 3), kind)], [condition.T], {})
     if kind == np.int64:
         for name in COMPARED:
-            gpu_cases.check(f"elementwise.{name}", [((3, 4), np.bool_)], [condition, condition[::-1]], {})
+            gpu_cases.check(("elementwise", name), [((3, 4), np.bool_)], [condition, condition[::-1]], {})
     else:
         with pytest.raises(TypeError, match=f"greater: no kernel for {np.dtype(kind)}, {np.dtype(kind)} on a GPU"):
-            gpu_cases.run("elementwise.greater", [((3, 4), np.bool_)], [condition, condition], {})
+            gpu_cases.run(("elementwise", "greater"), [((3, 4), np.bool_)], [condition, condition], {})
 
 
 F4 = np.dtype(np.float32)
@@ -101,7 +101,7 @@ def one_by_one(group, ins):
     values = list(ins)
     for step in group.steps:
         spec = [(group.shape, step.dtype)]
-        values += gpu_cases.run(f"elementwise.{step.name}", spec, [values[i] for i in step.operands], dict(step.static))
+        values += gpu_cases.run(("elementwise", step.name), spec, [values[i] for i in step.operands], dict(step.static))
     return [values[i] for i in group.results]
 
 
@@ -149,4 +149,4 @@ def test_groups():
 def test_axes_that_do_not_collapse():
     x = np.arange(2.0**6).reshape((2,) * 6).transpose(5, 3, 1, 4, 2, 0)
     with pytest.raises(ValueError, match="laid out in more than 5 steps"):
-        gpu_cases.run("elementwise.copy", [(x.shape, x.dtype)], [x], {})
+        gpu_cases.run(("elementwise", "copy"), [(x.shape, x.dtype)], [x], {})

@@ -58,25 +58,25 @@ class Point:
     def statistics(self):
         """As the reference gives them, rounded."""
         specs = [(shape, np.float64) for shape in (self.x.shape, self.per_task, self.per_task)]
-        found = gpu_cases.reference("norm.batch_norm", specs, [self.x, self.gamma, self.beta], self.static)
+        found = gpu_cases.reference(("norm", "batch_norm"), specs, [self.x, self.gamma, self.beta], self.static)
         return [x.astype(self.dtype) for x in found[1:]]
 
     def check(self, given_3=(ALL_3,), given_4=(ALL_4,)):
         point, statistics = [self.x, self.gamma, self.beta], self.statistics()
-        gpu_cases.check(f"norm.batch_norm{self.suffix}", self.value_specs, point, self.static)
+        gpu_cases.check(("norm", f"batch_norm{self.suffix}"), self.value_specs, point, self.static)
         self.check_derivatives(point, statistics, given_3, given_4)
 
     def check_derivatives(self, point, statistics, given_3, given_4):
         specs = self.specs(self.x.shape, self.per_task, self.per_task)
         ins = [*point, self.g, *statistics]
-        gpu_cases.check(f"norm.batch_norm_gradient{self.suffix}", specs, [*ins, *self.places], self.static)
+        gpu_cases.check(("norm", f"batch_norm_gradient{self.suffix}"), specs, [*ins, *self.places], self.static)
         for given in given_3:
             own = [*point, *statistics, *self.tangents(given), *self.places]
             static = {**self.static, "given": given}
-            gpu_cases.check(f"norm.batch_norm_tangent{self.suffix}", self.specs(self.pooled), own, static)
+            gpu_cases.check(("norm", f"batch_norm_tangent{self.suffix}"), self.specs(self.pooled), own, static)
         for given in given_4:
             own = [*ins, *self.tangents(given), *self.places]
-            gpu_cases.check(f"norm.batch_norm_hessian{self.suffix}", specs, own, {**self.static, "given": given})
+            gpu_cases.check(("norm", f"batch_norm_hessian{self.suffix}"), specs, own, {**self.static, "given": given})
 
     def tangents(self, given):
         return [v for v, is_there in zip((self.vx, self.vgamma, self.vbeta, self.vg), given, strict=False) if is_there]
@@ -136,7 +136,7 @@ def test_operands_of_any_layout(lay, pools):
 def test_equal_numbers_come_out_as_beta(shape):
     p = Point(shape, np.float32, rectified=False)
     p.x[...] = np.random.default_rng(0).standard_normal(p.per_task).reshape(shape[0], *[1] * (len(shape) - 2), -1)
-    y, mean, rstd = gpu_cases.run("norm.batch_norm", p.value_specs, [p.x, p.gamma, p.beta], p.static)
+    y, mean, rstd = gpu_cases.run(("norm", "batch_norm"), p.value_specs, [p.x, p.gamma, p.beta], p.static)
     np.testing.assert_array_equal(mean, p.x.reshape(shape[0], -1, shape[-1])[:, 0])
     np.testing.assert_array_equal(y, np.broadcast_to(p.beta.reshape(shape[0], *[1] * (len(shape) - 2), -1), shape))
     np.testing.assert_allclose(rstd, EPS**-0.5, rtol=1e-6)
@@ -151,8 +151,8 @@ def test_far_from_zero(shape, pools):
     p = Point(shape, np.float32, pools=pools, rectified=False)
     p.x[..., :-1] += 1000
     statistics = p.statistics()
-    found = gpu_cases.run(f"norm.batch_norm{p.suffix}", p.value_specs, [p.x, p.gamma, p.beta], p.static)
-    wanted = gpu_cases.reference(f"norm.batch_norm{p.suffix}", p.value_specs, [p.x, p.gamma, p.beta], p.static)
+    found = gpu_cases.run(("norm", f"batch_norm{p.suffix}"), p.value_specs, [p.x, p.gamma, p.beta], p.static)
+    wanted = gpu_cases.reference(("norm", f"batch_norm{p.suffix}"), p.value_specs, [p.x, p.gamma, p.beta], p.static)
     assert gpu_cases.distance(found[0], wanted[0]) <= 2**-14
     assert gpu_cases.distance(found[-2], wanted[-2]) <= 1e-6
     assert gpu_cases.distance(found[-1], wanted[-1]) <= 1e-5
@@ -163,7 +163,7 @@ def test_far_from_zero(shape, pools):
 def test_a_first_example_that_is_far_off(shape):
     p = Point(shape, np.float32, rectified=False)
     p.x[:, 0] = 1000
-    gpu_cases.check("norm.batch_norm", p.value_specs, [p.x, p.gamma, p.beta], p.static)
+    gpu_cases.check(("norm", "batch_norm"), p.value_specs, [p.x, p.gamma, p.beta], p.static)
 
 
 @pytest.mark.parametrize("rectified", [True, False])
@@ -171,7 +171,7 @@ def test_what_is_not_a_number_stays_and_is_pooled(rectified):
     p = Point((2, 2, 6, 4, 8), np.float32, pools=True, rectified=rectified)
     p.x[1, 0, 2, 3, 5] = np.nan
     found, wanted = (
-        f("norm.batch_norm_pool", p.value_specs, [p.x, p.gamma, p.beta], p.static)
+        f(("norm", "batch_norm_pool"), p.value_specs, [p.x, p.gamma, p.beta], p.static)
         for f in (gpu_cases.run, gpu_cases.reference)
     )
     np.testing.assert_array_equal(found[1], wanted[1])
@@ -187,7 +187,8 @@ def test_a_tangent_masks_nothing(rectified):
     ins = [p.x, p.gamma, p.beta, *p.statistics(), *p.tangents(ALL_3)]
     static = {**p.static, "given": ALL_3}
     found, wanted = (
-        f("norm.batch_norm_tangent", p.specs(p.x.shape), ins, static)[0] for f in (gpu_cases.run, gpu_cases.reference)
+        f(("norm", "batch_norm_tangent"), p.specs(p.x.shape), ins, static)[0]
+        for f in (gpu_cases.run, gpu_cases.reference)
     )
     np.testing.assert_array_equal(np.isnan(found), np.isnan(wanted))
     assert np.isnan(found).any() != rectified

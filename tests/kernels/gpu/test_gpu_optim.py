@@ -18,15 +18,15 @@ STATIC = {"beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8}
 def test_adam(shape, dtype):
     rng = np.random.default_rng(0)
     x, g, m, v = (rng.standard_normal(shape).astype(dtype) for _ in range(4))
-    gpu_cases.check("optim.adam", [(shape, dtype)] * 3, [x, g, m, abs(v), np.array([0.01, 1.5])], STATIC)
+    gpu_cases.check(("optim", "adam"), [(shape, dtype)] * 3, [x, g, m, abs(v), np.array([0.01, 1.5])], STATIC)
 
 
 @pytest.mark.parametrize("iteration", [0, 1, 999, 10**6, 2**40])
 def test_what_depends_on_the_iteration(iteration):
-    gpu_cases.check("optim.next_iteration", [((), np.int64), ((), np.float64)], [np.array(iteration)], {})
+    gpu_cases.check(("optim", "next_iteration"), [((), np.int64), ((), np.float64)], [np.array(iteration)], {})
     betas = {"beta1": 0.9, "beta2": 0.999}
     arrays = [np.array(float(iteration)), np.array(0.01)]
-    gpu_cases.check("optim.bias_correction", [((2,), np.float64)], arrays, betas)
+    gpu_cases.check(("optim", "bias_correction"), [((2,), np.float64)], arrays, betas)
 
 
 @pytest.mark.parametrize("make", [optim.sgd, optim.momentum, optim.adam])

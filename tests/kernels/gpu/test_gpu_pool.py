@@ -41,15 +41,15 @@ class Point:
         self.g = rng.standard_normal(self.pooled).astype(dtype)
         scores = rng.standard_normal(shape)
         outs = [(self.pooled, np.float64), (self.pooled, self.small)]
-        self.at = gpu_cases.reference("pool.max_pool", outs, [scores], self.static)[1]
+        self.at = gpu_cases.reference(("pool", "max_pool"), outs, [scores], self.static)[1]
 
     def check(self, name, out, ins):
         static = {**self.static, "size": self.image[2:4]}
-        gpu_cases.check(f"pool.{name}", [(out, self.dtype)], ins, static)
+        gpu_cases.check(("pool", name), [(out, self.dtype)], ins, static)
 
     def check_largest(self, x):
         outs = [(self.pooled, self.dtype), (self.pooled, self.small)]
-        gpu_cases.check("pool.max_pool", outs, [x], self.static)
+        gpu_cases.check(("pool", "max_pool"), outs, [x], self.static)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -72,7 +72,7 @@ def test_what_is_not_a_number_is_the_largest(channels, dtype):
     x[rng.random(x.shape) < 0.2] = np.nan
     x[rng.random(x.shape) < 0.2] = -np.inf
     outs = [(p.pooled, p.dtype), (p.pooled, p.small)]
-    found, expected = (f("pool.max_pool", outs, [x], p.static) for f in (gpu_cases.run, gpu_cases.reference))
+    found, expected = (f(("pool", "max_pool"), outs, [x], p.static) for f in (gpu_cases.run, gpu_cases.reference))
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_array_equal(one, other)
     assert np.isnan(found[0]).any()

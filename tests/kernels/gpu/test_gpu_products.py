@@ -60,8 +60,10 @@ def test_linear(ta, tb, dtype, tiles):
     for tasks, n, k, o in SIZES:
         a = normal(tasks, *((k, n) if ta else (n, k)), dtype=dtype)
         b = normal(tasks, *((o, k) if tb else (k, o)), dtype=dtype)
-        gpu_cases.check("linear.linear", [((tasks, n, o), dtype)], [a, b], static)
-        gpu_cases.check("linear.linear", [((tasks, n, o), dtype)], [a, b[:1], normal(1, 1, o, dtype=dtype)], static)
+        gpu_cases.check(("linear", "linear"), [((tasks, n, o), dtype)], [a, b], static)
+        gpu_cases.check(
+            ("linear", "linear"), [((tasks, n, o), dtype)], [a, b[:1], normal(1, 1, o, dtype=dtype)], static
+        )
 
 
 def test_linear_operands():
@@ -69,15 +71,15 @@ def test_linear_operands():
     a, b, out = normal(3, 6, 5), normal(3, 5, 8), [((3, 6, 8), np.float32)]
     static = {"ta": False, "tb": False}
     for other in (np.broadcast_to(b[:1], b.shape), b[:, ::-1, ::-1], np.ascontiguousarray(b.transpose(2, 1, 0)).T):
-        gpu_cases.check("linear.linear", out, [a, other], static)
+        gpu_cases.check(("linear", "linear"), out, [a, other], static)
     for c in (normal(3, 1, 8), normal(1, 6, 8), normal(3, 6, 1), normal(3, 6, 8), normal(8), normal(1, 1, 1)):
-        gpu_cases.check("linear.linear", out, [a, b, c], static)
+        gpu_cases.check(("linear", "linear"), out, [a, b, c], static)
 
 
 def test_stacks():
     a, b, c = normal(2, 3, 4, 5), normal(3, 5, 6), normal(2, 1, 4, 6)
-    gpu_cases.check("linear.linear", [((2, 3, 4, 6), np.float32)], [a, b, c], {"ta": False, "tb": False})
-    gpu_cases.check("linear.linear", [((4, 6), np.float32)], [a[0, 0], b[0]], {"ta": False, "tb": False})
+    gpu_cases.check(("linear", "linear"), [((2, 3, 4, 6), np.float32)], [a, b, c], {"ta": False, "tb": False})
+    gpu_cases.check(("linear", "linear"), [((4, 6), np.float32)], [a[0, 0], b[0]], {"ta": False, "tb": False})
 
 
 def test_more_tasks_than_a_grid_has(monkeypatch):
@@ -89,7 +91,7 @@ def test_more_tasks_than_a_grid_has(monkeypatch):
     for ins in ([a, b], [a, b[:1], normal(7, 1, 3)], [a[:1], b, normal(1, 2, 3)], [a, b, normal(3)]):
         launched = names(linear.linear, out, ins, static)
         assert len(launched) == 6  # three stretches of tasks, each with its sum in parts
-        gpu_cases.check("linear.linear", out, ins, static)
+        gpu_cases.check(("linear", "linear"), out, ins, static)
 
 
 # (tasks, images, height, width, channels, filters, window, stride, padding)
@@ -126,15 +128,15 @@ def triad(case, dtype):
 def test_conv(case, dtype, tiles):
     for name, shape, (a, b), static in triad(case, dtype):
         out = [(shape, dtype)]
-        gpu_cases.check(f"conv.{name}", out, [a, b], static)
-        gpu_cases.check(f"conv.{name}", out, [a, np.broadcast_to(b[:1], b.shape), normal(*shape, dtype=dtype)], static)
-        gpu_cases.check(f"conv.{name}", out, [a, b[:1]], static)
+        gpu_cases.check(("conv", name), out, [a, b], static)
+        gpu_cases.check(("conv", name), out, [a, np.broadcast_to(b[:1], b.shape), normal(*shape, dtype=dtype)], static)
+        gpu_cases.check(("conv", name), out, [a, b[:1]], static)
         if dtype == np.float32:
-            gpu_cases.check(f"conv.{name}", out, [a[:1, :, ::-1], b], static)
+            gpu_cases.check(("conv", name), out, [a[:1, :, ::-1], b], static)
     name, shape, operands, static = next(triad(case, dtype))
     for tasks in (1, shape[0]):
         bias = normal(tasks, 1, 1, 1, shape[-1], dtype=dtype)
-        gpu_cases.check(f"conv.{name}", [(shape, dtype)], [*operands, bias], static)
+        gpu_cases.check(("conv", name), [(shape, dtype)], [*operands, bias], static)
 
 
 def kernels_used():
@@ -171,9 +173,9 @@ def test_tf32(case, tf32, tiles):
     for name, shape, ins, static in triad(case, np.float32):
         launched = names(getattr(conv, name), [(shape, np.float32)], ins, static)
         assert all("Tensor" in own or "add_parts" in own for own in launched)
-        gpu_cases.check(f"conv.{name}", [(shape, np.float32)], ins, static, tolerance=1e-3)
-        (found,) = gpu_cases.run(f"conv.{name}", [(shape, np.float32)], ins, static)
-        (expected,) = gpu_cases.reference(f"conv.{name}", [(shape, np.float32)], ins, static)
+        gpu_cases.check(("conv", name), [(shape, np.float32)], ins, static, tolerance=1e-3)
+        (found,) = gpu_cases.run(("conv", name), [(shape, np.float32)], ins, static)
+        (expected,) = gpu_cases.reference(("conv", name), [(shape, np.float32)], ins, static)
         assert gpu_cases.distance(found, expected) > 1e-5, "this was not TF32"
 
 
@@ -181,15 +183,17 @@ def test_tf32_linear(tf32):
     a, b = normal(2, 70, 44), normal(2, 44, 50)
     for ta, tb in ((False, False), (True, False), (False, True), (True, True)):
         ins = [a.swapaxes(1, 2).copy() if ta else a, b.swapaxes(1, 2).copy() if tb else b]
-        gpu_cases.check("linear.linear", [((2, 70, 50), np.float32)], ins, {"ta": ta, "tb": tb}, tolerance=1e-3)
+        gpu_cases.check(("linear", "linear"), [((2, 70, 50), np.float32)], ins, {"ta": ta, "tb": tb}, tolerance=1e-3)
     c = normal(2, 70, 44, dtype=np.float64)
-    gpu_cases.check("linear.linear", [((2, 70, 70), np.float64)], [c, c], {"ta": False, "tb": True})
+    gpu_cases.check(("linear", "linear"), [((2, 70, 70), np.float64)], [c, c], {"ta": False, "tb": True})
 
 
 def test_an_old_gpu_has_no_tf32(tf32, gpu, monkeypatch):
     monkeypatch.setattr(gpu.cuda, "Device", lambda: SimpleNamespace(compute_capability="75"))
     with pytest.raises(ValueError, match=r"has no TF32, which needs compute capability 8\.0"):
-        gpu_cases.run("linear.linear", [((1, 2, 2), np.float32)], [normal(1, 2, 2)] * 2, {"ta": False, "tb": False})
+        gpu_cases.run(
+            ("linear", "linear"), [((1, 2, 2), np.float32)], [normal(1, 2, 2)] * 2, {"ta": False, "tb": False}
+        )
 
 
 def test_divisors():

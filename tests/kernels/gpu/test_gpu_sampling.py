@@ -17,7 +17,7 @@ def both(name, specs, ins, static):
         for x, y in zip(found, gpu_cases.run(name, specs, ins, static), strict=True):
             np.testing.assert_array_equal(x, y)
     expected = [np.empty(shape, dtype) for shape, dtype in specs]
-    numpy_kernel(name)(expected, ins, **static)
+    numpy_kernel(*name)(expected, ins, **static)
     return found, expected
 
 
@@ -47,7 +47,7 @@ def test_episodes(dtype, split, seed, task, tasks, ways, shots, queries, rotatio
         specs += [((tasks, ways * examples, *images.shape[1:]), dtype), ((tasks, ways * examples), np.int64)]
     specs.append(((2,), np.uint64))
     static = {"split": split, "ways": ways, "shots": shots, "queries": queries, "rotations": rotations}
-    found, expected = both("sampling.episodes", specs, [images, first, place(seed, task)], static)
+    found, expected = both(("sampling", "episodes"), specs, [images, first, place(seed, task)], static)
     for x, y in zip(found, expected, strict=True):
         np.testing.assert_array_equal(x, y)
     assert found[4].tolist() == [seed, task + tasks]
@@ -58,7 +58,7 @@ def test_more_ways_than_a_block_has_threads_are_refused():
     specs = [((1, 300, 1, 1, 1), np.float32), ((1, 300), np.int64)] * 2 + [((2,), np.uint64)]
     static = {"split": "train", "ways": 300, "shots": 1, "queries": 1, "rotations": False}
     with pytest.raises(ValueError, match="at most 256 ways and images a way, got 300 and 2"):
-        gpu_cases.run("sampling.episodes", specs, [np.zeros((300, 1, 1, 1), np.uint8), first, place(0, 0)], static)
+        gpu_cases.run(("sampling", "episodes"), specs, [np.zeros((300, 1, 1, 1), np.uint8), first, place(0, 0)], static)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -74,7 +74,7 @@ def test_sinusoids(dtype, columns, split, seed, task, tasks, parts):
         specs += [((tasks, points, columns), dtype), ((tasks, points, 1), dtype)]
     specs.append(((2,), np.uint64))
     static = {"split": split, "amplitude": (0.1, 5.0), "phase": (0.0, np.pi), "x": (-5.0, 5.0)}
-    found, expected = both("sampling.sinusoids", specs, [place(seed, task)], static)
+    found, expected = both(("sampling", "sinusoids"), specs, [place(seed, task)], static)
     for i, (x, y) in enumerate(zip(found, expected, strict=True)):
         if i % 2 and i < len(specs) - 1:
             np.testing.assert_allclose(x, y, rtol=0, atol=1e-6 if dtype == np.float32 else 1e-14)
@@ -90,9 +90,9 @@ def test_figures_are_written_into_their_row(dtype, rows):
     table, shares = rng.standard_normal((rows, 2)).astype(dtype), rng.random(300).astype(dtype)
     row = np.array([rows // 2])
     specs = [((rows, 2), dtype), ((1,), np.int64)]
-    gpu_cases.check("training.write_figures", specs, [table, row, np.asarray(dtype(0.5)), shares], {})
+    gpu_cases.check(("training", "write_figures"), specs, [table, row, np.asarray(dtype(0.5)), shares], {})
     lost = gpu_cases.run(
-        "training.write_figures", specs, [table, row, np.asarray(dtype(np.nan)), shares[:4][::-1]], {}
+        ("training", "write_figures"), specs, [table, row, np.asarray(dtype(np.nan)), shares[:4][::-1]], {}
     )[0]
     assert np.isnan(lost[row[0], 0]) and np.isfinite(lost).sum() == 2 * rows - 1
 
@@ -105,6 +105,6 @@ def test_shares_of_correct_answers(dtype, tasks, examples, classes):
     logits[0, 0, 1], labels = np.inf, rng.integers(0, classes, (tasks, examples))
     labels[0, 0] = 1
     for x in (logits, np.swapaxes(logits.transpose(0, 2, 1).copy(), 1, 2)):
-        gpu_cases.check("training.share_of_correct", [((tasks,), dtype)], [x, labels], {})
+        gpu_cases.check(("training", "share_of_correct"), [((tasks,), dtype)], [x, labels], {})
     lost = np.full_like(logits, np.nan)
-    gpu_cases.check("training.share_of_correct", [((tasks,), dtype)], [lost, np.zeros_like(labels)], {})
+    gpu_cases.check(("training", "share_of_correct"), [((tasks,), dtype)], [lost, np.zeros_like(labels)], {})

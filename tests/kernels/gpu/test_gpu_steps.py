@@ -189,7 +189,7 @@ def test_repeat_refuses():
 def test_one_update_of_all_parameters():
     step, arguments = regression()
     program = tm.record(step, *to_device(arguments, "gpu"))
-    launched = [launch.name for launch in program._assembly.plan.launches]
+    launched = [launch.name for launch in program._executable.plan.launches]
     assert launched.count("adam<float>") == 1
     assert "optim.adam" in program.explain() and "CUDA graph" in program.explain()
     assert program.picture().startswith("<svg")
