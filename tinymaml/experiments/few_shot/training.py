@@ -26,7 +26,7 @@ from tinymaml.train.loop import Figures, Step, Trained, one_by_one, provenance
 from tinymaml.train.progress import Progress
 from tinymaml.train.replay import outer_step, replayed
 from tinymaml.train.results import Accuracy, BestAccuracy, shares
-from tinymaml.train.stretch import right, stretches
+from tinymaml.train.device_loop import right, stretches
 
 METHODS: tuple[str, ...] = tuple(ORDERS)
 

@@ -26,7 +26,7 @@ from tinymaml.train.inner import ORDERS, inner_step, of_tasks, step_of_those_ali
 from tinymaml.train.loop import Figures, Step, Trained, one_by_one, provenance
 from tinymaml.train.replay import outer_step
 from tinymaml.train.results import summary
-from tinymaml.train.stretch import stretches
+from tinymaml.train.device_loop import stretches
 
 METHODS: tuple[str, ...] = ("maml", "fomaml", "pretrained", "oracle")
 
