@@ -61,18 +61,18 @@ def ours_replayed(w: Workload, params: Any, support: Any, query: Any, order: int
     """As `ours_eager`; what is recorded is recorded at the first call."""
     keep_memory()
     gradient, optimiser = _gradient_of(w, order), optim.adam(RATE)
-    moments = {name: moment for name, moment in optimiser.init(params).items() if name != "iteration"}
+    state = optimiser.init(params)
 
-    def step(params: Any, moments: Any, numbers: Any, support: Any, query: Any) -> Any:
-        return optimiser.move(gradient(params, support, query), moments, params, numbers)
+    def step(params: Any, state: Any, support: Any, query: Any) -> Any:
+        return optimiser.update(gradient(params, support, query), state, params)
 
     @cache
     def program() -> Any:
-        return tm.record(step, params, moments, optimiser.numbers(0), support, query)
+        return tm.record(step, params, state, support, query)
 
     return (
         lambda: tree.leaves(tm.record(gradient, params, support, query)(params, support, query)),
-        lambda: program()(params, moments, optimiser.numbers(0), support, query),
+        lambda: program()(params, state, support, query),
     )
 
 
@@ -91,13 +91,13 @@ def gpu_program(w: Workload, params: Any, support: Any, query: Any, order: int) 
     """A meta-step recorded as a CUDA graph, and its arguments; it can be repeated."""
     params, support, query = _on_gpu(params, support, query)
     gradient, optimiser = _gradient_of(w, order), optim.adam(RATE)
-    moments = {name: moment for name, moment in optimiser.init(params).items() if name != "iteration"}
+    state = optimiser.init(params)
 
-    def step(state: Any, numbers: Any, support: Any, query: Any) -> Any:
-        params, moments = state
-        return optimiser.move(gradient(params, support, query), moments, params, numbers), ()
+    def step(carried: Any, support: Any, query: Any) -> Any:
+        params, state = carried
+        return optimiser.update(gradient(params, support, query), state, params), ()
 
-    arguments = ((params, moments), optimiser.numbers(0), support, query)
+    arguments = ((params, state), support, query)
     return tm.record(step, *arguments, copy=False), arguments
 
 

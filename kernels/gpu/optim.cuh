@@ -1,6 +1,19 @@
-// Optimisers' updates, one launch over all parameters.
+// Optimisers' updates: what depends on the iteration, and one launch over all parameters. See kernels/cpu/optim.py.
 #pragma once
 #include "many.cuh"
+
+template <class T>
+__global__ void next_iteration(long long* next, T* at, const long long* iteration) {
+    next[0] = iteration[0] + 1;
+    at[0] = (T)iteration[0];
+}
+
+template <class T>
+__global__ void bias_correction(T* scales, const T* at, const T* rate, T beta1, T beta2) {
+    T t = at[0] + 1;
+    scales[0] = rate[0] / (1 - pow(beta1, t));
+    scales[1] = 1 / (1 - pow(beta2, t));
+}
 
 // Each row of `table`: the addresses of x', m', v', x, g, m, v, and how many numbers they have.
 template <class T>

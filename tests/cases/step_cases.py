@@ -23,18 +23,17 @@ def regression(dtype=np.float32, seed=0, **options):
     for batch in (support, query):
         batch["y"] = np.sin(batch["x"].sum(-1, keepdims=True))
     optimiser = optim.adam(1e-2)
-    moments = optimiser.init(params)
-    del moments["iteration"]
+    state = {**optimiser.init(params), "iteration": np.array(3)}
     options = {"alpha": 0.1, "steps": 2, **options}
 
     def loss(p, batch):
         return tm.mse(model.apply(p, batch["x"]), batch["y"])
 
-    def step(params, moments, numbers, support, query):
+    def step(params, state, support, query):
         value, grads = tm.meta_value_and_grad(loss, params, support, query, **options)
-        return value, *optimiser.move(grads, moments, params, numbers)
+        return value, *optimiser.update(grads, state, params)
 
-    return step, (params, moments, optimiser.numbers(3), support, query)
+    return step, (params, state, support, query)
 
 
 def classification(downsample, dtype=np.float32, **options):

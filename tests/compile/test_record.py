@@ -116,12 +116,12 @@ def test_any_number_of_threads_gives_the_same_bits(make):
 
 
 def test_training_for_a_while_is_the_same():
-    step, (params, moments, numbers, support, query) = regression()
-    program = tm.record(step, params, moments, numbers, support, query)
-    one = other = (params, moments)
+    step, (params, state, support, query) = regression()
+    program = tm.record(step, params, state, support, query)
+    one = other = (params, state)
     for _ in range(20):
-        value, *one = program(*one, numbers, support, query)
-        expected, *other = step(*other, numbers, support, query)
+        value, *one = program(*one, support, query)
+        expected, *other = step(*other, support, query)
     same((value, one), (expected, other))
 
 
@@ -361,14 +361,14 @@ def test_a_program_called_from_several_threads():
 def test_what_is_not_finite_raises_as_in_the_step_and_leaves_nothing_behind():
     step, arguments = regression()
     program = tm.record(step, *arguments)
-    params, moments, numbers, support, query = arguments
+    params, state, support, query = arguments
     bad = {**support, "y": support["y"].copy()}
     bad["y"][3, 0] = np.nan
     with np.errstate(all="ignore"):
         with pytest.raises(tm.NonFiniteError) as expected:
-            step(params, moments, numbers, bad, query)
+            step(params, state, bad, query)
         with pytest.raises(tm.NonFiniteError) as found:
-            program(params, moments, numbers, bad, query)
+            program(params, state, bad, query)
     assert str(found.value) == str(expected.value)
     assert found.value.tasks == expected.value.tasks == [3]
     same(program(*arguments), step(*arguments))

@@ -82,7 +82,9 @@ def test_learning_rates(name, rate):
 @pytest.mark.parametrize("rate", [np.nan, -1.0, np.inf])
 def test_schedules_that_give_no_rate(name, rate):
     optimiser = OPTIMISERS[name](lambda iteration: rate)
-    with pytest.raises(ValueError, match=f"^learning_rate: the schedule gave {rate} at iteration 0"):
+    with pytest.raises(
+        ValueError, match=f"^learning_rate: the schedule gave {rate} at iteration 0, expected a number >= 0"
+    ):
         optimiser.update(np.ones(2), optimiser.init(np.ones(2)), np.ones(2))
 
 

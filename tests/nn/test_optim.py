@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 import tinymaml as tm
 from tinymaml import optim
+from tinymaml.autodiff.tracing import RecordingError
+from tinymaml.kernels import cpu
 
 drawn = settings(max_examples=20, deadline=None, derandomize=True, database=None)
 DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -156,8 +158,13 @@ def test_momentum_without_decay_is_gradient_descent():
         np.testing.assert_allclose(run(optim.momentum(0.1, 0.0, nesterov), x, gs)[0], expected, rtol=1e-14)
 
 
+def rates(schedule):
+    """A schedule as a function from an iteration to a number."""
+    return lambda iteration: schedule(iteration).item()
+
+
 def test_cosine():
-    schedule = optim.cosine(1.0, 10, end=0.2)
+    schedule = rates(optim.cosine(1.0, 10, end=0.2))
     assert [schedule(i) for i in (0, 5, 10, 100)] == pytest.approx([1.0, 0.6, 0.2, 0.2])
     assert schedule(3) == pytest.approx(0.2 + 0.4 * (1 + math.cos(0.3 * math.pi)))
     values = [schedule(i) for i in range(11)]
@@ -165,16 +172,25 @@ def test_cosine():
 
 
 def test_exponential():
-    assert [optim.exponential(0.8, 0.5)(i) for i in range(3)] == pytest.approx([0.8, 0.4, 0.2])
-    assert optim.exponential(0.8, 0.5, every=10)(10) == pytest.approx(0.4)
-    assert optim.exponential(0.8, 0.5, every=10)(5) == pytest.approx(0.8 * math.sqrt(0.5))
+    each, slow = rates(optim.exponential(0.8, 0.5)), rates(optim.exponential(0.8, 0.5, every=10))
+    assert [each(i) for i in range(3)] == pytest.approx([0.8, 0.4, 0.2])
+    assert slow(10) == pytest.approx(0.4)
+    assert slow(5) == pytest.approx(0.8 * math.sqrt(0.5))
 
 
 def test_warmup():
-    schedule = optim.warmup(0.4, 4)
+    schedule = rates(optim.warmup(0.4, 4))
     assert [schedule(i) for i in range(6)] == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.4, 0.4])
-    later = optim.warmup(optim.cosine(1.0, 10), 2)
-    assert later(0) == pytest.approx(0.5) and later(7) == pytest.approx(optim.cosine(1.0, 10)(7))
+    later = rates(optim.warmup(optim.cosine(1.0, 10), 2))
+    assert later(0) == pytest.approx(0.5) and later(7) == pytest.approx(rates(optim.cosine(1.0, 10))(7))
+
+
+@pytest.mark.parametrize("iteration", [3, np.array(3), np.array(3.0), tm.as_tensor(np.array(3))], ids=repr)
+def test_a_schedule_takes_an_iteration_of_any_kind(iteration):
+    for schedule in (optim.cosine(1.0, 10), optim.exponential(1.0, 0.5), optim.warmup(1.0, 10)):
+        rate = schedule(iteration)
+        assert (rate.shape, rate.dtype) == ((), np.float64)
+        assert rate.item() == schedule(3).item()
 
 
 @every
@@ -182,8 +198,97 @@ def test_a_schedule_is_asked_for_each_iteration(name):
     asked = []
 
     def schedule(iteration):
-        asked.append(iteration)
+        assert (iteration.shape, iteration.dtype) == ((), np.float64)
+        asked.append(iteration.item())
         return 0.1
 
     run(OPTIMISERS[name](schedule), np.ones(2), [np.ones(2)] * 4)
     assert asked == [0, 1, 2, 3]
+
+
+# Recorded steps.
+
+SCHEDULES = {
+    "number": 0.05,
+    "own": optim.warmup(optim.cosine(0.1, 6), 3),
+    "exponential": optim.exponential(0.1, 0.5, every=3),
+    "user's": lambda i: tm.where(i < 2, 0.1, 0.1 / (1 + i)),
+}
+
+
+def assert_same_bits(one, other):
+    for x, y in zip(tm.tree.leaves(one), tm.tree.leaves(other), strict=True):
+        assert type(x) is type(y) is np.ndarray
+        assert (x.shape, x.dtype, x.tobytes()) == (y.shape, y.dtype, y.tobytes())
+
+
+@every
+@DTYPES
+@pytest.mark.parametrize("rate", SCHEDULES)
+def test_an_update_is_recorded_to_the_same_bits(name, dtype, rate):
+    rng = np.random.default_rng(0)
+    optimiser = OPTIMISERS[name](SCHEDULES[rate])
+    params, grads = tree_of(rng, dtype), tree_of(rng, dtype)
+    state = optimiser.init(params)
+
+    def step(carried, grads):
+        params, state = carried
+        params, state = optimiser.update(grads, state, params)
+        return (params, state), tm.sum(params["w"])  # of what an update gives one may go on computing
+
+    eager = replayed = (params, state)
+    program = tm.record(step, eager, grads)
+    for _ in range(9):
+        eager, replayed = step(eager, grads)[0], program(replayed, grads)[0]
+        assert_same_bits(replayed, eager)
+    assert_same_bits(program.repeat(9, (params, state), grads)[0], eager)
+    assert int(eager[1]["iteration"]) == 9
+
+
+@pytest.mark.parametrize("find", [cpu.find, cpu.numpy_kernel])
+def test_adams_scales_are_those_of_python(find):
+    """To the last bit, with Numba and without."""
+    bias_correction = find("optim.bias_correction")
+    for beta1, beta2, rate in ((0.9, 0.999, 1e-3), (0.5, 0.97, 0.3), (0.0, 0.999999, 1.0)):
+        for iteration in (*range(200), 10**4, 10**6):
+            scales = np.empty(2)
+            bias_correction([scales], [np.array(float(iteration)), np.array(rate)], beta1=beta1, beta2=beta2)
+            expected = rate / (1 - beta1 ** (iteration + 1)), 1 / (1 - beta2 ** (iteration + 1))
+            assert tuple(scales.tolist()) == expected
+
+
+def test_without_parameters():
+    for make in OPTIMISERS.values():
+        params, state = run(make(0.1), {"nothing": []}, [{"nothing": []}] * 2)
+        assert params == {"nothing": []} and int(state["iteration"]) == 2
+
+
+@pytest.mark.parametrize(("rate", "shown"), [(np.nan, "nan"), (-1.0, "-1.0"), (np.inf, "inf")])
+@pytest.mark.parametrize("start", [0, 4])
+def test_a_schedule_that_gives_no_rate_is_refused_in_a_recorded_step_too(rate, shown, start):
+    """From the iteration on at which it does so: a rate that falls linearly, say, one day is below 0."""
+    optimiser = optim.sgd(lambda i: tm.where(i < start, 0.1, rate))
+    params = np.ones(2)
+    for step in (optimiser.update, tm.record(optimiser.update, params, optimiser.init(params), params)):
+        moved, state = params, optimiser.init(params)
+        for _ in range(start):
+            moved, state = step(params, state, moved)
+        with pytest.raises(ValueError, match=f"^learning_rate: the schedule gave {shown} at iteration {start}, expect"):
+            step(params, state, moved)
+
+
+def test_bad_iterations_and_schedules():
+    params = np.ones(2)
+    optimiser = optim.sgd(0.1)
+    for iteration in (np.zeros(1, np.int64), np.zeros(()), 1.5):
+        with pytest.raises(
+            ValueError, match=r"^the optimiser's state\['iteration'\] must be an int64 array without axes"
+        ):
+            optimiser.update(params, {"iteration": iteration}, params)
+    several = optim.sgd(lambda i: np.ones(3))
+    with pytest.raises(ValueError, match=r"^learning_rate: the schedule gave an array of shape \(3,\), expected one"):
+        several.update(params, several.init(params), params)
+    decided = optim.sgd(lambda i: 0.1 if i < 2 else 0.01)
+    decided.update(params, decided.init(params), params)
+    with pytest.raises(RecordingError, match="asks for the value of an array while a step is recorded"):
+        tm.record(decided.update, params, decided.init(params), params)

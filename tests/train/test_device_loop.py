@@ -77,7 +77,7 @@ def test_a_run_from_before_there_were_devices_goes_on(tmp_path: Path) -> None:
     assert loop.latest(tmp_path / "old").settings["precision"] == "fp32"
 
 
-def test_a_signal_stops_after_the_stretch(tmp_path: Path) -> None:
+def test_a_signal_stops_after_the_step(tmp_path: Path) -> None:
     def act(iteration: int) -> None:
         if iteration == 33:
             signal.raise_signal(signal.SIGTERM)

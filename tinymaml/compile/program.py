@@ -32,7 +32,7 @@ def record(step: Callable[..., Tree], *examples: Tree, threads: int | None = Non
 
     Args:
         step: a function of pytrees of arrays that returns a pytree of arrays, made of tinymaml's functions;
-            `meta_value_and_grad`, `adapt`, `grad` and `optimiser.move` are such.
+            `meta_value_and_grad`, `adapt`, `grad` and `optimiser.update` are such.
         examples: its arguments: pytrees of arrays, of which only structure, shapes and dtypes count, and whether any is
             on a GPU: then the program is one CUDA graph there, and takes arrays from anywhere.
         threads: how many to run on; TINYMAML_THREADS, or all cores, if None. The results are the same bits for any.

@@ -1,7 +1,7 @@
 """Training on a GPU: many iterations at a time, of which the host sees the beginning and the end.
 
-An iteration is one call of a recorded program that also draws its meta-batch and writes its figures into a table on
-the GPU. What differs between iterations comes in as a table too, with a row for each: the optimiser's numbers.
+An iteration is one call of a recorded program, which also draws its meta-batch, takes the optimiser's step and writes
+its figures into a table on the GPU, a row for each iteration.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from tinymaml.meta.maml import NonFiniteError
 from tinymaml.optim import Optimiser
 from tinymaml.train.loop import Figures, Step
 
-_row, _note, _right = kernel("training.row"), kernel("training.note"), kernel("training.right")
+_write_figures, _share_of_correct = kernel("training.write_figures"), kernel("training.share_of_correct")
 
 
-def stretches(
+def device_loop(
     draw: Callable[..., tuple[Sequence[Tree], Tensor]],
     gradient: Callable[..., tuple[dict[str, Tensor], Tree]],
     optimiser: Optimiser,
@@ -44,50 +44,43 @@ def stretches(
     data = to_device(data, "gpu")
     program: Any = None
 
-    def iterate(carried: Tree, numbers: Tensor, data: Tree) -> tuple[Tree, Tree]:
+    def iterate(carried: Tree, data: Tree) -> tuple[Tree, Tree]:
         batches, place = draw(carried["place"], *data)
-        found, grads = gradient(carried["params"], *batches)
-        now = _tensors(_row([(numbers.shape[1:], numbers.dtype)], [numbers.data, carried["slot"].data], {}))[0]
-        params, moments = optimiser.move(grads, carried["moments"], carried["params"], now)
-        outs = [(x.shape, x.dtype) for x in (carried["figures"], carried["slot"])]
-        ins = [carried["figures"].data, carried["slot"].data, *[found[name].data for name in figures]]
-        table, slot = _tensors(_note(outs, ins, {}))
-        return {"params": params, "moments": moments, "place": place, "slot": slot, "figures": table}, ()
+        values, grads = gradient(carried["params"], *batches)
+        params, optimiser_state = optimiser.update(grads, carried["optimiser"], carried["params"])
+        table, row = carried["figures"], carried["row"]
+        specs = [(x.shape, x.dtype) for x in (table, row)]
+        table, row = map(constant, _write_figures(specs, [x.data for x in (table, row, *map(values.get, figures))], {}))
+        return {"params": params, "optimiser": optimiser_state, "place": place, "row": row, "figures": table}, ()
 
     def step(state: Tree, count: int = 1) -> tuple[Tree, list[Figures]]:
         nonlocal program
-        done, stream = int(state["optimiser"]["iteration"]), state["stream"]
-        rows = [optimiser.numbers(done + i) for i in range(count)]
-        numbers = np.zeros((longest, *rows[0].shape))
-        numbers[:count] = rows
+        stream = state["stream"]
         carried = {
             "params": state["params"],
-            "moments": {name: moment for name, moment in state["optimiser"].items() if name != "iteration"},
+            "optimiser": state["optimiser"],
             "place": np.array([stream["seed"], stream["next_task"]], np.uint64),
-            "slot": np.zeros(1, np.int64),
+            "row": np.zeros(1, np.int64),
             "figures": np.zeros((longest, len(figures)), dtype),
         }
-        arguments = (to_device(carried, "gpu"), numbers, data)
+        arguments = (to_device(carried, "gpu"), data)
         if program is None:
             program = record(iterate, *arguments)
         after = to_host(program.repeat(count, *arguments)[0])
-        found = after["figures"][:count]
-        if not np.isfinite(found).all():
-            raise NonFiniteError(f"the {figures[int(np.argwhere(~np.isfinite(found))[0, 1])]} is not finite")
+        table = after["figures"][:count]
+        if not np.isfinite(table).all():
+            raise NonFiniteError(f"the {figures[int(np.argwhere(~np.isfinite(table))[0, 1])]} is not finite")
         state = {
             "params": after["params"],
-            "optimiser": {"iteration": np.asarray(done + count), **after["moments"]},
+            "optimiser": after["optimiser"],
             "stream": {**stream, "next_task": int(after["place"][1])},
         }
-        return state, [dict(zip(figures, map(float, row), strict=True)) for row in found]
+        return state, [dict(zip(figures, map(float, row), strict=True)) for row in table]
 
     return step
 
 
-def right(logits: Tensor, labels: Tensor) -> Tensor:
-    """The share of each task's examples whose largest logit is their label's, [T]; see `training.right`."""
-    return _tensors(_right([(logits.shape[:1], logits.dtype)], [logits.data, labels.data], {}))[0]
-
-
-def _tensors(arrays: Sequence[Any]) -> list[Tensor]:
-    return [constant(x) for x in arrays]
+def share_of_correct(logits: Tensor, labels: Tensor) -> Tensor:
+    """The share of each task's examples whose largest logit is their label's, [T]; see `training.share_of_correct`."""
+    (share,) = _share_of_correct([(logits.shape[:1], logits.dtype)], [logits.data, labels.data], {})
+    return constant(share)

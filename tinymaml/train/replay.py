@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from tinymaml import record, tree
 from tinymaml.autodiff.tree import Tree
 from tinymaml.device import to_device, to_host
@@ -24,8 +22,8 @@ def replayed(step: Step, recorded: bool, device: str = "cpu") -> Step:
     the host and go back to it.
     """
     if device == "gpu":
-        there = replayed(step, True)
-        return lambda *arguments: to_host(there(*to_device(arguments, device)))
+        on_device = replayed(step, True)
+        return lambda *arguments: to_host(on_device(*to_device(arguments, device)))
     if not recorded:
         return step
     programs: dict[Any, Step] = {}
@@ -49,22 +47,21 @@ def outer_step(
 
     Args:
         gradient: gradient(params, *batch) -> (values, gradient): the loss, and what else is to be known.
-        recorded: replay it from the second call on; the batches have one shape.
+        recorded: record it when it is first taken and replay it from then on; the batches have one shape.
     """
 
-    def move(params: Tree, moments: Tree, numbers: Any, *batch: Tree) -> tuple[Tree, Tree, Tree]:
+    def step(params: Tree, state: Tree, *batch: Tree) -> tuple[Tree, Tree, Tree]:
         values, grads = gradient(params, *batch)
-        return values, *optimiser.move(grads, moments, params, numbers)
+        return values, *optimiser.update(grads, state, params)
 
-    run: Step | None = None if recorded else move
+    if not recorded:
+        return step
+    program: Step | None = None
 
-    def take(params: Tree, state: Tree, *batch: Tree) -> tuple[Tree, Tree, Tree]:
-        nonlocal run
-        moments = {name: moment for name, moment in state.items() if name != "iteration"}
-        arguments = (params, moments, optimiser.numbers(int(state["iteration"])), *batch)
-        if run is None:
-            run = record(move, *arguments)
-        values, params, moments = run(*arguments)
-        return values, params, {"iteration": np.asarray(state["iteration"] + 1), **moments}
+    def take(*arguments: Tree) -> Any:
+        nonlocal program
+        if program is None:
+            program = record(step, *arguments)
+        return program(*arguments)
 
     return take

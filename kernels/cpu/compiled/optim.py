@@ -1,4 +1,4 @@
-"""Optimisers' updates, in one pass."""
+"""Optimisers' updates: what depends on the iteration, and one pass over each parameter."""
 
 from __future__ import annotations
 
@@ -13,6 +13,54 @@ from tinymaml.kernels.cpu.compiled.elementwise import aligned
 from tinymaml.kernels.cpu.compiled.jit import njit
 
 Arrays = Sequence[Any]
+
+
+@njit(cache=True, nogil=True)
+def _next_iteration(after: Any, at: Any, iteration: Any, first: int, last: int) -> None:
+    for i in range(first, last):
+        after[i] = iteration[i] + 1
+        at[i] = iteration[i]
+
+
+_next_iteration_out = hand_out(_next_iteration)
+
+
+@njit(cache=True, nogil=True)
+def _next_iteration_parts(job: Job, *arguments: Any) -> int:
+    return _next_iteration_out(job, arguments)
+
+
+_NEXT_ITERATION = Kernel(_next_iteration, _next_iteration_parts)
+
+
+def next_iteration(outs: Arrays, ins: Arrays) -> Launch:
+    """The iteration after this one, int64, and this one as float64."""
+    return Launch(1, 1, _NEXT_ITERATION, tuple([array.reshape(1) for array in (*outs, *ins)]))
+
+
+@njit(cache=True, nogil=True)
+def _bias_correction(scales: Any, at: Any, rate: Any, betas: Any, first: int, last: int) -> None:
+    for i in range(first, last):
+        t = at[i] + 1.0  # a float: powers are then the C library's, as Python's are
+        scales[2 * i] = rate[i] / (1.0 - betas[0] ** t)
+        scales[2 * i + 1] = 1.0 / (1.0 - betas[1] ** t)
+
+
+_bias_correction_out = hand_out(_bias_correction)
+
+
+@njit(cache=True, nogil=True)
+def _bias_correction_parts(job: Job, *arguments: Any) -> int:
+    return _bias_correction_out(job, arguments)
+
+
+_BIAS_CORRECTION = Kernel(_bias_correction, _bias_correction_parts)
+
+
+def bias_correction(outs: Arrays, ins: Arrays, beta1: float, beta2: float) -> Launch:
+    """Adam's rate / (1 - beta1^t) and 1 / (1 - beta2^t), float64 [2], of iteration t - 1 and the rate, float64."""
+    arrays = [array.reshape(-1) for array in (*outs, *ins)]
+    return Launch(1, 1, _BIAS_CORRECTION, (*arrays, (float(beta1), float(beta2))))
 
 
 @njit(cache=True, nogil=True)
@@ -39,7 +87,7 @@ _ADAM = Kernel(_adam, _adam_parts)
 
 
 def adam(outs: Arrays, ins: Arrays, beta1: float, beta2: float, epsilon: float) -> Launch | None:
-    """Parameter and both moments after a step; `scales` holds rate / (1 - beta1^t) and 1 / (1 - beta2^t)."""
+    """Parameter and both moments after a step; `scales` are what `bias_correction` gives."""
     x, g, m, v, scales = ins
     if not x.size or not aligned(*outs, x, g, m, v):
         return None

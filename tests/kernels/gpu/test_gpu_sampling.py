@@ -85,25 +85,26 @@ def test_sinusoids(dtype, columns, split, seed, task, tasks, parts):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("rows", [1, 7, 500])
-def test_rows_are_read_and_written(dtype, rows):
+def test_figures_are_written_into_their_row(dtype, rows):
     rng = np.random.default_rng(0)
     table, shares = rng.standard_normal((rows, 2)).astype(dtype), rng.random(300).astype(dtype)
-    slot = np.array([rows // 2])
-    gpu_cases.check("training.row", [((2,), dtype)], [table, slot], {})
+    row = np.array([rows // 2])
     specs = [((rows, 2), dtype), ((1,), np.int64)]
-    gpu_cases.check("training.note", specs, [table, slot, np.asarray(dtype(0.5)), shares], {})
-    lost = gpu_cases.run("training.note", specs, [table, slot, np.asarray(dtype(np.nan)), shares[:4][::-1]], {})[0]
-    assert np.isnan(lost[slot[0], 0]) and np.isfinite(lost).sum() == 2 * rows - 1
+    gpu_cases.check("training.write_figures", specs, [table, row, np.asarray(dtype(0.5)), shares], {})
+    lost = gpu_cases.run(
+        "training.write_figures", specs, [table, row, np.asarray(dtype(np.nan)), shares[:4][::-1]], {}
+    )[0]
+    assert np.isnan(lost[row[0], 0]) and np.isfinite(lost).sum() == 2 * rows - 1
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize(("tasks", "examples", "classes"), [(4, 75, 5), (1, 1, 2), (3, 400, 20)])
-def test_shares_of_right_answers(dtype, tasks, examples, classes):
+def test_shares_of_correct_answers(dtype, tasks, examples, classes):
     rng = np.random.default_rng(0)
     logits = rng.integers(0, 3, (tasks, examples, classes)).astype(dtype)  # with ties
     logits[0, 0, 1], labels = np.inf, rng.integers(0, classes, (tasks, examples))
     labels[0, 0] = 1
     for x in (logits, np.swapaxes(logits.transpose(0, 2, 1).copy(), 1, 2)):
-        gpu_cases.check("training.right", [((tasks,), dtype)], [x, labels], {})
+        gpu_cases.check("training.share_of_correct", [((tasks,), dtype)], [x, labels], {})
     lost = np.full_like(logits, np.nan)
-    gpu_cases.check("training.right", [((tasks,), dtype)], [lost, np.zeros_like(labels)], {})
+    gpu_cases.check("training.share_of_correct", [((tasks,), dtype)], [lost, np.zeros_like(labels)], {})

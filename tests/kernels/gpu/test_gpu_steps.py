@@ -148,16 +148,16 @@ def test_arrays_here_and_there():
 
 def training(dtype):
     """A step that goes on from its own result, and counts."""
-    step, (params, moments, numbers, support, query) = regression(dtype)
+    step, (params, state, support, query) = regression(dtype)
 
-    def go_on(carried, numbers, support, query):
-        value, params, moments = step(carried["params"], carried["moments"], numbers, support, query)
+    def go_on(carried, support, query):
+        value, params, state = step(carried["params"], carried["state"], support, query)
         count = tm.add(carried["count"], 1.0)
-        return {"params": params, "moments": moments, "count": count, "swapped": carried["swapped"][::-1]}, value
+        return {"params": params, "state": state, "count": count, "swapped": carried["swapped"][::-1]}, value
 
     swapped = [np.zeros(3, dtype), np.ones(3, dtype)]
-    carried = {"params": params, "moments": moments, "count": np.zeros((), dtype), "swapped": swapped}
-    return go_on, (carried, numbers, support, query)
+    carried = {"params": params, "state": state, "count": np.zeros((), dtype), "swapped": swapped}
+    return go_on, (carried, support, query)
 
 
 @pytest.mark.parametrize("where", ["cpu", "gpu"])

@@ -21,12 +21,12 @@ from tinymaml.experiments.few_shot.settings import ImageSettings
 from tinymaml.nn import nets
 from tinymaml.tasks.imageset import ImageSet
 from tinymaml.train import sampling
+from tinymaml.train.device_loop import device_loop, share_of_correct
 from tinymaml.train.inner import ORDERS, inner_step, of_tasks, step_of_those_alive
 from tinymaml.train.loop import Figures, Step, Trained, one_by_one, provenance
 from tinymaml.train.progress import Progress
 from tinymaml.train.replay import outer_step, replayed
 from tinymaml.train.results import Accuracy, BestAccuracy, shares
-from tinymaml.train.device_loop import right, stretches
 
 METHODS: tuple[str, ...] = tuple(ORDERS)
 
@@ -134,10 +134,10 @@ def _on_gpu(settings: ImageSettings, images: ImageSet, gradient: Any, optimiser:
 
     def figures_and_gradient(params: Tree, support: Tree, query: Tree) -> tuple[Tree, Tree]:
         found, grads = gradient(params, support, query)
-        return {"loss": found["loss"], "accuracy": right(found["logits"], query["y"])}, grads
+        return {"loss": found["loss"], "accuracy": share_of_correct(found["logits"], query["y"])}, grads
 
     names, data = ("loss", "accuracy"), (images.images, images.first)
-    return stretches(draw, figures_and_gradient, optimiser, names, settings.longest_step, settings.dtype, data)
+    return device_loop(draw, figures_and_gradient, optimiser, names, settings.longest_step, settings.dtype, data)
 
 
 def validator(settings: ImageSettings, method: str) -> Callable[[Tree], Figures]:

@@ -22,11 +22,11 @@ from tinymaml.experiments.sinusoid.settings import SinusoidSettings
 from tinymaml.meta.maml import NonFiniteError
 from tinymaml.tasks import sinusoid
 from tinymaml.train import sampling
+from tinymaml.train.device_loop import device_loop
 from tinymaml.train.inner import ORDERS, inner_step, of_tasks, step_of_those_alive
 from tinymaml.train.loop import Figures, Step, Trained, one_by_one, provenance
 from tinymaml.train.replay import outer_step
 from tinymaml.train.results import summary
-from tinymaml.train.device_loop import stretches
 
 METHODS: tuple[str, ...] = ("maml", "fomaml", "pretrained", "oracle")
 
@@ -86,7 +86,7 @@ def stepper(settings: SinusoidSettings, method: str) -> Step:
             value, grads = gradient(params, *batches)
             return {"loss": value}, grads
 
-        return stretches(draw, loss_and_gradient, optimiser, ("loss",), settings.longest_step, settings.dtype)
+        return device_loop(draw, loss_and_gradient, optimiser, ("loss",), settings.longest_step, settings.dtype)
     take = outer_step(gradient, optimiser, settings.record)
     parts = (slice(0, settings.shots), slice(settings.shots, points)) if meta else (slice(None),)
     count = max(1, min(_BLOCK, _TASKS // size)) * size
