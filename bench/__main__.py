@@ -10,14 +10,14 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 def main() -> int:
     part, rest = sys.argv[1:2], sys.argv[2:]
     if part == ["gpu"]:
-        from bench import gpu
         from bench.arguments import parse_gpu
+        from bench.gpu.run import run
 
         own = parse_gpu(rest)
-        return gpu.run(own.out, own.parts, own.workloads, own.rounds, own.data, own.minutes)
+        return run(own.out, own.parts, own.workloads, own.rounds, own.data, own.minutes)
     if part == ["pack-omniglot"]:
-        from bench import packed
         from bench.arguments import parse_pack
+        from bench.gpu import packed
 
         own = parse_pack(rest)
         packed.pack(own.prepared, own.out)
@@ -26,10 +26,10 @@ def main() -> int:
 
 
 def _main() -> int:
-    from bench import frameworks, hvp, kernels, sampler, scaling
     from bench.arguments import IMAGES, PARTS, parse
     from bench.machine import describe
     from bench.output import draw, write_json
+    from bench.parts import frameworks, hvp, kernels, sampler, scaling
     from bench.workloads import WORKLOADS
 
     args = parse()

@@ -38,7 +38,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 def parse_gpu(arguments: Sequence[str]) -> argparse.Namespace:
     """Of `python -m bench gpu`."""
-    from bench.gpu import PARTS
+    from bench.gpu.run import PARTS
 
     parser = argparse.ArgumentParser(prog="python -m bench gpu", description="All that only a GPU can tell.")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where tables, figures and runs go")

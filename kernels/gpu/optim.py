@@ -12,10 +12,7 @@ from tinymaml.kernels.gpu.launch import REAL, Plan
 
 Arrays = Sequence[Any]
 
-INSTANCES = {
-    **{real: (f"adam<{real}>",) for real in REAL.values()},
-    "rates": ("next_iteration<double>", "bias_correction<double>"),
-}
+INSTANCES = {"float": ("adam<float>",), "double": ("adam<double>", "next_iteration<double>", "bias_correction<double>")}
 
 
 def next_iteration(plan: Plan, outs: Arrays, ins: Arrays) -> None:

@@ -8,9 +8,9 @@ import pytest
 import tinymaml as tm
 from bench import ours
 from bench.arguments import parse
-from bench.frameworks import distance
 from bench.implementations import chosen
 from bench.output import write_json
+from bench.parts.frameworks import distance
 from bench.timing import fitted_exponent, interleaved
 from bench.worker import Failed, Worker
 from bench.workloads import WORKLOADS, leaves

@@ -22,15 +22,15 @@ def _next_iteration(after: Any, at: Any, iteration: Any, first: int, last: int) 
         at[i] = iteration[i]
 
 
-_next_iteration_out = hand_out(_next_iteration)
+_next_iteration_distributed = distribute(_next_iteration)
 
 
 @njit(cache=True, nogil=True)
-def _next_iteration_parts(job: Job, *arguments: Any) -> int:
-    return _next_iteration_out(job, arguments)
+def _next_iteration_parallel(job: Job, *arguments: Any) -> int:
+    return _next_iteration_distributed(job, arguments)
 
 
-_NEXT_ITERATION = Kernel(_next_iteration, _next_iteration_parts)
+_NEXT_ITERATION = Kernel(_next_iteration, _next_iteration_parallel)
 
 
 def next_iteration(outs: Arrays, ins: Arrays) -> Launch:
@@ -46,15 +46,15 @@ def _bias_correction(scales: Any, at: Any, rate: Any, betas: Any, first: int, la
         scales[2 * i + 1] = 1.0 / (1.0 - betas[1] ** t)
 
 
-_bias_correction_out = hand_out(_bias_correction)
+_bias_correction_distributed = distribute(_bias_correction)
 
 
 @njit(cache=True, nogil=True)
-def _bias_correction_parts(job: Job, *arguments: Any) -> int:
-    return _bias_correction_out(job, arguments)
+def _bias_correction_parallel(job: Job, *arguments: Any) -> int:
+    return _bias_correction_distributed(job, arguments)
 
 
-_BIAS_CORRECTION = Kernel(_bias_correction, _bias_correction_parts)
+_BIAS_CORRECTION = Kernel(_bias_correction, _bias_correction_parallel)
 
 
 def bias_correction(outs: Arrays, ins: Arrays, beta1: float, beta2: float) -> Launch:

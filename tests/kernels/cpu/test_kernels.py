@@ -24,8 +24,10 @@ DRAWN = settings(
     max_examples=25, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
 )
 TOLERANCE = {np.float32: 1e-5, np.float64: 1e-12}
-# No primitive has these: a test below has the first, test_peephole.py the others.
-ELSEWHERE = {"adam", *[f"batch_norm{part}_pool" for part in ("", "_tangent", "_gradient", "_hessian")]}
+# No primitive has these: tests below have the optimisers', test_peephole.py the others.
+ELSEWHERE = {"adam", "bias_correction", "next_iteration"} | {
+    *[f"batch_norm{part}_pool" for part in ("", "_tangent", "_gradient", "_hessian")]
+}
 
 
 def kernels() -> list[KernelName]:
@@ -116,6 +118,15 @@ def test_adam(shape, dtype):
     for layout in (np.asarray, np.asfortranarray):
         ins = [layout(y).reshape(shape) for y in (x, g, m, v)]
         check(("optim", "adam"), outs, [*ins, scales], settings, dtype)
+
+
+@pytest.mark.parametrize("iteration", [0, 1, 5000, 10**6])
+def test_what_depends_on_the_iteration(iteration):
+    at = np.zeros(())
+    after = np.zeros((), np.int64)
+    check("optim.next_iteration", [after, at], [np.array(iteration)], {}, np.float64)
+    assert (after, at) == (iteration + 1, iteration)
+    check("optim.bias_correction", [np.zeros(2)], [at, np.array(0.01)], {"beta1": 0.9, "beta2": 0.999}, np.float64)
 
 
 def test_numpy_is_used_when_asked(monkeypatch):

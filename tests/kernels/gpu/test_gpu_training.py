@@ -1,4 +1,4 @@
-"""Training with `--device gpu`: in stretches, to what the CPU gives; a run that goes on gives the same bits."""
+"""Training with `--device gpu`, many iterations at a time: as on the CPU; a run that goes on gives the same bits."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_a_resumed_run_gives_the_same_bits(tmp_path: Path, folder: Path) -> None
         whole = run(tmp_path / name / "whole", settings(device="gpu"))
         parts = tmp_path / name / "parts"
         run(parts, settings(device="gpu", iterations=3))
-        assert_same_bits(run(parts, settings(device="gpu", log_every=2)), whole)  # in other stretches too
+        assert_same_bits(run(parts, settings(device="gpu", log_every=2)), whole)  # so many at a time, or others
 
 
 def test_a_run_goes_on_on_the_other_device(tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from bench import ours
-from bench.clock import Clock
-from bench.gpu_kernels import elapsed
+from bench.gpu.clock import Clock
+from bench.gpu.kernels import elapsed
 from bench.output import Row
 from bench.worker import Worker
 from bench.workloads import WORKLOADS
@@ -75,7 +75,7 @@ def run(workloads: Sequence[str], clock: Clock) -> Iterator[Row]:
         for precision in ("fp32", "tf32"):
             if not clock.left():
                 raise SystemExit("no time left")
-            with Worker("bench.gpu_launches:Launches", (workload,), {"BENCH_PRECISION": precision}) as worker:
+            with Worker("bench.gpu.launches:Launches", (workload,), {"BENCH_PRECISION": precision}) as worker:
                 step, found = worker.ask("step", limit=clock.left()), worker.ask("launches", limit=60)
             _print(f"{workload}, {precision}", step, found)
             yield {"part": "launches", "workload": workload, "precision": precision, "step_ms": step, "launches": found}

@@ -7,16 +7,19 @@ import sys
 import types
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from bench import gpu as bench_gpu
-from bench import gpu_frameworks, gpu_kernels, gpu_launches, gpu_small, implementations, metastep, ours, packed
+from bench import implementations, metastep, ours
 from bench.arguments import parse_gpu
-from bench.clock import Clock
-from bench.frameworks import distance
+from bench.gpu import frameworks, launches, packed, small
+from bench.gpu import kernels as gpu_kernels
+from bench.gpu import run as bench_gpu
+from bench.gpu.clock import Clock
 from bench.output import draw
+from bench.parts.frameworks import distance
 from bench.worker import Failed
 from bench.workloads import WORKLOADS
 from tests.cases.experiment_cases import write_small
@@ -55,9 +58,9 @@ def tiny_workloads(monkeypatch):
                         "PRODUCT": 8, "COPIED": 1 << 12}.items():  # fmt: skip
         monkeypatch.setattr(gpu_kernels, name, value)
     monkeypatch.setattr(ours, "REPEATED", 2)
-    monkeypatch.setattr(gpu_frameworks, "REPEATED", 2)
+    monkeypatch.setattr(frameworks, "REPEATED", 2)
     for name, value in {"BUSY": 1 << 12, "COPIES": 1, "AT_ONCE": 7, "ROUNDS": 1, "SHOWN": 3}.items():
-        monkeypatch.setattr(gpu_launches, name, value)
+        monkeypatch.setattr(launches, name, value)
 
 
 @pytest.fixture
@@ -83,7 +86,7 @@ def workers_here(monkeypatch):
 
         def __exit__(self, *error): ...
 
-    for module in (gpu_kernels, gpu_launches, implementations):
+    for module in (gpu_kernels, launches, implementations):
         monkeypatch.setattr(module, "Worker", Here)
 
 
@@ -114,19 +117,19 @@ def test_sets_of_a_kernel_are_apart():
 @pytest.mark.usefixtures("gpu", "tiny_workloads", "workers_here")
 def test_launches(monkeypatch, capsys):
     monkeypatch.setattr(ours, "REPEATED", 2)
-    (one, other) = gpu_launches.run(["W1"], Clock(1000))
+    (one, other) = launches.run(["W1"], Clock(1000))
     assert one["launches"][-1][0].startswith("find_not_finite") and one["step_ms"] > 0
     assert len(one["launches"]) == len(other["launches"]) > 20 and all(us > 0 for *_, us in one["launches"])
     assert "the longest:" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="no time left"):
-        list(gpu_launches.run(["W1"], Clock(0)))
+        list(launches.run(["W1"], Clock(0)))
 
 
 @pytest.mark.usefixtures("gpu", "tiny_workloads", "workers_here")
 def test_frameworks(monkeypatch, tmp_path, capsys):
     """With a peer that is ours on the CPU, one that is wrong, one that is not installed and one that fails later."""
-    monkeypatch.setattr(gpu_frameworks, "TORCH", {"right": "", "wrong": "", "late": ""})
-    monkeypatch.setattr(gpu_frameworks, "JAX", {"absent": ""})
+    monkeypatch.setattr(frameworks, "TORCH", {"right": "", "wrong": "", "late": ""})
+    monkeypatch.setattr(frameworks, "JAX", {"absent": ""})
     monkeypatch.setattr("bench.timing.PAUSE", 0.0)
     monkeypatch.setattr(ours, "REPEATED", 2)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "jax" else True)
@@ -145,8 +148,8 @@ def test_frameworks(monkeypatch, tmp_path, capsys):
         return (lambda: [2 * g for g in gradient()] if kind == "wrong" else gradient()), stepped
 
     module = types.SimpleNamespace(**{kind: partial(peer, kind) for kind in ("right", "wrong", "late")})
-    monkeypatch.setitem(sys.modules, "bench.peers_torch", module)
-    rows = list(gpu_frameworks.run(["W1"], 2, Clock(1000)))
+    monkeypatch.setitem(sys.modules, "bench.peers.torch", module)
+    rows = list(frameworks.run(["W1"], 2, Clock(1000)))
     assert {row["implementation"] for row in rows} == {
         "tinymaml-graph-fp32", "tinymaml-repeated-fp32", "tinymaml-eager-fp32", "torch-right-fp32",
         "tinymaml-graph-tf32", "tinymaml-repeated-tf32", "torch-right-tf32",
@@ -160,7 +163,7 @@ def test_frameworks(monkeypatch, tmp_path, capsys):
     draw(tmp_path / "gpu.png", rows)
     assert (tmp_path / "gpu.png").stat().st_size > 1000
     with pytest.raises(SystemExit, match="nothing is timed of W1"):
-        list(gpu_frameworks.run(["W1"], 2, Clock(0)))
+        list(frameworks.run(["W1"], 2, Clock(0)))
 
 
 @pytest.mark.slow
@@ -179,17 +182,17 @@ def test_small_steps_have_kernels_of_every_family(monkeypatch):
         launch(self, family, name, *arguments)
 
     monkeypatch.setattr(Plan, "launch", noted)
-    gpu_small.steps()
-    gpu_small.indexing()
-    gpu_small.training()
+    small.steps()
+    small.indexing()
+    small.training()
     assert families - launched == {"elementwise"}  # which has units of its own making; every fused kernel is one
 
 
 def test_implementations_on_a_gpu():
-    names = {one.name for one in gpu_frameworks.implementations("W2b", "fp32")}
+    names = {one.name for one in frameworks.implementations("W2b", "fp32")}
     assert {"tinymaml-graph-fp32", "tinymaml-eager-fp32", "torch-loop-fp32", "jax-im2col-fp32"} <= names
     assert "torch-compiled-fp32" not in names
-    assert all(one.settings["BENCH_PRECISION"] == "tf32" for one in gpu_frameworks.implementations("W1", "tf32"))
+    assert all(one.settings["BENCH_PRECISION"] == "tf32" for one in frameworks.implementations("W1", "tf32"))
 
 
 def test_without_a_gpu(monkeypatch, tmp_path, capsys):
@@ -221,6 +224,12 @@ def test_a_part_that_fails_does_not_stop_the_next(monkeypatch, tmp_path, capsys)
     found = json.loads((tmp_path / "gpu.json").read_text())["rows"]
     assert [row["part"] for row in found] == ["training", "parity", "parity", "sanitizer"]
     assert found[1]["result"] == "1 passed, 1 failed" and found[2]["failed"] == "SystemExit: 1 failed"
+
+
+def test_parity_is_that_of_the_tests_on_a_gpu():
+    names = {Path(path).name for path in bench_gpu.parity_tests()}
+    assert {"test_gpu_steps.py", "test_gpu_optim.py", "test_gpu_training.py"} <= names
+    assert "test_gpu_compile.py" not in names
 
 
 def test_a_command_says_what_it_printed_until_its_time_was_over(capsys):

@@ -29,11 +29,12 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any, TextIO
 
-from bench import gpu_frameworks, gpu_kernels, gpu_launches, packed
-from bench.clock import Clock
+from bench.gpu import frameworks, kernels, launches, packed
+from bench.gpu.clock import Clock
 from bench.output import Row, draw, write_json
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
+GPU_TESTS = ROOT / "tests/kernels/gpu"
 SHARES = {"parity": 2.0, "kernels": 1.2, "frameworks": 3.6, "launches": 0.5, "training": 1.5, "sanitizer": 1.2}
 PARTS = tuple(SHARES)
 ITERATIONS = 60_000
@@ -73,11 +74,11 @@ def run(
 
     def work(part: str, clock: Clock) -> Iterator[Row]:
         if part == "kernels":
-            return gpu_kernels.run([w for w in workloads if w not in ("W1", "W2a")], clock)
+            return kernels.run([w for w in workloads if w not in ("W1", "W2a")], clock)
         if part == "frameworks":
-            return gpu_frameworks.run(workloads, rounds, clock)
+            return frameworks.run(workloads, rounds, clock)
         if part == "launches":
-            return gpu_launches.run(workloads, clock)
+            return launches.run(workloads, clock)
         if part == "training":
             return training(data, ITERATIONS, clock)
         return {"parity": parity, "sanitizer": sanitizer}[part](clock)
@@ -161,12 +162,16 @@ def _needed(arguments: Sequence[str | Path], clock: Clock) -> None:
         raise SystemExit(f"{' '.join(map(str, arguments))} ended with exit status {status}{late}")
 
 
+def parity_tests() -> list[str]:
+    """The files of tests that run on a GPU; those that only compile for one do not need it."""
+    return sorted({*map(str, GPU_TESTS.glob("test_gpu_*.py"))} - {str(GPU_TESTS / "test_gpu_compile.py")})
+
+
 def parity(clock: Clock) -> Iterator[Row]:
     """The tests of everything on a GPU, with CuPy itself in place of its stand-in."""
-    tests = sorted({*map(str, (ROOT / "tests").glob("test_gpu_*.py"))} - {str(ROOT / "tests/test_gpu_compile.py")})
     side_by_side = ["-n", "8"] if importlib.util.find_spec("xdist") else []
     options = ["-q", "-rf", "--tb=short", "-p", "no:cacheprovider", "-o", "filterwarnings=default", *side_by_side]
-    status, last = command([sys.executable, "-m", "pytest", *options, *tests], clock)
+    status, last = command([sys.executable, "-m", "pytest", *options, *parity_tests()], clock)
     yield {"part": "parity", "result": last}
     if status:
         raise SystemExit(f"pytest ended with exit status {status}: {last}")
@@ -179,7 +184,7 @@ def sanitizer(clock: Clock) -> Iterator[Row]:
     wrong = []
     for tool, share in (("memcheck", 0.5), ("racecheck", 1.0)):
         checked = ["compute-sanitizer", "--tool", tool, "--error-exitcode", "9", "--print-limit", "20"]
-        status, last = command([*checked, sys.executable, "-m", "bench.gpu_small"], clock.part(share))
+        status, last = command([*checked, sys.executable, "-m", "bench.gpu.small"], clock.part(share))
         yield {"part": "sanitizer", "tool": tool, "status": status, "result": last}
         wrong += [tool] if status else []
     if wrong:

@@ -19,12 +19,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bench import timing
-from bench.clock import Clock
-from bench.frameworks import distance
-from bench.gpu_kernels import rates
+from bench.gpu.clock import Clock
+from bench.gpu.kernels import rates
 from bench.implementations import Implementation
 from bench.ours import REPEATED
 from bench.output import Row
+from bench.parts.frameworks import distance
 from bench.timing import spread
 from bench.worker import Failed, Worker
 from bench.workloads import WORKLOADS
@@ -64,8 +64,8 @@ def implementations(workload: str, precision: str) -> list[Implementation]:
     found = []
     for framework, needs, module, makers, more in (
         ("tinymaml", "cupy", "bench.ours:gpu_", OURS, {}),
-        ("torch", "torch", "bench.peers_torch:", TORCH, {}),
-        ("jax", "jax", "bench.peers_jax:", JAX, {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}),
+        ("torch", "torch", "bench.peers.torch:", TORCH, {}),
+        ("jax", "jax", "bench.peers.jax:", JAX, {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}),
     ):
         for maker, how in makers.items():
             if (maker != "as_compiled" or workload in COMPILED) and (maker != "eager" or precision == "fp32"):

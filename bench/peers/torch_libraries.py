@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from bench.peers_torch import Made, batches, loss_of, made, parameters, summed
+from bench.peers.torch import Made, batches, loss_of, made, parameters, summed
 from bench.workloads import Workload
 
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bench.clock import Clock
+from bench.gpu.clock import Clock
 from bench.output import Row
 from bench.worker import Worker
 from bench.workloads import EPSILON, PRECISION, WORKLOADS, Images, same
@@ -188,7 +188,7 @@ class Gpu:
 
 def _worker(precision: str) -> Worker:
     return Worker(
-        "bench.gpu_kernels:Gpu", (), {"BENCH_PRECISION": precision, "CUPY_TF32": str(int(precision == "tf32"))}
+        "bench.gpu.kernels:Gpu", (), {"BENCH_PRECISION": precision, "CUPY_TF32": str(int(precision == "tf32"))}
     )
 
 

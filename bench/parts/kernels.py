@@ -159,7 +159,7 @@ def run(rounds: int, workloads: Sequence[str]) -> list[Row]:
             workers = []
             for n in counts:
                 environment = {"TINYMAML_THREADS": str(n), "OPENBLAS_NUM_THREADS": str(n)}
-                workers.append(stack.enter_context(Worker("bench.kernels:Kernels", (workload,), environment)))
+                workers.append(stack.enter_context(Worker("bench.parts.kernels:Kernels", (workload,), environment)))
             rows += _run(workload, workers, counts, rounds)
     return rows
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from bench.frameworks import distance
 from bench.implementations import implementations
 from bench.output import Row
+from bench.parts.frameworks import distance
 from bench.timing import interleaved, spread, turn
 from bench.worker import Worker
 from bench.workloads import WORKLOADS, Sequences, Workload, rounded
@@ -38,8 +38,8 @@ NETWORKS: dict[str, Workload] = {
 FRAMEWORKS = {  # whose functions they are, and the settings of which implementation
     "tinymaml": ("bench.ours_products:eager", "tinymaml-eager"),
     "tinymaml-recorded": ("bench.ours_products:recorded", "tinymaml-replay"),
-    "jax": ("bench.peers_jax:products", "jax-tuned"),
-    "torch": ("bench.peers_torch:products", "torch-vmap"),
+    "jax": ("bench.peers.jax:products", "jax-tuned"),
+    "torch": ("bench.peers.torch:products", "torch-vmap"),
 }
 TOLERANCE = 1e-8  # largest relative difference in float64
 
@@ -85,7 +85,7 @@ def _run(network: str, rounds: int) -> list[Row]:
         workers = {}
         for framework in installed:
             maker, settings = FRAMEWORKS[framework]
-            worker = Worker("bench.hvp:Products", (network, maker), known[settings].settings)
+            worker = Worker("bench.parts.hvp:Products", (network, maker), known[settings].settings)
             workers[framework] = stack.enter_context(worker)
         _compare(workers)
         turns = {

@@ -1,6 +1,6 @@
 """Small meta-steps on the GPU, eager and as a graph, and a short training; they launch kernels of every family.
 
-For compute-sanitizer: `python -m bench.gpu_small`.
+For compute-sanitizer: `python -m bench.gpu.small`.
 """
 
 from __future__ import annotations
