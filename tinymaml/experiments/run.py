@@ -95,7 +95,8 @@ def _how_long(trainer: Trainer, folder: Path) -> str:
         return "  to do         nothing: it is trained"
     try:
         trainer.step(state)  # which records the step, perhaps
-        began, times = time.perf_counter(), []
+        began = time.perf_counter()
+        times: list[float] = []
         while not times or (len(times) < _TRIALS and time.perf_counter() - began < 1):
             before = time.perf_counter()
             trainer.step(state)

@@ -41,10 +41,15 @@ class Pooled(Method):
         return {**state, "params": params, "optimiser": optimiser}, {"loss": value}
 
 
+_SEARCHED = (3e-4, 1e-3, 2e-3, 5e-3, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2)
+_TEXT = "step sizes among which fine-tuning finds the best, on validation tasks"
+
+
+@dataclass(frozen=True)
 class FineTuned(Method):
     """Adapts to a new task by gradient steps of the size that suits validation tasks best."""
 
-    finetune_alphas: tuple[float, ...] = ()
+    finetune_alphas: tuple[float, ...] = setting(_SEARCHED, _TEXT, positive=True, free=True, evaluation=True)
 
     def candidates(self) -> Mapping[str, Method]:
         """One with each step size of the search alone."""
@@ -62,15 +67,9 @@ class FineTuned(Method):
         return predictions_after(problem, params, alpha, support, inputs, steps)
 
 
-_SEARCHED = (3e-4, 1e-3, 2e-3, 5e-3, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2)
-_TEXT = "step sizes among which fine-tuning finds the best, on validation tasks"
-
-
 @dataclass(frozen=True)
 class Pretrained(FineTuned, Pooled):
     """One network trained on all tasks, then fine-tuned on a new one with the step size that suits it best."""
-
-    finetune_alphas: tuple[float, ...] = setting(_SEARCHED, _TEXT, positive=True, free=True, evaluation=True)
 
 
 @dataclass(frozen=True)
@@ -78,8 +77,6 @@ class Random(FineTuned):
     """A network that is not trained at all, fine-tuned as `Pretrained` is."""
 
     VALIDATED: ClassVar[bool] = False
-
-    finetune_alphas: tuple[float, ...] = setting(_SEARCHED, _TEXT, positive=True, free=True, evaluation=True)
 
     def init(self, problem: Problem, rng: np.random.Generator, dtype: Any) -> Tree:
         """The network's parameters."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, cast
+from typing import Any, ClassVar, Literal, NamedTuple, cast
 
 import numpy as np
 
@@ -61,7 +61,7 @@ class Domain(Settings):
 
     METRIC: ClassVar[str] = "mean squared error"
     UNIT: ClassVar[str] = ""
-    BETTER: ClassVar[str] = "lower"  # or "higher"
+    BETTER: ClassVar[Literal["lower", "higher"]] = "lower"
     BLOCK: ClassVar[int] = 1  # meta-batches to draw at once, where drawing many costs little more than drawing one
     STREAMS: ClassVar[tuple[str, ...]] = ("episodes", "examples")
     METHODS: ClassVar[Mapping[str, Any]] = {
@@ -189,7 +189,7 @@ class Domain(Settings):
         """Images in a meta-iteration; 0 where the data are no images."""
         return 0
 
-    def least_numbers(self, training: Training) -> int:
+    def least_numbers(self, training: Any) -> int:
         """How many numbers a run holds in memory at once, at the very least."""
         return 0
 

@@ -50,7 +50,7 @@ class Experiment:
         for name, value in (
             ("name", self.name or self.domain.name),
             ("methods", dict(self.methods or self.domain.METHODS)),
-            ("training", self.training or self.domain.TRAINING),
+            ("training", self.domain.TRAINING if self.training is None else self.training),
         ):
             object.__setattr__(self, name, value)
 

@@ -300,7 +300,8 @@ class _HostStep:
     """Meta-iterations whose meta-batches are drawn on the CPU, one at a time."""
 
     def __init__(self, trainer: SupervisedTrainer) -> None:
-        self.trainer, self._program = trainer, None if trainer.training.record else trainer.update
+        self.trainer = trainer
+        self._program: Any = None if trainer.training.record else trainer.update
         size = trainer.training.meta_batch
         self._count = max(1, min(trainer.domain.BLOCK, _TASKS // size)) * size
         self._drawn: tuple[int, int] | None = None  # (seed, first task) of the meta-batches that were drawn last,

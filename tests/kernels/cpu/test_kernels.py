@@ -124,9 +124,9 @@ def test_adam(shape, dtype):
 def test_what_depends_on_the_iteration(iteration):
     at = np.zeros(())
     after = np.zeros((), np.int64)
-    check("optim.next_iteration", [after, at], [np.array(iteration)], {}, np.float64)
+    check(("optim", "next_iteration"), [after, at], [np.array(iteration)], {}, np.float64)
     assert (after, at) == (iteration + 1, iteration)
-    check("optim.bias_correction", [np.zeros(2)], [at, np.array(0.01)], {"beta1": 0.9, "beta2": 0.999}, np.float64)
+    check(("optim", "bias_correction"), [np.zeros(2)], [at, np.array(0.01)], {"beta1": 0.9, "beta2": 0.999}, np.float64)
 
 
 def test_numpy_is_used_when_asked(monkeypatch):

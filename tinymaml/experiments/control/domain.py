@@ -6,7 +6,7 @@ import itertools
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from tinymaml.experiments.control.methods import METHODS, PolicyMethod
 from tinymaml.settings import setting
@@ -40,7 +40,7 @@ class Control(Domain):
     """Any environment of Gymnasium that has a sampler of tasks or a space of goals; see `rl.vector_env`."""
 
     METRIC: ClassVar[str] = "return"
-    BETTER: ClassVar[str] = "higher"
+    BETTER: ClassVar[Literal["lower", "higher"]] = "higher"
     STREAMS: ClassVar[tuple[str, ...]] = ("rollouts",)
     METHODS: ClassVar[Mapping[str, Any]] = METHODS
     TRAINING: ClassVar[Loop] = ControlTraining()

@@ -25,8 +25,8 @@ def experiment(
         frozenset({"environment"} if fixed else ()),
         table.table,
         PICTURES,
-        "policy",
-        (("gymnasium", "rl"), ("mujoco", "rl")) if fixed else (("gymnasium", "rl"),),
+        shows="policy",
+        needs=(("gymnasium", "rl"), ("mujoco", "rl")) if fixed else (("gymnasium", "rl"),),
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -55,7 +55,7 @@ class FewShotImages(Domain):
 
     METRIC: ClassVar[str] = "accuracy"
     UNIT: ClassVar[str] = "%"  # scores are shares
-    BETTER: ClassVar[str] = "higher"
+    BETTER: ClassVar[Literal["lower", "higher"]] = "higher"
     STREAMS: ClassVar[tuple[str, ...]] = ("episodes",)
     METHODS: ClassVar[Mapping[str, Any]] = {"maml": MAML(alpha=0.4), "fomaml": MAML(alpha=0.4, order=1)}
     TRAINING: ClassVar[Training] = ImageTraining()

@@ -29,7 +29,7 @@ def _experiment(name: str, domain: FewShotImages, method: MAML, training: ImageT
         frozenset({"ways", "shots", "network"}),
         table.table,
         PICTURES,
-        "task",
+        shows="task",
     )
 
 
@@ -39,7 +39,9 @@ def _omniglot(name: str, ways: int, shots: int, training: dict[str, Any] | None 
         name,
         FewShotImages(ways=ways, shots=shots, query_images=shots, **{"test_steps": 5 if twenty else 3, **others}),
         MAML(steps=5 if twenty else 1, alpha=0.1 if twenty else 0.4),
-        ImageTraining(**{"meta_batch": 16, "eval_batch": 8} if twenty else {}, **training or {}),
+        dataclasses.replace(
+            ImageTraining(meta_batch=16, eval_batch=8) if twenty else ImageTraining(), **training or {}
+        ),
     )
 
 

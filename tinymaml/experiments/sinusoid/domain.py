@@ -117,7 +117,7 @@ class Sinusoids(Domain):
         tasks = 6
         points = max(self.eval_shots) + self.eval_query
         drawn = self._draw(training.eval_seed, "test", 0, tasks, points, np.dtype(training.dtype))
-        x = np.linspace(*self.x, 100, dtype=training.dtype)
+        x = np.linspace(self.x[0], self.x[1], 100, dtype=training.dtype)
         line = self._batch(drawn._replace(x=np.tile(x[:, None], (tasks, 1, 1)), y=np.zeros((tasks, 100, 1), x.dtype)))
         steps = sorted({0, 1, training.eval_steps})
         sketches = []
