@@ -19,8 +19,9 @@ from tinymaml.experiments.registry import EXPERIMENTS
 
 SMALL = [
     *("--iterations", "30", "--hidden", "8", "--meta-batch", "4", "--log-every", "10", "--checkpoint-every", "10"),
-    *("--eval-tasks", "20", "--eval-steps", "3", "--eval-query", "20", "--finetune-alphas", "0.001", "0.01"),
+    *("--validation-tasks", "20", "--eval-tasks", "20", "--eval-steps", "3", "--eval-query", "20"),
 ]
+ALL = ["--method", "all", "--finetune-alphas", "0.001", "0.01"]
 
 
 def test_help_names_every_setting_with_its_default(capsys: pytest.CaptureFixture[str]) -> None:
@@ -45,7 +46,7 @@ def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
 def test_all_methods_from_training_to_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("matplotlib", reason="pictures need matplotlib: pip install 'tinymaml[train]'")
     out = tmp_path / "run"
-    assert main(["train", "sinusoid", "--method", "all", "--jobs", "2", "--out", str(out), *SMALL]) == 0
+    assert main(["train", "sinusoid", *ALL, "--jobs", "2", "--out", str(out), *SMALL]) == 0
     printed = capsys.readouterr().out
     assert "alpha" in printed
     results = json.loads((out / "results.json").read_text())
@@ -61,7 +62,7 @@ def test_all_methods_from_training_to_pictures(tmp_path: Path, capsys: pytest.Ca
 
     # Evaluating again gives the same figures; another protocol is taken from the options.
     before = results["methods"]["maml"]["parameters"]
-    assert main(["evaluate", "sinusoid", "--out", str(out), *SMALL[-9:]]) == 0
+    assert main(["evaluate", "sinusoid", "--out", str(out), *SMALL[-6:]]) == 0
     assert json.loads((out / "results.json").read_text())["methods"]["maml"]["parameters"] == before
     capsys.readouterr()
     assert main(["plot", "sinusoid", "--out", str(out)]) == 0
@@ -73,7 +74,7 @@ def test_the_number_of_jobs_does_not_matter(tmp_path: Path) -> None:
     found = []
     for jobs in ("1", "4"):
         out = tmp_path / jobs
-        assert main(["train", "sinusoid", "--method", "all", "--jobs", jobs, "--out", str(out), *SMALL]) == 0
+        assert main(["train", "sinusoid", *ALL, "--jobs", jobs, "--out", str(out), *SMALL]) == 0
         methods = json.loads((out / "results.json").read_text())["methods"]
         found.append({name: entry["parameters"] for name, entry in methods.items()})
     assert found[0] == found[1]
@@ -130,7 +131,7 @@ def test_one_task_has_a_mean_and_no_interval(tmp_path: Path, capsys: pytest.Capt
 def test_a_damaged_checkpoint_is_reported_for_methods_trained_side_by_side(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    argv = ["train", "sinusoid", "--method", "all", "--no-evaluate", "--out", str(tmp_path), *SMALL]
+    argv = ["train", "sinusoid", *ALL, "--no-evaluate", "--out", str(tmp_path), *SMALL]
     assert main(argv) == 0
     newest = tmp_path / "maml" / "checkpoints" / "000000030.h5"
     newest.write_bytes(newest.read_bytes()[:-10])
@@ -154,7 +155,7 @@ def test_every_training_seed_is_tested_on_the_same_tasks(tmp_path: Path) -> None
 
 
 def test_unknown_options_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    for argv in (["train", "mnist"], ["train", "sinusoid", "--start", "zeros"], ["train", "sinusoid", "--bogus"], []):
+    for argv in (["train", "mnist"], ["train", "sinusoid", "--initialiser", "zeros"], ["train", "sinusoid", "--bogus"], []):
         with pytest.raises(SystemExit) as stop:
             main(argv)
         assert stop.value.code == 2

@@ -19,7 +19,7 @@ pytest.importorskip("h5py", reason="runs need h5py: pip install 'tinymaml[train]
 from tests.cases.results_cases import image_entry
 from tests.conftest import ROOT
 from tinymaml.cli import main
-from tinymaml.cli.main import _print_json
+from tinymaml.cli.commands import print_json
 from tinymaml.train import metrics, results
 from tinymaml.train.progress import Progress
 
@@ -27,7 +27,7 @@ TRAIN = ["train", "sinusoid", "--iterations", "4", "--hidden", "4", "--meta-batc
 
 
 def test_progress_is_json_whatever_the_numbers_are(capsys: pytest.CaptureFixture[str]) -> None:
-    _print_json(iteration=1, loss=math.inf, accuracy=math.nan, validation=-math.inf, seconds=1.5)
+    print_json(iteration=1, loss=math.inf, accuracy=math.nan, validation=-math.inf, seconds=1.5)
     line = capsys.readouterr().out
     found = json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
     assert found == {"iteration": 1, "loss": None, "accuracy": None, "validation": None, "seconds": 1.5}
@@ -141,7 +141,7 @@ def test_interrupted_while_something_is_freed(tmp_path: Path) -> None:
     script = tmp_path / "tinymaml"
     script.write_text(
         "import importlib, sys\nfrom freed import Freed\ncli = importlib.import_module('tinymaml.cli.main')\n"
-        "cli._say = lambda text: Freed() and None\nsys.exit(cli.main(['doctor']))"
+        "cli.say = lambda text: Freed() and None\nsys.exit(cli.main(['doctor']))"
     )
     environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
     done = subprocess.run([sys.executable, str(script)], cwd=tmp_path, env=environment, capture_output=True, text=True)

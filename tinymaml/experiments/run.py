@@ -22,13 +22,14 @@ from tinymaml.experiments.registry import check_run
 from tinymaml.meta.maml import NonFiniteError
 from tinymaml.tasks.extras import require
 from tinymaml.train import devices, loop, memory, metrics, results
+from tinymaml.train.checkpoint import Checkpoint
 from tinymaml.train.experiment import Experiment
 from tinymaml.train.loop import Report
 from tinymaml.train.progress import Progress
 from tinymaml.train.trainer import Trainer
 
 _CHILD = ("--json-progress", "--no-evaluate", "--stop-with-input")
-_TRIALS = 20  # iterations taken to see how long one is
+_TRIALS = 20  # iterations taken at most to see how long one is
 _LINES = 100  # that are kept of what a child says of errors
 
 
@@ -39,10 +40,12 @@ def check_training(experiment: Experiment, run: Path, defaults: Experiment) -> N
         defaults: the experiment as it is without other settings, for a message.
 
     Raises:
+        ValueError: settings that do not go together.
         DeviceError: the device is not there, or cannot do what the settings say.
         TooLarge: more memory is needed than there is.
         ResultsError: the folder's results.json, where the figures are to go, cannot be used.
     """
+    experiment.domain.check(experiment.training)
     devices.check_training(experiment.training)
     memory.check(experiment, defaults)
     _check_results(experiment, run)
@@ -75,7 +78,7 @@ def train(
         with _one_blas_thread(), memory.enough(experiment, defaults):
             trainer = experiment.trainer(method)
             if announce:
-                announce(_how_long(trainer, run / method))
+                announce(_how_long(trainer, loop.resumable(run / method, trainer, defaults.settings())))
             loop.train(run / method, trainer, report or progress.update, defaults.settings())  # type: ignore[union-attr]  # one of them is there
     finally:
         if progress:
@@ -83,28 +86,25 @@ def train(
     return trainer
 
 
-def _how_long(trainer: Trainer, folder: Path) -> str:
+def _how_long(trainer: Trainer, resumed: Checkpoint | None) -> str:
     """From a few iterations, which are taken to see and then taken again: a step is a pure function."""
     trainer.ready()
-    try:
-        trained = loop.latest(folder)
-        state, left = trained.state, trainer.training.iterations - trained.iterations
-    except FileNotFoundError:
-        state, left = trainer.start(), trainer.training.iterations
-    if left <= 0:
-        return "  to do         nothing: it is trained"
+    state = trainer.start() if resumed is None else resumed.state["state"]
+    left = trainer.training.iterations - (0 if resumed is None else resumed.iteration)
+    iterations = f"{left:,} iterations".replace(",", " ")
+    if left <= _TRIALS:
+        return f"  to do         {iterations}" if left > 0 else "  to do         nothing: it is trained"
     try:
         trainer.step(state)  # which records the step, perhaps
         began = time.perf_counter()
         times: list[float] = []
-        while not times or (len(times) < _TRIALS and time.perf_counter() - began < 1):
+        while not times or (len(times) < _TRIALS and time.perf_counter() - began < 0.2):
             before = time.perf_counter()
             trainer.step(state)
             times.append(time.perf_counter() - before)
     except NonFiniteError:  # training will say at which iteration
         return "  to do         it diverges at once"
-    iterations = f"{left:,}".replace(",", " ")
-    return f"  to do         {iterations} iterations, about {_words(left * min(times))} beside validation"
+    return f"  to do         {iterations}, about {_words(left * min(times))} beside validation"
 
 
 def _words(seconds: float) -> str:

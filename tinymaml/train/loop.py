@@ -60,19 +60,17 @@ def train(
 
 
 def _train(folder: Path, trainer: Trainer, report: Report, defaults: Mapping[str, Any]) -> Tree:
-    places, settings = folder / "checkpoints", trainer.training
-    wanted = {"experiment": trainer.experiment, "method": trainer.name, **trainer.settings()}
-    latest_one = checkpoint.latest(places)
-    if latest_one is None:
+    places, settings, wanted = folder / "checkpoints", trainer.training, _description(trainer)
+    resumed = resumable(folder, trainer, defaults)
+    if resumed is None:
         iteration, state, running, seconds, best = 0, trainer.start(), _EMPTY, 0.0, None
     else:
-        _check_settings(folder, latest_one, wanted, {**wanted, **defaults}, trainer.free())
-        iteration, state = latest_one.iteration, latest_one.state["state"]
-        running, seconds, best = (latest_one.state[name] for name in ("running", "seconds", "best"))
+        iteration, state = resumed.iteration, resumed.state["state"]
+        running, seconds, best = (resumed.state[name] for name in ("running", "seconds", "best"))
     if iteration >= settings.iterations:
         return state
 
-    saved = iteration if latest_one is not None else None
+    saved = iteration if resumed is not None else None
 
     def save() -> None:
         nonlocal saved
@@ -101,7 +99,10 @@ def _train(folder: Path, trainer: Trainer, report: Report, defaults: Mapping[str
                     metrics.write(iteration, **line)
                     report(iteration=iteration, **line, **validated)
                 if iteration % settings.validate_every == 0:
-                    validated = trainer.validate(state) or {}
+                    try:
+                        validated = trainer.validate(state) or {}
+                    except NonFiniteError as reason:
+                        raise TrainingDiverged(_diverged(iteration, reason, places, saved)) from reason
                     if validated:
                         metrics.write(iteration, **validated)
                         error = validated["validation"]
@@ -115,6 +116,20 @@ def _train(folder: Path, trainer: Trainer, report: Report, defaults: Mapping[str
     finally:
         metrics.close()
     return state
+
+
+def resumable(folder: Path, trainer: Trainer, defaults: Mapping[str, Any]) -> checkpoint.Checkpoint | None:
+    """The checkpoint that a run goes on from, None if there is none. Raises SettingsDiffer: it is of another run."""
+    saved = checkpoint.latest(folder / "checkpoints")
+    if saved is not None:
+        wanted = _description(trainer)
+        _check_settings(folder, saved, wanted, {**wanted, **defaults}, trainer.free())
+    return saved
+
+
+def _description(trainer: Trainer) -> dict[str, Any]:
+    """What a checkpoint says that it is of."""
+    return {"experiment": trainer.experiment, "method": trainer.name, **trainer.settings()}
 
 
 def _until_next_event(iteration: int, settings: Loop) -> int:
