@@ -1,5 +1,5 @@
 """Meta reinforcement learning (paper, section 4.2, algorithm 3): policy gradients inside, TRPO outside.
 
-Read policies (distributions of actions), then how transitions are collected: rollouts, sampler, advantages; then what is
-differentiated: objectives, learner (with `tinymaml.meta.adaptation`: the inner steps and their derivative); and trpo.
+Read policies (distributions of actions), then how transitions are collected: rollouts, sampler, advantages; then the
+functions that are differentiated: objectives, learner (inner steps: `tinymaml.meta.adaptation`); and the update, trpo.
 """
