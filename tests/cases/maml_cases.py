@@ -22,12 +22,12 @@ class Problem(NamedTuple):
     query: Any
 
 
-def problem(seed, tasks=3, examples=4, hidden=3, own=False, dtype=np.float64):
+def problem(seed, tasks=3, examples=4, hidden=3, per_task=False, dtype=np.float64):
     """Regression with a network of tanh units, of shared parameters or of each task's own."""
     rng = np.random.default_rng(seed)
     model = tm.nn.mlp([2, hidden, 1], activation="tanh", initialiser="xavier-uniform")
     params = model.init(rng, np.float64)
-    if own:
+    if per_task:
         params = tm.tree.map(lambda x: np.repeat(x, tasks, 0), params)
     params = tm.tree.map(lambda x: (x + 0.3 * rng.normal(size=x.shape)).astype(dtype), params)
 
@@ -44,7 +44,7 @@ def problem(seed, tasks=3, examples=4, hidden=3, own=False, dtype=np.float64):
 @st.composite
 def problems(draw):
     sizes = {"tasks": draw(st.integers(1, 4)), "examples": draw(st.integers(1, 4)), "hidden": draw(st.integers(1, 3))}
-    return problem(draw(st.integers(0, 2**31)), **sizes, own=draw(st.booleans()))
+    return problem(draw(st.integers(0, 2**31)), **sizes, per_task=draw(st.booleans()))
 
 
 def unrolled(p, alpha, steps, adapted=None):

@@ -155,7 +155,12 @@ def test_every_training_seed_is_tested_on_the_same_tasks(tmp_path: Path) -> None
 
 
 def test_unknown_options_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    for argv in (["train", "mnist"], ["train", "sinusoid", "--initialiser", "zeros"], ["train", "sinusoid", "--bogus"], []):
+    for argv in (
+        ["train", "mnist"],
+        ["train", "sinusoid", "--initialiser", "zeros"],
+        ["train", "sinusoid", "--bogus"],
+        [],
+    ):
         with pytest.raises(SystemExit) as stop:
             main(argv)
         assert stop.value.code == 2

@@ -94,9 +94,9 @@ def test_order_one_is_first_order_maml(p, steps):
 @given(problems(), st.integers(0, 5))
 def test_float32_follows_float64(p, steps):
     single = Problem(p.loss, *(tm.tree.map(lambda x: x.astype(np.float32), part) for part in p[1:]))
-    found = tm.meta_value_and_grad(*single, ALPHA, steps, learn_alpha=True)
-    assert {x.dtype for x in tm.tree.leaves(found)} == {np.dtype(np.float32)}
-    close(found, tm.meta_value_and_grad(*p, ALPHA, steps, learn_alpha=True), 2e-5)
+    result = tm.meta_value_and_grad(*single, ALPHA, steps, learn_alpha=True)
+    assert {x.dtype for x in tm.tree.leaves(result)} == {np.dtype(np.float32)}
+    close(result, tm.meta_value_and_grad(*p, ALPHA, steps, learn_alpha=True), 2e-5)
     assert {x.dtype for x in tm.tree.leaves(tm.adapt(*single[:3], ALPHA, steps))} == {np.dtype(np.float32)}
 
 
@@ -120,8 +120,8 @@ def test_every_task_is_by_itself(p, steps):
         values.append(value_of_one)
         alone_grads.append(grads_of_one)
     close(value, np.mean(values))
-    own = len(p.params[0]["w"]) == tasks
-    expected = tm.tree.map(lambda *gs: np.concatenate(gs) / tasks if own else sum(gs) / tasks, *alone_grads)
+    is_per_task = len(p.params[0]["w"]) == tasks
+    expected = tm.tree.map(lambda *gs: np.concatenate(gs) / tasks if is_per_task else sum(gs) / tasks, *alone_grads)
     close(grads, expected)
 
 
@@ -142,14 +142,14 @@ def test_adapt_is_gradient_descent_in_numpy():
     x, y, w = rng.normal(size=(3, 5, 2)), rng.normal(size=(3, 5, 1)), rng.normal(size=(1, 2, 1))
     adapted = tm.adapt(lambda w, batch: tm.mse(tm.matmul(batch[0], w), batch[1]), w, (x, y), 0.1, 4)
     for t in range(3):
-        own = w[0]
+        expected = w[0]
         for _ in range(4):
-            own = own - 0.1 * 2 / 5 * x[t].T @ (x[t] @ own - y[t])
-        close(adapted[t], own)
+            expected = expected - 0.1 * 2 / 5 * x[t].T @ (x[t] @ expected - y[t])
+        close(adapted[t], expected)
 
 
 def test_the_inputs_are_left_alone_and_the_outputs_are_new():
-    p = problem(1, own=True)
+    p = problem(1, per_task=True)
     copies = tm.tree.map(np.copy, tuple(p[1:]))
     for steps in (0, 2):
         phi = tm.adapt(*p[:3], ALPHA, steps, adapted=[False, True])
@@ -205,11 +205,11 @@ def test_a_loss_with_a_gradient_inside():
 
     p = problem(4)
     rng = np.random.default_rng(4)
-    own = Problem(loss, {"w": rng.normal(size=(1, 2, 3)), "u": rng.normal(size=(1, 3, 1))}, p.support, p.query)
-    value, grads = tm.meta_value_and_grad(*own, ALPHA, 2)
-    expected, (expected_grads, _) = unrolled(own, ALPHA, 2)
+    penalised = Problem(loss, {"w": rng.normal(size=(1, 2, 3)), "u": rng.normal(size=(1, 3, 1))}, p.support, p.query)
+    value, grads = tm.meta_value_and_grad(*penalised, ALPHA, 2)
+    expected, (expected_grads, _) = unrolled(penalised, ALPHA, 2)
     close((value, grads), (expected, expected_grads))
     v, slope = directional(
-        lambda params: np.mean(loss(tm.adapt(loss, params, p.support, ALPHA, 2), p.query).data), own.params, 0
+        lambda params: np.mean(loss(tm.adapt(loss, params, p.support, ALPHA, 2), p.query).data), penalised.params, 0
     )
     close(inner(grads, v), slope, 1e-6)

@@ -35,14 +35,14 @@ def test_the_forward_rule_of_adapt(p, steps, seed):
     """The tangent of the adapted parameters is v <- v - alpha H(phi_k) v, by Hessians made on their own."""
     start = tm.tree.map(lambda x: np.repeat(x, len(p.support["x"]) // len(x), 0), p.params)
     v = like(start, seed)
-    phi, found = tm.jvp(lambda params: tm.adapt(p.loss, params, p.support, ALPHA, steps), [start], [v])
+    phi, result = tm.jvp(lambda params: tm.adapt(p.loss, params, p.support, ALPHA, steps), [start], [v])
     x = start
     for _ in range(steps):
         hv = tm.hvp(lambda x: tm.sum(p.loss(x, p.support)), x, v)
         v = tm.tree.map(lambda v, h: v - ALPHA * h, v, hv)
         x = tm.adapt(p.loss, x, p.support, ALPHA, 1)
     close(phi, x)
-    close(found, v)
+    close(result, v)
 
 
 @DRAWN
@@ -104,10 +104,10 @@ def test_the_derivative_of_the_meta_gradient(p, steps, seed, mode, records):
         )
 
     primals = (p.params, p.support, p.query, np.array(ALPHA))
-    value, found = tm.value_and_grad(slope, range(4))(*primals)
-    close((value, found), tm.value_and_grad(recorded, range(4))(*primals), 1e-11)
+    value, result = tm.value_and_grad(slope, range(4))(*primals)
+    close((value, result), tm.value_and_grad(recorded, range(4))(*primals), 1e-11)
     v = like(primals, seed + 1)
-    close(tm.jvp(slope, primals, v)[1], inner(found, v), 1e-11)
+    close(tm.jvp(slope, primals, v)[1], inner(result, v), 1e-11)
 
 
 @pytest.mark.parametrize("mode", EXACT_MODES)
@@ -162,10 +162,10 @@ def test_adapting_to_adapted_parameters():
         phi = tm.adapt(p.loss, params, p.support, ALPHA, 1)
         return p.loss(phi, batch)
 
-    found = tm.meta_value_and_grad(outer, p.params, p.query, p.support, 0.1, 2)
+    result = tm.meta_value_and_grad(outer, p.params, p.query, p.support, 0.1, 2)
 
     def recorded(params):
         plain = Problem(lambda x, b: p.loss(by_hand(p, x, ALPHA, 1), b), params, p.query, p.support)
         return tm.mean(plain.loss(by_hand(plain, params, 0.1, 2), p.support))
 
-    close(found, tm.value_and_grad(recorded)(p.params))
+    close(result, tm.value_and_grad(recorded)(p.params))

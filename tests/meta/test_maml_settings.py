@@ -219,10 +219,10 @@ def test_a_learned_loss(p, steps, mode, records):
 
     params = {"net": p.params, "scale": np.full((1, 1, 1), 0.3)}
     inside = {**p.support, "inner": np.ones((len(p.support["x"]), 1))}
-    own = Problem(loss, params, inside, p.query)
+    scaled = Problem(loss, params, inside, p.query)
     for mask in ({"net": True, "scale": False}, True):
-        _, grads = tm.meta_value_and_grad(*own, ALPHA, steps, mode=mode, records=records, adapted=mask)
-        close(grads, unrolled(own, ALPHA, steps, adapted=mask)[1][0])
+        _, grads = tm.meta_value_and_grad(*scaled, ALPHA, steps, mode=mode, records=records, adapted=mask)
+        close(grads, unrolled(scaled, ALPHA, steps, adapted=mask)[1][0])
         assert grads["scale"].item() != 0
 
 
@@ -232,6 +232,6 @@ def test_named_tuples_and_lone_arrays_as_parameters():
     lone = Problem(lambda w, b: tm.mse(tm.tanh(b[0] @ w), b[1]), np.ones((1, 2, 1)), (x, y), (x + 1, y))
     value, grads = tm.meta_value_and_grad(*lone, ALPHA, 2)
     wrapped = Problem(lambda n, b: lone.loss(n.w, b), Network(lone.params), lone.support, lone.query)
-    found, tuples = tm.meta_value_and_grad(*wrapped, Network(ALPHA), 2, adapted=Network(True))
+    result, tuples = tm.meta_value_and_grad(*wrapped, Network(ALPHA), 2, adapted=Network(True))
     assert isinstance(tuples, Network)
-    close((found, tuples.w), (value, grads), 0)
+    close((result, tuples.w), (value, grads), 0)

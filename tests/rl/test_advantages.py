@@ -28,18 +28,18 @@ def rollouts(seed: int = 0, padded: bool = True) -> Rollouts:
     return Rollouts(observations, actions, rng.standard_normal(shape), ends, valid, times, 0)
 
 
-def episodes(found: Rollouts, task: int) -> list[list[tuple[int, int]]]:
+def episodes(result: Rollouts, task: int) -> list[list[tuple[int, int]]]:
     """The places (simulation, time) of each episode's transitions."""
     every: list[list[tuple[int, int]]] = []
     for simulation in range(SIMULATIONS):
-        own: list[tuple[int, int]] = []
+        episode: list[tuple[int, int]] = []
         for t in range(LENGTH):
-            if found.valid[task, simulation, t]:
-                own.append((simulation, t))
-                if found.ends[task, simulation, t]:
-                    every.append(own)
-                    own = []
-        assert not own
+            if result.valid[task, simulation, t]:
+                episode.append((simulation, t))
+                if result.ends[task, simulation, t]:
+                    every.append(episode)
+                    episode = []
+        assert not episode
     return every
 
 
@@ -47,7 +47,7 @@ def episodes(found: Rollouts, task: int) -> list[list[tuple[int, int]]]:
 @pytest.mark.parametrize(("discount", "gae"), [(0.99, 1.0), (0.9, 0.7)])
 def test_advantages_against_plain_loops(padded: bool, discount: float, gae: float) -> None:
     given = rollouts(padded=padded)
-    found = adv.advantages(given, discount, gae)
+    result = adv.advantages(given, discount, gae)
     for task in range(TASKS):
         returns: dict[tuple[int, int], float] = {}
         rows, targets, places = [], [], []
@@ -74,23 +74,23 @@ def test_advantages_against_plain_loops(padded: bool, discount: float, gae: floa
                 expected[place] = total
         numbers = np.array(list(expected.values()))
         for place, value in expected.items():
-            assert found[task][place] == pytest.approx((value - numbers.mean()) / numbers.std(), abs=1e-6)
-        assert (found[task][~given.valid[task]] == 0).all()
+            assert result[task][place] == pytest.approx((value - numbers.mean()) / numbers.std(), abs=1e-6)
+        assert (result[task][~given.valid[task]] == 0).all()
 
 
 def test_returns_of_unequal_episodes() -> None:
     given = rollouts()
     for task in range(TASKS):
-        own = episodes(given, task)
-        gains = [sum(given.rewards[task][place] for place in episode) for episode in own]
+        of_task = episodes(given, task)
+        gains = [sum(given.rewards[task][place] for place in episode) for episode in of_task]
         assert given.returns()[task] == pytest.approx(np.mean(gains))
-        assert given.episodes()[task] == len(own)
-        assert given.transitions()[task] == sum(map(len, own))
+        assert given.episodes()[task] == len(of_task)
+        assert given.transitions()[task] == sum(map(len, of_task))
 
 
 def test_observations_are_clipped_in_the_features() -> None:
-    found = adv.features(np.array([[100.0, -0.5]]), np.array([50]))
-    assert found[0].tolist() == [10.0, -0.5, 100.0, 0.25, 0.5, 0.25, 0.125, 1.0]
+    result = adv.features(np.array([[100.0, -0.5]]), np.array([50]))
+    assert result[0].tolist() == [10.0, -0.5, 100.0, 0.25, 0.5, 0.25, 0.125, 1.0]
 
 
 def test_a_baseline_that_cannot_be_fitted() -> None:
@@ -103,37 +103,37 @@ def test_a_baseline_that_cannot_be_fitted() -> None:
 def test_batches_keep_what_is_valid() -> None:
     given = rollouts()
     weighed = np.where(given.valid, given.rewards, np.nan)  # what is not valid must not come through
-    found = batch_of(given, weighed, HORIZON, np.float64)
+    result = batch_of(given, weighed, HORIZON, np.float64)
     counts = given.transitions()
-    assert found["weights"].sum(1) == pytest.approx(1)
-    assert found["shares"] == pytest.approx(counts / counts.sum())
+    assert result["weights"].sum(1) == pytest.approx(1)
+    assert result["shares"] == pytest.approx(counts / counts.sum())
     for task in range(TASKS):
         chosen = given.valid[task]
         for name, whole in (("observations", given.observations), ("actions", given.actions), ("advantages", weighed)):
-            assert np.array_equal(found[name][task, : counts[task]], whole[task][chosen])
-            assert (found[name][task, counts[task] :] == 0).all()
-        assert found["weights"][task, : counts[task]] == pytest.approx(1 / counts[task])
-        assert (found["weights"][task, counts[task] :] == 0).all()
-    assert found["weights"].shape[1] % -(-SIMULATIONS * HORIZON // 4) == 0
+            assert np.array_equal(result[name][task, : counts[task]], whole[task][chosen])
+            assert (result[name][task, counts[task] :] == 0).all()
+        assert result["weights"][task, : counts[task]] == pytest.approx(1 / counts[task])
+        assert (result["weights"][task, counts[task] :] == 0).all()
+    assert result["weights"].shape[1] % -(-SIMULATIONS * HORIZON // 4) == 0
 
 
 def test_a_share_of_a_batch() -> None:
-    found = batch_of(rollouts(padded=False), np.zeros((TASKS, SIMULATIONS, LENGTH)), LENGTH, np.float64)
-    few = subsample(found, 1 / 3)
+    result = batch_of(rollouts(padded=False), np.zeros((TASKS, SIMULATIONS, LENGTH)), LENGTH, np.float64)
+    few = subsample(result, 1 / 3)
     assert few["weights"].shape == (TASKS, 7)
     assert few["weights"].sum(1) == pytest.approx(1)
-    assert np.array_equal(few["observations"], found["observations"][:, ::3])
-    assert subsample(found, 1.0) is found
+    assert np.array_equal(few["observations"], result["observations"][:, ::3])
+    assert subsample(result, 1.0) is result
 
 
 def test_batches_are_made_alike() -> None:
     one, other = (
         {"weights": np.ones((2, n)), "old": {"mean": np.ones((2, n, 3))}, "shares": np.ones(2)} for n in (4, 6)
     )
-    found, same = pad_to_longest([one, other])
-    assert found["old"]["mean"].shape == (2, 6, 3)
-    assert found["weights"].sum() == 8
-    assert found["shares"] is one["shares"]
+    result, same = pad_to_longest([one, other])
+    assert result["old"]["mean"].shape == (2, 6, 3)
+    assert result["weights"].sum() == 8
+    assert result["shares"] is one["shares"]
     assert same["weights"] is other["weights"]
 
 

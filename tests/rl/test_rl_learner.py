@@ -49,8 +49,8 @@ class Case:
         return tree.map(lambda x, v: x + by * v, self.theta, self.v)
 
 
-def _arrays(found: Tree) -> Tree:
-    return tree.map(lambda x: x if isinstance(x, np.ndarray) else x.numpy(), found)
+def _arrays(result: Tree) -> Tree:
+    return tree.map(lambda x: x if isinstance(x, np.ndarray) else x.numpy(), result)
 
 
 @kinds
@@ -78,9 +78,9 @@ def test_gradients_away_from_where_the_samples_were_drawn(kind: str, steps: int,
     divergence, gradient = case.learner.divergence_gradient(theta, case.supports, case.query)
     assert_close(gradient, grad(case.divergence)(theta), 1e-12)
     assert case.learner.losses(theta, case.supports, case.query) == (pytest.approx(value), pytest.approx(divergence))
-    for function, found in ((case.surrogate, by_transform), (case.divergence, gradient)):
+    for function, result in ((case.surrogate, by_transform), (case.divergence, gradient)):
         ahead, behind = (float(function(tree.map(lambda x, v, h=h: x + h * v, theta, case.v))) for h in (1e-6, -1e-6))
-        slope = sum(float((g * v).sum()) for g, v in zip(tree.leaves(found), tree.leaves(case.v), strict=True))
+        slope = sum(float((g * v).sum()) for g, v in zip(tree.leaves(result), tree.leaves(case.v), strict=True))
         assert slope == pytest.approx((ahead - behind) / 2e-6, rel=1e-6)
 
 
@@ -90,8 +90,8 @@ def test_derivatives_pass_through_what_it_computes(kind: str, steps: int) -> Non
     case = Case(kind, steps)
     theta = case.moved(0.05)
     for i, function in enumerate((case.surrogate, case.divergence)):
-        found = grad(lambda p, i=i: case.learner.losses(p, case.supports, case.query)[i])(theta)
-        assert_close(found, grad(function)(theta), 1e-12)
+        result = grad(lambda p, i=i: case.learner.losses(p, case.supports, case.query)[i])(theta)
+        assert_close(result, grad(function)(theta), 1e-12)
     slope = tm.jvp(case.surrogate, (theta,), (case.v,))[1]
     through = tm.jvp(lambda p: case.learner.gradient(p, case.supports, case.query)[0], (theta,), (case.v,))[1]
     assert through == pytest.approx(float(slope), rel=1e-12)
@@ -124,8 +124,8 @@ def test_recorded(kind: str, steps: int) -> None:
         (learner.adapted, (case.theta, case.query, np.asarray(0.2))),
         (learner.sampled_with, (case.theta, case.query)),
     ):
-        found, expected = record(function, *arguments)(*arguments), function(*arguments)
-        for one, other in zip(tree.leaves(found), tree.leaves(expected), strict=True):
+        result, expected = record(function, *arguments)(*arguments), function(*arguments)
+        for one, other in zip(tree.leaves(result), tree.leaves(expected), strict=True):
             np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-15)
 
 
@@ -138,11 +138,11 @@ def test_distributions(kind: str) -> None:
     other = tree.map(lambda x: x + 0.1 * rng.standard_normal(x.shape), params)
     one, two = ({name: x.numpy() for name, x in policy.apply(p, seen).items()} for p in (params, other))
     count = 200_000
-    spread = [{name: np.broadcast_to(x, (1, count, *x.shape[2:])) for name, x in own.items()} for own in (one, two)]
+    spread = [{name: np.broadcast_to(x, (1, count, *x.shape[2:])) for name, x in each.items()} for each in (one, two)]
     actions = policy.act(spread[0], policy.noise(np.random.default_rng(1), (1, count)))
-    log_prob = [policy.log_prob(tree.map(tm.ops.as_tensor, own), actions).numpy()[0] for own in spread]
+    log_prob = [policy.log_prob(tree.map(tm.ops.as_tensor, each), actions).numpy()[0] for each in spread]
     estimate = (log_prob[0] - log_prob[1]).mean()
-    tensors = [tree.map(tm.ops.as_tensor, own) for own in (one, two)]
+    tensors = [tree.map(tm.ops.as_tensor, each) for each in (one, two)]
     assert estimate == pytest.approx(float(policy.divergence(*tensors).numpy()[0, 0]), rel=0.05)
     assert np.exp(log_prob[1] - log_prob[0]).mean() == pytest.approx(1, abs=0.01)  # so both are normalised
     if kind == "gaussian":
@@ -161,3 +161,10 @@ def test_standard_deviations_have_a_floor() -> None:
     params["log_std"][:] = -3
     log_std = policy.apply(params, np.zeros((1, 1, 4)))["log_std"].numpy()
     assert np.exp(log_std) == pytest.approx(np.full((1, 1, 2), 0.5))
+
+
+def test_another_number_of_tasks() -> None:
+    case = Case("gaussian", 1)
+    one = tree.map(lambda x: x[:1], case.supports[0])
+    with pytest.raises(ValueError, match=r"^support has 1 tasks, query has 3: the tasks must be the same"):
+        case.learner.losses(case.theta, [one], case.query)

@@ -71,8 +71,14 @@ def test_several_numbers_are_at_least_one() -> None:
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["sinusoid", "--method", "pretrained", "--finetune-alphas", "nan"], "finetune_alphas needs positive numbers, got (nan,)"),
-        (["sinusoid", "--method", "all", "--finetune-alphas", "0.1", "inf"], "finetune_alphas needs positive numbers, got (0.1, inf)"),
+        (
+            ["sinusoid", "--method", "pretrained", "--finetune-alphas", "nan"],
+            "finetune_alphas needs positive numbers, got (nan,)",
+        ),
+        (
+            ["sinusoid", "--method", "all", "--finetune-alphas", "0.1", "inf"],
+            "finetune_alphas needs positive numbers, got (0.1, inf)",
+        ),
         (["sinusoid", "--x", "nan", "1"], "x needs finite numbers, got (nan, 1.0)"),
         (["navigation", "--log-std", "nan"], "log_std must be in [-20, 20], got nan"),
         (["navigation", "--eval-steps", "-1"], "eval_steps must be at least 1, got -1"),

@@ -23,16 +23,15 @@ def discounted(rewards: Array, ends: Array, factor: float) -> Array:
 
 
 def features(observations: Array, times: Array) -> Array:
-    """Features of the linear baseline (Duan et al. 2016): float64[N, 2 o + 4], of observations [N, o] and times [N]."""
+    """The features of the linear baseline (Duan et al. 2016): float64[N, 2 o + 4] from observations [N, o] and
+    times [N]."""
     seen, clock = np.clip(observations.astype(np.float64), -10, 10), times[:, None] / 100.0
     return np.concatenate([seen, seen**2, clock, clock**2, clock**3, np.ones_like(clock)], 1)
 
 
 def fitted(x: Array, y: Array) -> Array:
-    """Ridge regression of y on the features x [N, F]: the predictions at x.
-
-    The ridge is small; larger where that gives no finite coefficients.
-    """
+    """Ridge regression of y on the features x [N, F]: the predictions at x. The ridge is small; larger where that gives
+    no finite coefficients."""
     gram, moments, ridge = x.T @ x, x.T @ y, RIDGE
     for _ in range(_TRIES):
         try:
