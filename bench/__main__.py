@@ -15,6 +15,14 @@ def main() -> int:
 
         own = parse_gpu(rest)
         return run(own.out, own.parts, own.workloads, own.rounds, own.data, own.minutes)
+    if part == ["picture"]:
+        from bench.arguments import parse_picture
+        from bench.output import read_json
+        from bench.picture import draw
+
+        own = parse_picture(rest)
+        draw(own.picture, *read_json(own.results))
+        return 0
     if part == ["pack-omniglot"]:
         from bench.arguments import parse_pack
         from bench.gpu import packed
@@ -28,8 +36,9 @@ def main() -> int:
 def _main() -> int:
     from bench.arguments import IMAGES, PARTS, parse
     from bench.machine import describe
-    from bench.output import draw, write_json
+    from bench.output import write_json
     from bench.parts import frameworks, hvp, kernels, sampler, scaling
+    from bench.picture import draw
     from bench.workloads import WORKLOADS
 
     args = parse()
@@ -51,7 +60,7 @@ def _main() -> int:
         if args.json:  # after each part: what is measured is not lost with a later one
             write_json(args.json, machine, rows)
     if args.picture:
-        draw(args.picture, rows)
+        draw(args.picture, machine, rows)
     return 0
 
 

@@ -14,8 +14,11 @@ IMAGES = [name for name, w in WORKLOADS.items() if isinstance(w, Images)]
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m bench", description="Time tinymaml beside JAX and PyTorch.",
-                                     epilog="On a GPU: python -m bench gpu --help")  # fmt: skip
+    parser = argparse.ArgumentParser(
+        prog="python -m bench",
+        description="Time tinymaml beside JAX and PyTorch.",
+        epilog="On a GPU: python -m bench gpu --help. To draw a file of --json again: python -m bench picture --help",
+    )
     parser.add_argument("part", nargs="?", choices=["all", *PARTS], default="all")
     parser.add_argument("--rounds", type=_count, help="interleaved rounds (default: 10; scaling 5)")
     parser.add_argument("--workloads", type=_some(WORKLOADS), help="with commas; kernels has those with images")
@@ -51,6 +54,14 @@ def parse_gpu(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--data", type=Path, metavar="FILE.npz", help="training: packed by `python -m bench pack-omniglot`"
     )
+    return parser.parse_args(arguments)
+
+
+def parse_picture(arguments: Sequence[str]) -> argparse.Namespace:
+    """Of `python -m bench picture`."""
+    parser = argparse.ArgumentParser(prog="python -m bench picture", description="Draw what frameworks found.")
+    parser.add_argument("results", type=Path, metavar="FILE.json", help="written by --json, or by the part gpu")
+    parser.add_argument("picture", type=Path, metavar="FILE.png", help="or .pdf, .svg")
     return parser.parse_args(arguments)
 
 

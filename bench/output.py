@@ -1,4 +1,4 @@
-"""What the parts found, as a file of JSON and as a picture."""
+"""What the parts found, as a file of JSON."""
 
 from __future__ import annotations
 
@@ -20,36 +20,12 @@ def write_json(path: Path, machine: dict[str, Any], rows: Sequence[Row]) -> None
         temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
-def draw(path: Path, rows: Sequence[Row]) -> None:
-    """Each workload and order in a panel of its own: medians with the middle 80 %, the floor as a line."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    timed = [row for row in rows if row["part"] == "frameworks"]
-    panels = list(dict.fromkeys([(row["workload"], row["order"]) for row in timed]))
-    if not panels:
-        raise SystemExit("--picture draws the part frameworks, which did not run")
-    columns = min(2, len(panels))
-    lines = -(-len(panels) // columns)
-    figure, axes = pyplot.subplots(lines, columns, figsize=(7 * columns, 3.2 * lines), squeeze=False)
-    for axis in axes.flat[len(panels) :]:
-        axis.set_visible(False)
-    for axis, (workload, order) in zip(axes.flat, panels, strict=False):
-        own = [row for row in timed if (row["workload"], row["order"]) == (workload, order)]
-        medians = [row["median_ms"] for row in own]
-        beyond = [
-            [median - row["low_ms"] for median, row in zip(medians, own, strict=True)],
-            [row["high_ms"] - median for median, row in zip(medians, own, strict=True)],
-        ]
-        names = [row["implementation"] for row in own]
-        colours = ["tab:orange" if name.startswith("tinymaml") else "tab:blue" for name in names]
-        bars = axis.barh(names, medians, xerr=beyond, color=colours)
-        axis.bar_label(bars, [f"{median:.3g}" for median in medians], padding=4, fontsize=8)
-        axis.axvline(own[0]["floor_ms"], color="black", linestyle=":", linewidth=1)
-        axis.set(xscale="log", title=f"{workload}, order {order}", xlabel="ms a meta-step (dotted: the floor)")
-        axis.margins(x=0.15)
-        axis.invert_yaxis()
-    figure.tight_layout()
-    figure.savefig(path, dpi=120)
+def read_json(path: Path) -> tuple[dict[str, Any], list[Row]]:
+    """(machine, rows) of a file that `write_json` wrote. Raises SystemExit if it is none."""
+    try:
+        content = json.loads(path.read_bytes())
+        return dict(content["machine"]), list(content["rows"])
+    except OSError as error:
+        raise SystemExit(f"{path}: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError):
+        raise SystemExit(f"{path} holds no results of the bench: give a file that --json wrote") from None

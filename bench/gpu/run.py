@@ -31,7 +31,8 @@ from typing import Any, TextIO
 
 from bench.gpu import frameworks, kernels, launches, packed
 from bench.gpu.clock import Clock
-from bench.output import Row, draw, write_json
+from bench.output import Row, write_json
+from bench.picture import draw
 
 ROOT = Path(__file__).parents[2]
 GPU_TESTS = ROOT / "tests/kernels/gpu"
@@ -100,7 +101,7 @@ def run(
             print(f"{part}: {time.perf_counter() - began:.0f} seconds\n")
         write_json(out / "gpu.json", machine, rows)
     if any(row["part"] == "frameworks" and "failed" not in row for row in rows):
-        draw(out / "gpu.png", rows)
+        draw(out / "gpu.png", machine, rows)
     if failed:
         print(f"bench gpu: failed: {', '.join(failed)}", file=sys.stderr)
     return 1 if failed else 0

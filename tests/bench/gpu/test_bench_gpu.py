@@ -18,8 +18,8 @@ from bench.gpu import frameworks, launches, packed, small
 from bench.gpu import kernels as gpu_kernels
 from bench.gpu import run as bench_gpu
 from bench.gpu.clock import Clock
-from bench.output import draw
 from bench.parts.frameworks import distance
+from bench.picture import draw
 from bench.worker import Failed
 from bench.workloads import WORKLOADS
 from tests.cases.experiment_cases import write_small
@@ -160,7 +160,7 @@ def test_frameworks(monkeypatch, tmp_path, capsys):
     assert "torch-late-tf32: RuntimeError: out of memory" in said
     assert "jax-absent-fp32: jax is not installed" in said
     assert "the fastest of the others, torch-right-fp32, takes" in said
-    draw(tmp_path / "gpu.png", rows)
+    draw(tmp_path / "gpu.png", {"gpu": "NVIDIA H200"}, rows)
     assert (tmp_path / "gpu.png").stat().st_size > 1000
     with pytest.raises(SystemExit, match="nothing is timed of W1"):
         list(frameworks.run(["W1"], 2, Clock(0)))
