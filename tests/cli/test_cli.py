@@ -50,17 +50,18 @@ def test_all_methods_from_training_to_pictures(tmp_path: Path, capsys: pytest.Ca
     results = json.loads((out / "results.json").read_text())
     assert set(results["methods"]) == {"maml", "fomaml", "pretrained", "oracle"}
     for entry in results["methods"].values():
-        assert set(entry["shots"]) == {"5", "10", "20"}
-        for shots in entry["shots"].values():
+        figures = entry["parameters"]["last"]["figures"]
+        assert list(figures) == ["5 support points", "10 support points", "20 support points"]
+        for shots in figures.values():
             assert len(shots["mean"]) == len(shots["half_width"]) == 4
     assert (out / "figures" / "figure3.png").stat().st_size > 5000
     for method in ("maml", "pretrained"):
         assert len((out / method / "metrics.jsonl").read_text().splitlines()) == 3
 
     # Evaluating again gives the same figures; another protocol is taken from the options.
-    before = results["methods"]["maml"]["shots"]
+    before = results["methods"]["maml"]["parameters"]
     assert main(["evaluate", "sinusoid", "--out", str(out), *SMALL[-9:]]) == 0
-    assert json.loads((out / "results.json").read_text())["methods"]["maml"]["shots"] == before
+    assert json.loads((out / "results.json").read_text())["methods"]["maml"]["parameters"] == before
     capsys.readouterr()
     assert main(["plot", "sinusoid", "--out", str(out)]) == 0
     assert "training.png" in capsys.readouterr().out
@@ -73,7 +74,7 @@ def test_the_number_of_jobs_does_not_matter(tmp_path: Path) -> None:
         out = tmp_path / jobs
         assert main(["train", "sinusoid", "--method", "all", "--jobs", jobs, "--out", str(out), *SMALL]) == 0
         methods = json.loads((out / "results.json").read_text())["methods"]
-        found.append({name: entry["shots"] for name, entry in methods.items()})
+        found.append({name: entry["parameters"] for name, entry in methods.items()})
     assert found[0] == found[1]
 
 
@@ -104,7 +105,8 @@ def test_an_evaluation_in_which_every_task_diverges_is_an_evaluation(
     pytest.importorskip("matplotlib", reason="pictures need matplotlib: pip install 'tinymaml[train]'")
     argv = ["train", "sinusoid", "--method", "pretrained", "--out", str(tmp_path), *SMALL, "--eval-steps", "10"]
     assert main([*argv, "--finetune-alphas", *alphas]) == 0, capsys.readouterr().err
-    shots = json.loads((tmp_path / "results.json").read_text())["methods"]["pretrained"]["shots"]["5"]
+    entry = json.loads((tmp_path / "results.json").read_text())["methods"]["pretrained"]
+    shots = entry["parameters"]["last"]["figures"]["5 support points"]
     printed = capsys.readouterr().out
     if alphas == ("1e12",):
         assert shots["diverged"] == 20
@@ -119,7 +121,8 @@ def test_one_task_has_a_mean_and_no_interval(tmp_path: Path, capsys: pytest.Capt
     pytest.importorskip("matplotlib", reason="pictures need matplotlib: pip install 'tinymaml[train]'")
     assert main(["train", "sinusoid", "--out", str(tmp_path), *SMALL, "--eval-tasks", "1"]) == 0
     assert "±" not in capsys.readouterr().out.partition("Pictures")[0].replace("mean ±", "")
-    shots = json.loads((tmp_path / "results.json").read_text())["methods"]["maml"]["shots"]["5"]
+    entry = json.loads((tmp_path / "results.json").read_text())["methods"]["maml"]
+    shots = entry["parameters"]["last"]["figures"]["5 support points"]
     assert shots["half_width"] == [None] * 4
 
 
@@ -144,9 +147,9 @@ def test_every_training_seed_is_tested_on_the_same_tasks(tmp_path: Path) -> None
     for seed in ("0", "1"):
         assert main(["train", "sinusoid", "--seed", seed, "--out", str(tmp_path / seed), *SMALL]) == 0
         found.append(json.loads((tmp_path / seed / "results.json").read_text())["methods"]["maml"])
-    amplitudes = [[sketch["amplitude"] for sketch in entry["qualitative"]] for entry in found]
+    amplitudes = [[sketch["amplitude"] for sketch in entry["details"]["sketches"]] for entry in found]
     assert amplitudes[0] == amplitudes[1]
-    assert found[0]["shots"] != found[1]["shots"]
+    assert found[0]["parameters"] != found[1]["parameters"]
 
 
 def test_unknown_options_are_refused(capsys: pytest.CaptureFixture[str]) -> None:

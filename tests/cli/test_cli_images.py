@@ -60,16 +60,17 @@ def test_both_orders_side_by_side_from_training_to_pictures(
     assert set(found["methods"]) == {"maml", "fomaml"}
     for method, entry in found["methods"].items():
         assert (out / method / "checkpoints" / "000000012.h5").exists()
-        for kind in ("transductive", "inductive"):
-            for shares in entry["accuracy"][kind].values():
-                assert len(shares["mean"]) == len(shares["half_width"]) == 5
+        figures = entry["parameters"]["last"]["figures"]
+        assert list(figures) == [f"{kind}, {q} query" for kind in ("transductive", "inductive") for q in (1, 5)]
+        for shares in figures.values():
+            assert len(shares["mean"]) == len(shares["half_width"]) == 5
         protocol = entry["protocol"]
         assert (protocol["split"], protocol["tasks"], protocol["query_per_class"]) == ("test", 7, [1, 5])
         assert (protocol["alpha"], protocol["inner_loss"], protocol["seed"]) == (0.4, "mean", 0)
         assert len(protocol["data"]) == 64
-        assert {"machine", "versions", "seconds", "iterations", "best"} < set(entry)
-        assert entry["best"]["iteration"] in (3, 6, 9, 12)
-    assert found["methods"]["maml"]["accuracy"] != found["methods"]["fomaml"]["accuracy"]
+        assert {"machine", "versions", "seconds", "iterations"} < set(entry)
+        assert entry["parameters"]["best in validation"]["iteration"] in (3, 6, 9, 12)
+    assert found["methods"]["maml"]["parameters"] != found["methods"]["fomaml"]["parameters"]
 
     # Evaluating again takes the protocol of the training, and what is given instead of it.
     assert main(["evaluate", name, "--out", str(out)]) == 0
@@ -79,7 +80,7 @@ def test_both_orders_side_by_side_from_training_to_pictures(
     again = json.loads((out / "results.json").read_text())["methods"]
     assert [again[method]["protocol"]["tasks"] for method in ("maml", "fomaml")] == [7, 4]
     assert main(["plot", name, "--out", str(out)]) == 0
-    assert {path.name for path in (out / "figures").iterdir()} == {"accuracy.png", "training.png"}
+    assert {path.name for path in (out / "figures").iterdir()} == {"error.png", "training.png"}
     capsys.readouterr()
     assert main(["plot", "omniglot-5way-5shot", "--out", str(out)]) == 1
     assert "is of omniglot-5way-1shot, not of omniglot-5way-5shot" in capsys.readouterr().err

@@ -78,7 +78,7 @@ def test_a_full_disk_under_the_metrics(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("function", ["fsync", "replace"])
-@pytest.mark.parametrize("file", ["metrics.jsonl", "000000004.h5", "results.json", "accuracy.png"])
+@pytest.mark.parametrize("file", ["metrics.jsonl", "000000004.h5", "results.json", "error.png"])
 def test_a_full_disk_names_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], file: str, function: str
 ) -> None:
@@ -92,7 +92,7 @@ def test_a_full_disk_names_the_file(
             raise OSError(errno.ENOSPC, "No space left on device")
         works(what, *rest)
 
-    if file == "accuracy.png":
+    if file == "error.png":
         results.merge(run / "results.json", "glyphs-5way-1shot", "maml", image_entry(0.9))
         argv = ["plot", "glyphs-5way-1shot", "--out", str(run)]
     else:
@@ -105,7 +105,7 @@ def test_a_full_disk_names_the_file(
         "metrics.jsonl": "maml",
         "000000004.h5": "maml/checkpoints",
         "results.json": "",
-        "accuracy.png": "figures",
+        "error.png": "figures",
     }
     assert capsys.readouterr().err.splitlines()[-1] == (
         f"tinymaml: [Errno 28] No space left on device: '{run / places.get(file, '') / file}'"

@@ -39,12 +39,13 @@ def test_the_table_has_our_figures_beside_the_published_ones(path: Path) -> None
     found = results.load(path, NAME)
     text = image_table.table(found)
     rows = {line[:28].strip(): line for line in reversed(text.splitlines())}  # the first table's
-    for name, method, own in (
-        ("MAML", "maml", found["methods"]["maml"]),
-        ("MAML, best", "maml", found["methods"]["maml"]["best"]),
-        ("MAML, first order", "fomaml", found["methods"]["fomaml"]),
+    for name, method, which in (
+        ("MAML", "maml", results.LAST),
+        ("MAML, best", "maml", results.BEST_IN_VALIDATION),
+        ("MAML, first order", "fomaml", results.LAST),
     ):
-        cells = [own["accuracy"][kind][q] for kind in ("transductive", "inductive") for q in ("1", "15")]
+        figures = found["methods"][method]["parameters"][which]["figures"]
+        cells = [figures[f"{kind}, {q} query"] for kind in ("transductive", "inductive") for q in (1, 15)]
         shown = [f"{100 * cell['mean'][3]:.2f} ± {100 * cell['half_width'][3]:.2f}" for cell in cells]
         position = 0
         for one in ["98.7 ± 0.4" if method == "maml" else "–", *shown]:
@@ -52,7 +53,7 @@ def test_the_table_has_our_figures_beside_the_published_ones(path: Path) -> None
             position = rows[name].index(one, position)
     steps = {line[:28].strip(): line for line in text.splitlines() if "inner step" in line[:28]}
     for k in range(11):
-        one = found["methods"]["fomaml"]["accuracy"]["transductive"]["1"]
+        one = found["methods"]["fomaml"]["parameters"]["last"]["figures"]["transductive, 1 query"]
         cell = f"{100 * one['mean'][k]:.2f} ± {100 * one['half_width'][k]:.2f}"
         assert steps[f"{k} inner steps" if k != 1 else "1 inner step"].endswith(cell)
     assert "MAML: the published figure or above, up to our interval: no" in text
@@ -145,7 +146,7 @@ def test_the_repositorys_own_runs_have_their_published_figures() -> None:
     for path in paths:
         experiment = json.loads(path.read_text())["experiment"]
         entry: Any = results.load(path, experiment)["methods"]["maml"]
-        own = (rl_table if "returns" in entry else image_table).published(entry, "maml")
+        own = (rl_table if entry["domain"] == "control" else image_table).published(entry, "maml")
         assert (own is None) == ("squared-distance" in path.parent.name)
 
 
@@ -164,7 +165,7 @@ def test_an_experiment_and_methods_that_this_version_does_not_know(tmp_path: Pat
     modules: dict[str, Any] = {"image": image_plots, "sinusoid": sinusoid_plots, "returns": rl_plots}
     tables: dict[str, Any] = {"image": image_table, "sinusoid": sinusoid_table, "returns": rl_table}
     assert all(results.name_of(method) in tables[kind].table(found) for method in methods)
-    name = {"image": "accuracy", "sinusoid": "figure3", "returns": "returns"}[kind]
+    name = {"image": "error", "sinusoid": "figure3", "returns": "returns"}[kind]
     figure = modules[kind].PICTURES[name](pyplot, found)
     legends = [*figure.legends, *[axes.get_legend() for axes in figure.axes if axes.get_legend()]]
     labels = [text.get_text() for legend in legends for text in legend.get_texts()]
@@ -177,16 +178,16 @@ def test_the_results_are_of_one_experiment(path: Path) -> None:
     with pytest.raises(results.ResultsError, match="is of omniglot-5way-1shot, not of omniglot-5way-5shot"):
         results.merge(path, "omniglot-5way-5shot", "maml", image_entry(0.99))
     before = path.read_bytes()
-    for name in ("accuracy", "diverged"):
+    for name in ("metric", "parameters"):
         incomplete = image_entry(0.9)
         del incomplete[name]
         with pytest.raises(results.ResultsError, match=f"cannot hold the entry of maml: maml has no {name}"):
             results.merge(path, NAME, "maml", incomplete)
     assert path.read_bytes() == before
     found = json.loads(before)
-    del found["methods"]["maml"]["diverged"]
+    del found["methods"]["maml"]["parameters"]
     path.write_text(json.dumps(found))
-    with pytest.raises(results.ResultsError, match="is damaged: maml has no diverged"):
+    with pytest.raises(results.ResultsError, match="is damaged: maml has no parameters"):
         results.load(path, NAME)
 
 
@@ -201,7 +202,7 @@ def test_the_pictures(path: Path, trained: bool) -> None:
             text = "".join(json.dumps(line) + "\n" for line in lines)
             (path.parent / method / "metrics.jsonl").write_text(text)
     drawn = plots.draw_all(path.parent, NAME, image_plots.PICTURES)
-    assert [picture.name for picture in drawn] == ["accuracy.png", "training.png"][: 1 + trained]
+    assert [picture.name for picture in drawn] == ["error.png", "training.png"][: 1 + trained]
     for picture in drawn:
         check_picture(picture)
 
@@ -209,9 +210,8 @@ def test_the_pictures(path: Path, trained: bool) -> None:
 def test_an_evaluation_of_one_task_is_drawn(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="pictures need matplotlib: pip install 'tinymaml[train]'")
     entry = image_entry(0.9, best=False)
-    for own in entry["accuracy"].values():
-        for shares in own.values():
-            shares["half_width"] = [None] * 11
+    for figures in entry["parameters"]["last"]["figures"].values():
+        figures["half_width"] = [None] * 11
     results.merge(tmp_path / "results.json", NAME, "maml", entry)
     assert len(plots.draw_all(tmp_path, NAME, image_plots.PICTURES)) == 1
     assert "±" not in image_table.table(results.load(tmp_path / "results.json", NAME)).split("98.7 ± 0.4")[1]

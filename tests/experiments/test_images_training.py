@@ -40,6 +40,11 @@ def evaluated(out: Path, settings: ImageSettings) -> Any:
     return images.evaluate(settings, "maml", loop.latest(out))
 
 
+def last(entry: Any) -> Any:
+    """The figures of the last parameters, by condition."""
+    return entry["parameters"]["last"]["figures"]
+
+
 # Training.
 
 
@@ -123,10 +128,10 @@ def test_training_learns_to_tell_new_classes_apart(tmp_path: Path, folder: Path)
     assert losses[-1]["loss"] < 0.6 * losses[0]["loss"]
     assert losses[-1]["accuracy"] > losses[0]["accuracy"] + 0.2
     assert all(line["images_per_second"] > 0 for line in losses)
-    accuracy = evaluated(tmp_path, settings)["accuracy"]
+    figures = last(evaluated(tmp_path, settings))
     for kind in images.KINDS:
-        assert accuracy[kind]["5"]["mean"][0] < 0.45
-        assert accuracy[kind]["5"]["mean"][1] > 0.7
+        assert figures[f"{kind}, 5 query"]["mean"][0] < 0.45
+        assert figures[f"{kind}, 5 query"]["mean"][1] > 0.7
 
 
 def test_the_best_in_validation_is_kept(tmp_path: Path, folder: Path) -> None:
@@ -146,7 +151,7 @@ def test_the_best_in_validation_is_kept(tmp_path: Path, folder: Path) -> None:
 def test_the_evaluation_is_what_one_task_after_the_other_gives(tmp_path: Path, folder: Path) -> None:
     settings = small(folder, adapt_norm=True, iterations=4)
     run(tmp_path, settings)
-    found = evaluated(tmp_path, settings)
+    found = last(evaluated(tmp_path, settings))
     params = loop.latest(tmp_path).state["params"]
     model, drawn_from = images.network(settings), image_data.read(settings, "test", 5)
 
@@ -167,26 +172,26 @@ def test_the_evaluation_is_what_one_task_after_the_other_gives(tmp_path: Path, f
                 alone = [model.apply(phi, images_of[:, i : i + 1], statistics).numpy() for i in range(3 * q)]
                 right["inductive", q][k, task] = (np.concatenate(alone, 1).argmax(-1) == labels).mean()
     for (kind, q), expected in right.items():
-        own = found["accuracy"][kind][str(q)]
+        own = found[f"{kind}, {q} query"]
         np.testing.assert_allclose(own["mean"], expected.mean(1), rtol=1e-12)
         np.testing.assert_allclose(own["half_width"], 1.96 * expected.std(1, ddof=1) / np.sqrt(7), rtol=1e-12)
-    assert found["diverged"] == 0
-    assert found["accuracy"]["transductive"]["2"] != found["accuracy"]["inductive"]["2"]
+        assert own["diverged"] == 0
+    assert found["transductive, 2 query"] != found["inductive, 2 query"]
 
 
 def test_the_number_of_tasks_evaluated_at_a_time_does_not_matter(tmp_path: Path, folder: Path) -> None:
     settings = small(folder, iterations=4)
     run(tmp_path, settings)
-    found = [evaluated(tmp_path, small(folder, iterations=4, eval_batch=n))["accuracy"] for n in (1, 3, 7, 100)]
+    found = [last(evaluated(tmp_path, small(folder, iterations=4, eval_batch=n))) for n in (1, 3, 7, 100)]
     assert found[0] == found[1] == found[2] == found[3]
 
 
 def test_tasks_that_leave_all_bounds_count_as_wrong(tmp_path: Path, folder: Path) -> None:
     settings = small(folder, iterations=4)
     run(tmp_path, settings)
-    found = evaluated(tmp_path, small(folder, iterations=4, alpha=1e38))
-    assert found["diverged"] == 7
-    for own in found["accuracy"]["transductive"].values():
+    found = last(evaluated(tmp_path, small(folder, iterations=4, alpha=1e38)))
+    for own in (found["transductive, 2 query"], found["transductive, 5 query"]):
+        assert own["diverged"] == 7
         assert own["mean"][0] > 0
         assert own["mean"][-1] == 0
 
@@ -203,8 +208,8 @@ def test_every_seed_is_evaluated_on_the_same_tasks_of_the_test_classes(tmp_path:
             assert state["stream"]["seed"] == 1
         else:
             found.append(evaluated(tmp_path / name, settings))
-    assert found[0]["accuracy"] == found[1]["accuracy"]
-    assert found[0]["accuracy"] != found[2]["accuracy"]
+    assert found[0]["parameters"] == found[1]["parameters"]
+    assert found[0]["parameters"] != found[2]["parameters"]
     assert found[0]["protocol"]["split"] == "test"
 
 

@@ -62,7 +62,8 @@ def test_the_network_meta_trains_through_the_real_loader(
     losses = [line["loss"] for line in lines if "loss" in line]
     assert len(losses) == 4 and np.isfinite(losses).all()
     entry = json.loads((out / "results.json").read_text())["methods"]["maml"]
-    assert set(entry["accuracy"]) == {"transductive", "inductive"}
+    figures = entry["parameters"]["last"]["figures"]
+    assert [label.partition(",")[0] for label in figures] == ["transductive"] * 2 + ["inductive"] * 2
     # Stripes of five colours are easily told apart once a few steps are taken.
-    after = entry["accuracy"]["transductive"]["1"]["mean"]
+    after = figures["transductive, 1 query"]["mean"]
     assert after[-1] > after[0]

@@ -88,15 +88,18 @@ def test_methods(name: str, method: str, tmp_path: Path) -> None:
     ]
     assert all(moved) == (method != "random")
     entry = rl.evaluate(settings, method, loop.latest(tmp_path))
-    assert len(entry["returns"]["mean"]) == (1 if method == "oracle" else 3)
-    assert np.isfinite(entry["returns"]["mean"]).all()
-    assert set(entry["step_size_search"]) == (set() if method in ("maml", "oracle") else {"0.1", "0.5"})
+    parameters = entry["parameters"]
+    returns = parameters["last"]["figures"]["new goals"]
+    assert len(returns["mean"]) == (1 if method == "oracle" else 3)
+    assert np.isfinite(returns["mean"]).all()
+    searched = {} if method in ("maml", "oracle") else {"new goals": ["0.1", "0.5"]}
+    assert {condition: list(tried) for condition, tried in entry["step_size_search"].items()} == searched
     lines = metrics.read(tmp_path / "metrics.jsonl")
     if method != "random":
-        assert entry["best"]["iteration"] == 3
+        assert parameters["best in validation"]["iteration"] == 3
         trained = [line for line in lines if "loss" in line]
-        returns = [line["return_1" if method == "maml" else "return_0"] for line in trained]
-        assert entry["best_in_training"]["iteration"] == int(np.argmax(returns))
+        gained = [line["return_1" if method == "maml" else "return_0"] for line in trained]
+        assert parameters["best in training"]["iteration"] == int(np.argmax(gained))
         for part in ("sampling", "adaptation", "outer"):
             assert all(line[f"seconds_{part}"] > 0 for line in trained)
         assert all(line["kl"] <= settings.max_kl for line in trained)
@@ -258,7 +261,7 @@ def test_fine_tuning_that_diverges_is_passed_over(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(rl._Evaluation, "returns", spoilt)
     entry = rl.evaluate(settings, "random", loop.latest(tmp_path))
-    assert entry["step_size_search"]["0.5"] is None
+    assert entry["step_size_search"]["new goals"]["0.5"] is None
     assert entry["protocol"]["alpha"] == 0.1
 
 
@@ -275,7 +278,7 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     found = json.loads((tmp_path / "results.json").read_text())
     assert set(found["methods"]) == {"maml", "pretrained", "oracle", "random"}
     assert main(["evaluate", "navigation", "--out", out, "--eval-goals", "2", "--method", "maml"]) == 0
-    assert json.loads((tmp_path / "results.json").read_text())["methods"]["maml"]["protocol"]["goals"] == 2
+    assert json.loads((tmp_path / "results.json").read_text())["methods"]["maml"]["protocol"]["tasks"] == 2
     assert main(["show", "navigation", "--run", out, "--goal", "0.3", "0.1", "--steps", "2"]) == 0
     image = pytest.importorskip("PIL.Image", reason="animated pictures need pillow: pip install 'tinymaml[rl]'")
     with image.open(tmp_path / "policy.gif") as picture:

@@ -34,7 +34,7 @@ from typing import Any
 import numpy as np
 
 from tests.cases.image_cases import encoded, lay_out, noise, pack
-from tests.cases.results_cases import entry, image_entry, rl_entry
+from tests.cases.results_cases import entry, image_entry, rl_entry, user_entry
 from tests.conftest import ROOT
 from tests.fuzz.mutations import WORDS, Rng, mutated, mutated_json, pick, twist
 from tinymaml.experiments.control import table as rl_table
@@ -43,7 +43,7 @@ from tinymaml.experiments.sinusoid import plots as sinusoid_plots
 from tinymaml.experiments.sinusoid import table as sinusoid_table
 from tinymaml.tasks import archive, folder, imageset, miniimagenet, npz, seal
 from tinymaml.tasks.archive import DataError, Limits
-from tinymaml.train import checkpoint, metrics, plots, results
+from tinymaml.train import checkpoint, metrics, plots, report, results
 
 SECONDS = 10  # that a case may take
 MEMORY = 1 << 28  # bytes that a case may use, beyond what a process does before the first
@@ -120,15 +120,19 @@ class Bases:
         self.tar = buffer.getvalue()
         fit, other = entry(0.6, 2, True), entry(2.4)
         for own in (fit, other):
-            own["qualitative"] = own["qualitative"][::9]
+            own["details"]["sketches"] = own["details"]["sketches"][::9]
         self.results: dict[str, tuple[dict[str, Any], Callable[[Any], str]]] = {
-            name: ({"format": 1, "experiment": name, "methods": json.loads(json.dumps(methods))}, table)
+            name: ({"format": results.FORMAT, "experiment": name, "methods": json.loads(json.dumps(methods))}, table)
             for name, methods, table in (
                 ("sinusoid", {"maml": fit, "pretrained": other}, sinusoid_table.table),
                 ("omniglot-5way-1shot", {"maml": image_entry(0.9), "fomaml": image_entry(0.8)}, image_table.table),
                 ("navigation", {"maml": rl_entry(-10.0), "oracle": rl_entry(-5.0)}, rl_table.table),
+                ("oscillators", {"maml": user_entry(0.5, 3), "mine": user_entry(0.4)}, report.table),
             )
         }
+        for name, table in (("sinusoid", sinusoid_table), ("images", image_table), ("ant-velocity", rl_table)):
+            old = json.loads((ROOT / "tests" / "cases" / "results_format_1" / f"{name}.json").read_text())
+            self.results[f"{name}, format 1"] = (old, table.table)
         lines = [{"iteration": 10 * i, "loss": 1 / i, "accuracy": None, "seconds": i} for i in range(1, 9)]
         self.metrics = "".join(json.dumps(line) + "\n" for line in lines).encode()
         self.lists = {
@@ -475,21 +479,25 @@ def damaged_lists(case: Case) -> None:
 
 
 def _tabulated(path: Path, name: str, table: Callable[[Any], str]) -> str | None:
-    found = _read(lambda: results.load(path, name), (results.ResultsError,))
-    return None if found is None else table(found)
+    """The domain's table, and that of any, unless the file is refused."""
+    text: str | None = _read(lambda: table(results.load(path, name)), (results.ResultsError,))
+    if text is not None:
+        report.table(results.load(path, name))
+    return text
 
 
 def damaged_results(case: Case) -> None:
     name = pick(case.rng, list(case.bases.results))
     content, table = case.bases.results[name]
-    _tabulated(case.put("results.json", mutated(json.dumps(content).encode(), case.rng)), name, table)
+    path = case.put("results.json", mutated(json.dumps(content).encode(), case.rng))
+    _tabulated(path, content["experiment"], table)
 
 
 def forged_results(case: Case) -> None:
     name = pick(case.rng, list(case.bases.results))
     content, table = case.bases.results[name]
     path = case.put("results.json", mutated_json(content, case.rng).encode("utf-8", "surrogatepass"))
-    text = _tabulated(path, name, table)
+    text = _tabulated(path, content["experiment"], table)
     if text is not None and name == "sinusoid" and case.rng.random() < 0.01:
         _read(lambda: plots.draw_all(case.folder, name, sinusoid_plots.PICTURES), (results.ResultsError,))
 

@@ -47,7 +47,7 @@ def names(run: Path) -> list[str]:
     found = plots.draw_all(run, "sinusoid", sinusoid_plots.PICTURES)
     for picture in found:
         check_picture(picture)
-    assert sorted((run / "figures").iterdir()) == sorted(found)
+    assert sorted((run / "figures").glob("*")) == sorted(found)
     return [picture.name for picture in found]
 
 
@@ -78,8 +78,9 @@ def test_nothing_evaluated(run: Path) -> None:
 def test_a_method_evaluated_on_less_than_the_others(run: Path) -> None:
     put(run, "maml", 0.6)
     less = entry(2.4)
-    less["shots"] = {"5": less["shots"]["5"]}
-    less["qualitative"] = [one for one in less["qualitative"] if one["shots"] == 5][:2]
+    figures = less["parameters"]["last"]["figures"]
+    less["parameters"]["last"]["figures"] = {"5 support points": figures["5 support points"]}
+    less["details"]["sketches"] = [one for one in less["details"]["sketches"] if one["shots"] == 5][:2]
     results.merge(run / "results.json", "sinusoid", "pretrained", less)
     assert names(run) == ALL
 

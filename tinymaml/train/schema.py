@@ -15,10 +15,10 @@ def check(value: Any, hint: Any, where: str) -> None:
     """Raises ValueError, which names the place, if a value read from JSON is not of a type.
 
     Args:
-        hint: a TypedDict, list[...], dict[str, ...], a union with None, str, bool, int (0 <= value < 2**64), float
-            (finite), Any; Annotated[str, PATTERN] is text of that pattern; the lists of a TypedDict that are
-            Annotated[list[...], NAME] with one name, or the values of a dict with it, are of one length, and not
-            empty. Entries of which a TypedDict says nothing are passed over.
+        hint: a TypedDict, of which some keys may be optional (total=False), list[...], dict[str, ...], a union with
+            None, str, bool, int (0 <= value < 2**64), float (finite), Any; Annotated[str, PATTERN] is text of that
+            pattern; the lists of a TypedDict that are Annotated[list[...], NAME] with one name, or the values of a dict
+            with it, are of one length, and not empty. Keys of which a TypedDict says nothing are passed over.
         where: the value's name, for messages.
     """
     if hint is Any:
@@ -48,7 +48,7 @@ def check(value: Any, hint: Any, where: str) -> None:
             raise ValueError(f"{where} is {value}")
     elif hint is float:
         if not is_number(value):
-            raise ValueError(f"{where} is {_said(value)}, not a number")
+            raise ValueError(f"{where} is {_described(value)}, not a number")
     elif hint is str:
         _check_kind(value, str, where)
         if not value.isprintable():
@@ -70,26 +70,28 @@ def _check_typed_dict(value: Any, hint: Any, where: str) -> None:
     missing = hint.__required_keys__ - set(value if isinstance(value, dict) else ())
     if missing:
         raise ValueError(f"{where} has no {', '.join(sorted(missing))}")
+    _check_kind(value, dict, where)
     hints = typing.get_type_hints(hint, include_extras=True)
-    for name, own in hints.items():
-        check(value[name], own, f"{where}'s {name}")
+    present = {name: hints[name] for name in hints if name in value}
+    for name, hint_of_item in present.items():
+        check(value[name], hint_of_item, f"{where}'s {name}")
     lengths: dict[str, set[int]] = {}
-    for name, own in hints.items():
-        if typing.get_origin(own) is Annotated and typing.get_args(own)[0] is not str:
+    for name, hint_of_item in present.items():
+        if typing.get_origin(hint_of_item) is Annotated and typing.get_args(hint_of_item)[0] is not str:
             lists = value[name].values() if isinstance(value[name], dict) else [value[name]]
-            lengths.setdefault(typing.get_args(own)[1], set()).update(map(len, lists))
-    for same, found in lengths.items():
-        if len(found) > 1 or 0 in found:
-            raise ValueError(f"{where} has lists over {same} of {' and '.join(map(str, sorted(found)))} values")
+            lengths.setdefault(typing.get_args(hint_of_item)[1], set()).update(map(len, lists))
+    for axis, several in lengths.items():
+        if len(several) > 1 or 0 in several:
+            raise ValueError(f"{where} has lists over {axis} of {' and '.join(map(str, sorted(several)))} values")
 
 
 def _check_union(value: Any, arguments: tuple[Any, ...], where: str) -> None:
     if value is None and types.NoneType in arguments:
         return
-    *others, last = [own for own in arguments if own is not types.NoneType]
-    for own in others:
+    *others, last = [hint for hint in arguments if hint is not types.NoneType]
+    for hint in others:
         try:
-            check(value, own, where)
+            check(value, hint, where)
         except ValueError:
             continue
         return
@@ -98,10 +100,10 @@ def _check_union(value: Any, arguments: tuple[Any, ...], where: str) -> None:
 
 def _check_kind(value: Any, kind: type, where: str) -> None:
     if type(value) is not kind:
-        raise ValueError(f"{where} is {_said(value)}, not {_NAMES[kind]}")
+        raise ValueError(f"{where} is {_described(value)}, not {_NAMES[kind]}")
 
 
-def _said(value: Any) -> str:
+def _described(value: Any) -> str:
     return _NAMES[type(value)] if isinstance(value, list | dict) else repr(value)
 
 

@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple, TypedDict
 
-from tinymaml.train.results import Results, Returns, RLEntry, entries, name_of
+from tinymaml.train import report
+from tinymaml.train.results import Figures, Results, check_domain, entries, name_of
+
+CONDITION = "new goals"
+
+
+class Protocol(TypedDict):
+    """What the table says of the evaluation; there may be more."""
+
+    tasks: int
+    rollouts: int
+    steps: int
+    alpha: float | None
+    decay: float
 
 
 class Published(NamedTuple):
@@ -53,62 +66,55 @@ PAPER: dict[tuple[Any, ...], dict[str, Published]] = {
 }
 
 
-def published(entry: RLEntry, method: str) -> Published | None:
+def published(entry: Mapping[str, Any], method: str) -> Published | None:
     """The figures to compare an entry with: of its environment, episodes, network and method, or None."""
-    own = entry["settings"]
-    network = (own.get("activation"), *own.get("hidden", ()))
-    option = own.get("reward", own.get("flavour"))
-    return PAPER.get((own.get("environment"), option, own.get("horizon"), network), {}).get(method)
+    settings = entry["settings"]
+    try:
+        network = (settings.get("activation"), *settings.get("hidden", ()))
+        option = settings.get("reward", settings.get("flavour"))
+        return PAPER.get((settings.get("environment"), option, settings.get("horizon"), network), {}).get(method)
+    except TypeError:  # settings of another kind
+        return None
 
 
 def table(results: Results) -> str:
     """Returns after every inner step, the authors' below."""
-    rows = list(_rows(results))
-    steps = max((len(found["mean"]) for _, _, found in rows), default=0)
+    check_domain(results, Protocol)
+    rows = [row for row in report.rows(results) if CONDITION in row.figures]
     lines = ["", f"{results['experiment']}: mean return on new goals after inner steps", ""]
-    lines.append(f"{'':36}" + "".join(f"{k:>20}" for k in range(steps)))
+    lines.append(report.line("", map(str, range(report.steps_of(rows, CONDITION))), 36, 20))
     done: set[str] = set()
-    for name, method, found in rows:
-        paper = published(results["methods"][method], method)
-        lines.append(f"{name:36}" + "".join(f"{_cell(found, k):>20}" for k in range(len(found["mean"]))))
-        if paper is not None and method not in done:
-            done.add(method)
-            pairs = [(mean, paper.half_width.get(k)) for k, mean in enumerate(paper.mean)]
-            lines.append(f"{f'  {name_of(method)}, authors':36}" + "".join(f"{_figure(*p):>20}" for p in pairs))
+    for row in rows:
+        figures = row.figures[CONDITION]
+        cells = [_cell(figures, k) for k in range(len(figures["mean"]))]
+        lines.append(report.line(row.name, cells, 36, 20))
+        paper = published(row.entry, row.method)
+        if paper is not None and row.method not in done:
+            done.add(row.method)
+            cells = [_figure(mean, paper.half_width.get(k)) for k, mean in enumerate(paper.mean)]
+            lines.append(report.line(f"  {name_of(row.method)}, authors", cells, 36, 20))
     return "\n".join([*lines, "", *_notes(results)])
 
 
-def _rows(results: Results) -> Iterator[tuple[str, str, Returns]]:
-    """(name, method, returns) of each method's last parameters, of those best in validation, and in training."""
-    for method, entry in entries(results):
-        own: RLEntry = entry
-        yield name_of(method), method, own["returns"]
-        for which, best in (("best in validation", own["best"]), ("best in training", own["best_in_training"])):
-            if best is not None:
-                yield f"{name_of(method)}, {which} ({best['iteration']})", method, best["returns"]
+def _cell(figures: Figures, step: int) -> str:
+    return _figure(figures["mean"][step], figures["half_width"][step])
 
 
-def _cell(found: Returns, k: int) -> str:
-    return _figure(found["mean"][k], found["half_width"][k])
-
-
-def _figure(mean: float, width: float | None) -> str:
-    digits = 1 if abs(mean) >= 100 else 2
-    return f"{mean:.{digits}f}" if width is None else f"{mean:.{digits}f} ± {width:.{digits}f}"
+def _figure(mean: float | None, half_width: float | None) -> str:
+    return "diverged" if mean is None else report.interval(mean, half_width, 1 if abs(mean) >= 100 else 2)
 
 
 def _notes(results: Results) -> list[str]:
     notes = []
     for method, entry in entries(results):
-        protocol = entry["protocol"]
+        protocol: Protocol = entry["protocol"]
         adapted = f", step size {protocol['alpha']}, then times {protocol['decay']}" if protocol["steps"] else ""
         notes.append(
-            f"{name_of(method)}: seed {entry['seed']}, {entry['iterations']} iterations, {entry['seconds']:.0f} s, "
-            f"{protocol['goals']} goals, {protocol['rollouts']} episodes a goal{adapted}"
+            f"{name_of(method)}: {report.provenance(entry)}, "
+            f"{protocol['tasks']} goals, {protocol['rollouts']} episodes a goal{adapted}"
         )
-        if entry["step_size_search"]:
-            search = entry["step_size_search"]
-            tried = ", ".join(f"{a}: {'diverged' if r is None else f'{r:.1f}'}" for a, r in search.items())
+        for search in entry["step_size_search"].values():
+            tried = report.tried(search, 1)
             notes.append(f"{name_of(method)}: first step sizes tried on validation goals: {tried}")
     notes.append("best in validation: by the mean return after steps 1, 2, ... on other goals")
     return notes

@@ -18,15 +18,16 @@ from tinymaml import optim, tree
 from tinymaml.autodiff.tensor import Array
 from tinymaml.autodiff.tree import Tree
 from tinymaml.experiments.control.settings import RLSettings
+from tinymaml.experiments.control.table import CONDITION
 from tinymaml.meta.maml import NonFiniteError
 from tinymaml.rl import policies, trpo
 from tinymaml.rl.advantages import advantages
 from tinymaml.rl.learner import Learner
 from tinymaml.rl.objectives import Batch
 from tinymaml.rl.rollouts import Rollouts, alike, batch_of, thinned
+from tinymaml.train import results
 from tinymaml.train.loop import Figures, Step, Trained, one_by_one, provenance
 from tinymaml.train.replay import replayed
-from tinymaml.train.results import half_width
 
 METHODS: tuple[str, ...] = ("maml", "pretrained", "oracle", "random")
 
@@ -314,25 +315,30 @@ def evaluate(settings: RLSettings, method: str, trained: Trained) -> dict[str, A
     searched = {} if method in ("maml", "oracle") else _search(settings, evaluation, trained.state["params"])
     alpha = _best(searched) if searched else settings.alpha
 
-    def figures(params: Tree) -> dict[str, Any]:
+    def measured(iteration: int, params: Tree) -> results.Measured:
         found = evaluation.returns(params, goals, alpha, (settings.eval_seed,))
-        return {"mean": found.mean(1).tolist(), "half_width": [half_width(own) for own in found]}
+        return results.measured(iteration, {CONDITION: results.figures(found)})
 
     chosen, gained = trained.best, trained.state["best"]
-    return {
-        **provenance(settings, trained),
-        "protocol": {
-            "goals": settings.eval_goals,
+    return results.entry(
+        domain="control",
+        metric="return",
+        better="higher",
+        protocol={
+            "tasks": settings.eval_goals,
             "rollouts": settings.eval_rollouts,
             "steps": evaluation.steps,
             "alpha": alpha,
             "decay": settings.eval_decay,
         },
-        "step_size_search": {str(a): value for a, value in searched.items()},
-        "returns": figures(trained.state["params"]),
-        "best": chosen and {"iteration": chosen["iteration"], "returns": figures(chosen["params"])},
-        "best_in_training": gained and {"iteration": gained["iteration"], "returns": figures(gained["params"])},
-    }
+        provenance=provenance(settings, trained),
+        step_size_search={CONDITION: searched} if searched else {},
+        parameters={
+            results.LAST: measured(trained.iterations, trained.state["params"]),
+            results.BEST_IN_VALIDATION: measured(chosen["iteration"], chosen["params"]) if chosen else None,
+            results.BEST_IN_TRAINING: measured(gained["iteration"], gained["params"]) if gained else None,
+        },
+    )
 
 
 def _search(settings: RLSettings, evaluation: _Evaluation, params: Tree) -> dict[float, float | None]:

@@ -4,52 +4,44 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
-from tinymaml.experiments.few_shot.table import published
-from tinymaml.train import results
-from tinymaml.train.plots import Picture, colours, methods_in
+from tinymaml.autodiff.tensor import Array
+from tinymaml.experiments.few_shot.table import Protocol, compared, published
+from tinymaml.train import plots, results
+from tinymaml.train.plots import Picture
+from tinymaml.train.results import Results
 
 LINES = {"transductive": "-", "inductive": "--"}
 
 
-def _accuracy(plt: Any, found: results.Results) -> Any:
-    """Accuracy against inner steps, a panel for every number of query images; best parameters where there are."""
-    methods = methods_in(found)
-    queries = sorted({q for m in methods for own in found["methods"][m]["accuracy"].values() for q in own}, key=int)
+def _errors(plt: Any, found: Results) -> Any:
+    """Error against inner steps, a panel for every number of query images; best parameters where there are."""
+    results.check_domain(found, Protocol)
+    entries = [(method, entry, plots.best_or_last(entry)) for method, entry in results.entries(found)]
+    queries = list(dict.fromkeys(condition.partition(", ")[2] for *_, figures in entries for condition in figures))
     if not queries:
         return None
     figure, row = plt.subplots(
         1, len(queries), figsize=(3.6 * len(queries), 3.2), sharey=True, layout="constrained", squeeze=False
     )
+    shown: list[Array] = []
     for axes, query in zip(row[0], queries, strict=True):
-        for method in methods:
-            _curves(axes, found, method, query)
-        axes.set_title(f"{query} query image{'s' * (query != '1')} a class")
-        axes.set_xlabel("inner steps")
-        axes.set_xlim(left=0)
-    row[0][0].set_ylabel("accuracy, %")
-    handles = {label: h for axes in row[0] for h, label in zip(*axes.get_legend_handles_labels(), strict=True)}
-    figure.legend(handles.values(), handles, loc="outside upper center", ncols=3, fontsize=8)
+        for method, entry, figures in entries:
+            colour, name = plots.colours(found)[method], results.name_of(method)
+            for condition, of_condition in figures.items():
+                kind, _, own = condition.partition(", ")
+                if own == query:
+                    look = {"linestyle": LINES.get(kind, ":")}
+                    shown.append(plots.curve(axes, entry, of_condition, colour, f"{name}, {kind}", **look))
+            paper = published(entry, method)
+            if paper is not None and compared(entry).endswith(f", {query}"):
+                steps, (accuracy, half_width) = entry["protocol"]["test_steps"], paper
+                plots.crosses(axes, [steps], [100 - accuracy], [half_width], colour, f"{name}, published")
+        axes.set_title(f"{query} image{'s' * (query != '1 query')} a class" if query else "")
+        plots.inner_steps(axes)
+    row[0][0].set_ylabel(plots.axis_label(entries[0][1]))
+    plots.log_where_decades(row[0], shown)
+    plots.legend_above(figure, row[0])
     return figure
 
 
-def _curves(axes: Any, found: results.Results, method: str, query: str) -> None:
-    """Of the parameters best in validation, or the last; a cross where the published figure is."""
-    entry, colour, name = found["methods"][method], colours(found)[method], results.name_of(method)
-    for kind, own in (entry["best"] or entry)["accuracy"].items():
-        if query not in own:
-            continue
-        mean = 100 * np.array(own[query]["mean"])
-        width = 100 * np.array(own[query]["half_width"], float)  # None, of a single task: a gap
-        steps = np.arange(len(mean))
-        axes.plot(steps, mean, LINES[kind], color=colour, marker="o", markersize=3, label=f"{name}, {kind}")
-        axes.fill_between(steps, mean - width, mean + width, color=colour, alpha=0.18, linewidth=0)
-    paper = published(entry, method)
-    if paper is not None and query == str(entry["protocol"]["shots"]):
-        at = entry["protocol"]["test_steps"]
-        look = {"fmt": "x", "color": "#222222", "capsize": 3, "markersize": 5, "zorder": 4}
-        axes.errorbar([at], [paper[0]], [paper[1]], label=f"{name}, published", **look)
-
-
-PICTURES: dict[str, Picture] = {"accuracy": _accuracy}
+PICTURES: dict[str, Picture] = {"error": _errors}

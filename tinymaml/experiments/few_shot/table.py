@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypedDict
 
-from tinymaml.train.results import Accuracy, ImageEntry, Results, Shares, entries, name_of
+from tinymaml.train import report
+from tinymaml.train.report import Row
+from tinymaml.train.results import BEST_IN_VALIDATION, Figures, Results, check_domain, entries, name_of
 
 Network = tuple[Any, ...]
+
+
+class Protocol(TypedDict):
+    """What the table and the pictures say of the evaluation; there may be more."""
+
+    dataset: str
+    tasks: int
+    ways: int
+    shots: int
+    test_steps: int
+    alpha: float
+    inner_loss: str
+    adapt_norm: bool
+
 
 _STRIDED: Network = ("conv", 4, 64, "stride")
 _POOLED: Network = ("conv", 4, 32, "max-pool")
@@ -30,80 +46,89 @@ PAPER: dict[tuple[str, int, int, Network, str], tuple[float, float]] = {
     ("cifar_fs", 5, 5, _POOLED, "maml"): (71.5, 1.0),
 }
 
-Row = tuple[str, str, ImageEntry, Accuracy]
+PAPER_ITERATIONS = 60_000
 
 
-def published(entry: ImageEntry, method: str) -> tuple[float, float] | None:
+def condition(kind: str, query: int) -> str:
+    """The label of figures with so many query images a class, "transductive" or "inductive"."""
+    return f"{kind}, {query} query"
+
+
+def published(entry: Mapping[str, Any], method: str) -> tuple[float, float] | None:
     """The figure to compare an entry with: of its data set, ways, shots, network and method; None if there is none."""
-    own, tasks = entry["settings"], entry["protocol"]
-    if own.get("network") == "conv":
-        network: Network = ("conv", own.get("layers"), own.get("filters"), own.get("downsample"))
-    else:
-        network = (own.get("network"), *own.get("hidden", ()))
-    return PAPER.get((tasks["dataset"], tasks["ways"], tasks["shots"], network, method))
+    settings, tasks = entry["settings"], entry["protocol"]
+    try:
+        if settings.get("network") == "conv":
+            network: Network = ("conv", settings.get("layers"), settings.get("filters"), settings.get("downsample"))
+        else:
+            network = (settings.get("network"), *settings.get("hidden", ()))
+        return PAPER.get((tasks["dataset"], tasks["ways"], tasks["shots"], network, method))
+    except TypeError:  # settings of another kind
+        return None
+
+
+def compared(entry: Mapping[str, Any]) -> str:
+    """The condition that the published figures are of: as many query images as support images, together."""
+    return condition("transductive", entry["protocol"]["shots"])
 
 
 def table(results: Results) -> str:
     """Accuracy after the inner steps of meta-test, the published figure beside it, then after every inner step."""
-    rows = list(_rows(results))
+    check_domain(results, Protocol)
+    rows = list(report.rows(results, report.ABBREVIATED))
+    shown = report.conditions(rows)
     lines = ["", f"{results['experiment']}: accuracy in % on new tasks of classes held out", ""]
-    kinds = list(dict.fromkeys((kind, q) for *_, own in rows for kind in own for q in own[kind]))
-    kinds.sort(key=lambda pair: (pair[0] != "transductive", int(pair[1])))
-    lines.append(f"{'':28}{'published':>14}" + "".join(f"{_column(*pair):>24}" for pair in kinds))
-    for name, method, entry, own in rows:
-        steps = entry["protocol"]["test_steps"]
-        cells = [_cell(own[kind][q], steps) if q in own.get(kind, {}) else "-" for kind, q in kinds]
-        paper = published(entry, method)
+    lines.append(f"{'':28}{'published':>14}" + report.line("", shown, 0, 24))
+    for row in rows:
+        steps, paper = row.entry["protocol"]["test_steps"], published(row.entry, row.method)
+        cells = [_cell(row.figures[label], steps) if label in row.figures else "-" for label in shown]
         beside = "–" if paper is None else "{:.1f} ± {:.1f}".format(*paper)
-        lines.append(f"{name:28}{beside:>14}" + "".join(f"{cell:>24}" for cell in cells))
-    for kind, q in kinds[:1]:
-        here = [(name, own[kind][q]) for name, _, _, own in rows if q in own.get(kind, {})]
-        lines += ["", f"{f'{_column(kind, q)}, after':28}" + "".join(f"{name:>24}" for name, _ in here)]
-        for k in range(max(len(found["mean"]) for _, found in here)):
-            cells = [_cell(found, k) for _, found in here]
-            lines.append(
-                f"{f'{k} inner steps' if k != 1 else '1 inner step':28}" + "".join(f"{cell:>24}" for cell in cells)
-            )
+        lines.append(f"{row.name:28}{beside:>14}" + report.line("", cells, 0, 24))
+    for label in shown[:1]:
+        here = [row for row in rows if label in row.figures]
+        lines += ["", report.line(f"{label}, after", [row.name for row in here], 28, 24)]
+        for k in range(report.steps_of(here, label)):
+            cells = [_cell(row.figures[label], k) for row in here]
+            lines.append(report.line(f"{k} inner steps" if k != 1 else "1 inner step", cells, 28, 24))
     return "\n".join([*lines, "", *_notes(results, rows)])
 
 
-def _rows(results: Results) -> Iterator[Row]:
-    """(name, method, entry, accuracy) of each method's last parameters, and of those best in validation."""
-    for method, entry in entries(results):
-        yield name_of(method), method, entry, entry["accuracy"]
-        if entry["best"] is not None:
-            yield f"{name_of(method)}, best", method, entry, entry["best"]["accuracy"]
-
-
-def _column(kind: str, query: str) -> str:
-    return f"{kind}, {query} query"
-
-
-def _cell(found: Shares, steps: int) -> str:
-    if steps >= len(found["mean"]):
+def _cell(figures: Figures, step: int) -> str:
+    if step >= len(figures["mean"]):
         return "-"
-    mean, width = found["mean"][steps], found["half_width"][steps]
-    return f"{100 * mean:.2f}" if width is None else f"{100 * mean:.2f} ± {100 * width:.2f}"
+    mean, half_width = figures["mean"][step], figures["half_width"][step]
+    if mean is None:
+        return "diverged"
+    return report.interval(100 * mean, None if half_width is None else 100 * half_width, 2)
 
 
 def _notes(results: Results, rows: list[Row]) -> list[str]:
     notes = ["transductive: a task's query images are normalised together; inductive: each as the support images are;"]
     notes.append("N query: so many query images a class, of which the published figure's has as many as support images")
-    for name, method, entry, own in rows:
-        paper = published(entry, method)
-        query, steps = str(entry["protocol"]["shots"]), entry["protocol"]["test_steps"]
-        found = own.get("transductive", {}).get(query)
-        if paper is not None and found is not None and steps < len(found["mean"]):
-            reached = 100 * (found["mean"][steps] + (found["half_width"][steps] or 0)) >= paper[0]
-            notes.append(f"{name}: the published figure or above, up to our interval: {'yes' if reached else 'no'}")
+    notes += [note for row in rows for note in _verdict(row)]
     for method, entry in entries(results):
-        protocol, best = entry["protocol"], entry["best"]
+        protocol: Protocol = entry["protocol"]
+        best = entry["parameters"].get(BEST_IN_VALIDATION)
         shown = "" if best is None else f", best in validation at {best['iteration']}"
-        lost = max(entry["diverged"], 0 if best is None else best["diverged"])
+        measured = [figures for one in entry["parameters"].values() for figures in one["figures"].values()]
+        diverged = max(figures.get("diverged", 0) for figures in measured)
         notes.append(
-            f"{name_of(method)}: seed {entry['seed']}, {entry['iterations']} iterations, {entry['seconds']:.0f} s"
+            f"{name_of(method)}: {report.provenance(entry)}"
             f"{shown}; {protocol['tasks']} test tasks, {protocol['test_steps']} inner steps of {protocol['alpha']} "
             f"({protocol['inner_loss']}), gamma and beta {'adapted' if protocol['adapt_norm'] else 'not adapted'}"
-            + (f"; {lost} tasks left all bounds, and count as wrong" if lost else "")
+            + (f"; {diverged} tasks left all bounds, and count as wrong" if diverged else "")
         )
     return notes
+
+
+def _verdict(row: Row) -> list[str]:
+    """Whether the published figure was reached, if there is one."""
+    paper, steps = published(row.entry, row.method), row.entry["protocol"]["test_steps"]
+    figures = row.figures.get(compared(row.entry))
+    if paper is None or figures is None or steps >= len(figures["mean"]):
+        return []
+    if row.entry["iterations"] < PAPER_ITERATIONS:
+        return [f"{row.name}: {report.TOO_SHORT}"]
+    mean, half_width = figures["mean"][steps], figures["half_width"][steps]
+    reached = mean is not None and 100 * (mean + (half_width or 0)) >= paper[0]
+    return [f"{row.name}: the published figure or above, up to our interval: {'yes' if reached else 'no'}"]

@@ -18,14 +18,14 @@ from tinymaml.autodiff.tree import Tree
 from tinymaml.experiments.few_shot import data as image_data
 from tinymaml.experiments.few_shot.data import Batch
 from tinymaml.experiments.few_shot.settings import ImageSettings
+from tinymaml.experiments.few_shot.table import condition
 from tinymaml.nn import nets
 from tinymaml.tasks.imageset import ImageSet
-from tinymaml.train import sampling
+from tinymaml.train import results, sampling
 from tinymaml.train.inner import ORDERS, inner_step, of_tasks, step_of_those_alive
 from tinymaml.train.loop import Figures, Step, Trained, one_by_one, provenance
 from tinymaml.train.progress import Progress
 from tinymaml.train.replay import outer_step, replayed
-from tinymaml.train.results import Accuracy, BestAccuracy, shares
 from tinymaml.train.stretch import right, stretches
 
 METHODS: tuple[str, ...] = tuple(ORDERS)
@@ -175,18 +175,23 @@ def evaluate(settings: ImageSettings, method: str, trained: Trained) -> dict[str
         finished += count
         progress.update(finished, time.perf_counter() - began)
 
-    def figures(params: Tree) -> tuple[Accuracy, int]:
+    def figures(params: Tree) -> dict[str, results.Figures]:
         found, diverged = _accuracies(settings, params, images, tasks, queries, steps, KINDS, done)
-        return {kind: {str(q): shares(a) for q, a in own.items()} for kind, own in found.items()}, diverged
+        return {
+            condition(kind, q): results.figures(accuracies, diverged)
+            for kind, own in found.items()
+            for q, accuracies in own.items()
+        }
 
-    accuracy, diverged = figures(trained.state["params"])
-    of_best: BestAccuracy | None = None
-    if best is not None:
-        own, lost = figures(best["params"]) if again else (accuracy, diverged)
-        of_best = {"iteration": best["iteration"], "accuracy": own, "diverged": lost}
+    last = figures(trained.state["params"])
+    of_best = figures(best["params"]) if best is not None and again else last
     progress.close()
-    return {
-        "protocol": {
+    return results.entry(
+        domain="few-shot",
+        metric="accuracy",
+        unit="%",
+        better="higher",
+        protocol={
             "dataset": images.name,
             "data": image_data.identity(settings),
             "split": images.split,
@@ -204,11 +209,12 @@ def evaluate(settings: ImageSettings, method: str, trained: Trained) -> dict[str
             "test_steps": settings.test_steps,
             "interval": "mean ± 1.96 sigma / sqrt(tasks)",
         },
-        **provenance(settings, trained),
-        "accuracy": accuracy,
-        "diverged": diverged,
-        "best": of_best,
-    }
+        provenance=provenance(settings, trained),
+        parameters={
+            results.LAST: results.measured(trained.iterations, last),
+            results.BEST_IN_VALIDATION: results.measured(best["iteration"], of_best) if best else None,
+        },
+    )
 
 
 def _right(logits: Array, labels: Array) -> Array:
@@ -228,8 +234,9 @@ def _accuracies(
     measured: Sequence[int],
     kinds: Sequence[str],
     done: Callable[[int], None] = lambda tasks: None,
-) -> tuple[Accuracies, int]:
-    """Accuracies on the first tasks of a split, and how many of them left all bounds: these count as wrong from there.
+) -> tuple[Accuracies, Array]:
+    """Accuracies on the first tasks of a split, and which of them left all bounds, [tasks]: these count as wrong from
+    there.
 
     Args:
         queries: numbers of query images a class.
@@ -264,7 +271,7 @@ def _accuracies(
         return found
 
     total: Accuracies = {kind: {q: np.zeros((len(measured), tasks)) for q in queries} for kind in kinds}
-    diverged = 0
+    diverged = np.ones(tasks, np.bool_)
     for first in range(0, tasks, settings.eval_batch):
         count = min(settings.eval_batch, tasks - first)
         support, query = image_data.draw(settings, images, settings.eval_seed, first, count, max(queries))
@@ -277,6 +284,6 @@ def _accuracies(
                 if k in measured and len(alive):
                     for (kind, q), right in measure(own, of_tasks(support, alive), of_tasks(query, alive)).items():
                         total[kind][q][measured.index(k), first + alive] = right
-        diverged += count - len(alive)
+        diverged[first + alive] = False
         done(count)
     return total, diverged

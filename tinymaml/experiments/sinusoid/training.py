@@ -19,13 +19,13 @@ from tinymaml import mean, meta_value_and_grad, mse, nn, optim, tree, value_and_
 from tinymaml.autodiff.tensor import Array
 from tinymaml.autodiff.tree import Tree
 from tinymaml.experiments.sinusoid.settings import SinusoidSettings
+from tinymaml.experiments.sinusoid.table import condition
 from tinymaml.meta.maml import NonFiniteError
 from tinymaml.tasks import sinusoid
-from tinymaml.train import sampling
+from tinymaml.train import results, sampling
 from tinymaml.train.inner import ORDERS, inner_step, of_tasks, step_of_those_alive
 from tinymaml.train.loop import Figures, Step, Trained, one_by_one, provenance
 from tinymaml.train.replay import outer_step
-from tinymaml.train.results import summary
 from tinymaml.train.stretch import stretches
 
 METHODS: tuple[str, ...] = ("maml", "fomaml", "pretrained", "oracle")
@@ -157,14 +157,19 @@ def evaluate(settings: SinusoidSettings, method: str, trained: Trained) -> dict[
         searched = {str(k): _search(settings, model, params, k) for k in settings.eval_shots}
         alphas = {k: _best(errors) for k, errors in searched.items()}
 
-    def figures(params: Tree) -> dict[str, Any]:
-        return {k: summary(*_curve(settings, method, model, params, a, drawn, int(k))) for k, a in alphas.items()}
+    def measured(iteration: int, params: Tree) -> results.Measured:
+        found = {
+            condition(int(k)): results.figures(*_curve(settings, method, model, params, a, drawn, int(k)))
+            for k, a in alphas.items()
+        }
+        return results.measured(iteration, found)
 
-    best = None
-    if trained.best is not None:
-        best = {"iteration": trained.best["iteration"], "shots": figures(trained.best["params"])}
-    return {
-        "protocol": {
+    best = trained.best
+    return results.entry(
+        domain="sinusoid",
+        metric="mean squared error",
+        better="lower",
+        protocol={
             "split": "test",
             "seed": settings.eval_seed,
             "first_task": 0,
@@ -173,12 +178,14 @@ def evaluate(settings: SinusoidSettings, method: str, trained: Trained) -> dict[
             "alpha": "none" if method == "oracle" else "learned" if _learned(params) else alphas,
             "interval": "mean ± 1.96 sigma / sqrt(tasks)",
         },
-        **provenance(settings, trained),
-        "step_size_search": searched,
-        "shots": figures(params),
-        "best": best,
-        "qualitative": _qualitative(settings, method, model, params, alphas),
-    }
+        provenance=provenance(settings, trained),
+        step_size_search={condition(int(k)): errors for k, errors in searched.items()},
+        parameters={
+            results.LAST: measured(trained.iterations, params),
+            results.BEST_IN_VALIDATION: measured(best["iteration"], best["params"]) if best else None,
+        },
+        details={"sketches": _sketches(settings, method, model, params, alphas)},
+    )
 
 
 def _evaluation_tasks(settings: SinusoidSettings, split: str, tasks: int) -> sinusoid.Sinusoids:
@@ -262,7 +269,7 @@ def _best(searched: dict[float, float | None]) -> float:
     return min(searched, key=lambda alpha: (math.inf if searched[alpha] is None else searched[alpha], alpha))
 
 
-def _qualitative(
+def _sketches(
     settings: SinusoidSettings, method: str, model: nn.Model, params: Tree, alphas: dict[str, Any], tasks: int = 6
 ) -> list[dict[str, Any]]:
     """Curves of the first test tasks after 0, 1 and all inner steps, for the pictures."""
