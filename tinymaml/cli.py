@@ -257,11 +257,11 @@ def _show(args: argparse.Namespace, experiment: Experiment) -> None:
 
 
 def _print_settings(args: argparse.Namespace, method: str, settings: Settings) -> None:
-    from tinymaml.train.metrics import tensorboard_writer
+    from tinymaml.train.metrics import tensorboard_is_written
 
     lines = [f"tinymaml {__version__}: {args.experiment}, method {method}, into {args.out}"]
     lines += [f"  {name:16} {value}" for name, value in settings.as_dict().items()]
-    board = "also written" if tensorboard_writer() else "not written: tensorboardX is not installed"
+    board = "also written" if tensorboard_is_written() else "not written: pip install 'tinymaml[tensorboard]'"
     _say("\n".join([*lines, f"  TensorBoard      {board}"]))
 
 

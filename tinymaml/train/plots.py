@@ -10,7 +10,7 @@ import io
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from tinymaml.train.results import Figures, Results
 
 # Okabe and Ito's palette, which the colour-blind can tell apart.
 COLOURS = {"maml": "#0072B2", "fomaml": "#CC79A7", "pretrained": "#D55E00", "random": "#999999", "oracle": "#009E73"}
-_OTHERS = ("#E69F00", "#56B4E9", "#F0E442", "#000000")  # of methods that this version does not know
+OTHERS = ("#E69F00", "#56B4E9", "#F0E442", "#000000")  # of methods that this version does not know
 
 STYLE = {
     "figure.dpi": 150,
@@ -116,7 +116,7 @@ def methods_in(found: Results, *names: str) -> list[str]:
 def colours(found: Results) -> dict[str, str]:
     """The colour of each method that was evaluated."""
     others = [method for method in methods_in(found) if method not in COLOURS]
-    return COLOURS | {method: _OTHERS[i % len(_OTHERS)] for i, method in enumerate(others)}
+    return COLOURS | {method: OTHERS[i % len(OTHERS)] for i, method in enumerate(others)}
 
 
 def best_or_last(entry: Mapping[str, Any]) -> dict[str, Figures]:
@@ -218,42 +218,47 @@ def legend_above(figure: Any, all_axes: Iterable[Any], columns: int = 3) -> None
         figure.legend(handles.values(), handles, loc="outside upper center", ncols=columns, fontsize=8)
 
 
+class Curve(NamedTuple):
+    """A line of `panels`."""
+
+    label: str
+    entry: Any  # results.Entry
+    figures: dict[str, Figures]  # by condition
+    colour: str
+    style: str = "-"
+
+
 def against_steps(plt: Any, found: Results) -> Any:
     """Of any domain: figures against inner steps, a panel for every condition; of the parameters best in validation, or
     the last."""
-    entries = [(method, entry, best_or_last(entry)) for method, entry in results.entries(found)]
-    curves = [(results.name_of(method), entry, figures, colours(found)[method]) for method, entry, figures in entries]
+    look = colours(found)
+    curves = [
+        Curve(results.name_of(method), entry, best_or_last(entry), look[method])
+        for method, entry in results.entries(found)
+    ]
     return panels(plt, curves)
 
 
-def panels(plt: Any, curves: Sequence[tuple[str, Any, dict[str, Figures], str]]) -> Any:
-    """A panel for every quantity and condition.
-
-    Args:
-        curves: label, entry, figures by condition, colour.
-
-    Returns:
-        A figure; None if there are no curves.
-    """
-    places = list(
-        dict.fromkeys((axis_label(entry), condition) for _, entry, figures, _ in curves for condition in figures)
-    )
+def panels(plt: Any, curves: Sequence[Curve]) -> Any:
+    """A panel for every quantity and condition; None if there are no curves."""
+    places = list(dict.fromkeys((axis_label(one.entry), condition) for one in curves for condition in one.figures))
     if not places:
         return None
-    figure, row = plt.subplots(
-        1, len(places), figsize=(max(4.6, 3.4 * len(places)), 3.2), layout="constrained", squeeze=False
-    )
+    size = (max(4.6, 3.4 * len(places)), 3.2)
+    figure, row = plt.subplots(1, len(places), figsize=size, layout="constrained", squeeze=False)
     shown: dict[str, list[Array]] = {}
     for axes, (label, condition) in zip(row[0], places, strict=True):
-        for name, entry, figures, colour in curves:
-            if axis_label(entry) == label and condition in figures:
-                shown.setdefault(label, []).append(curve(axes, entry, figures[condition], colour, name))
+        for one in curves:
+            if axis_label(one.entry) == label and condition in one.figures:
+                look = {} if one.style == "-" else {"linestyle": one.style}
+                mean = curve(axes, one.entry, one.figures[condition], one.colour, one.label, **look)
+                shown.setdefault(label, []).append(mean)
         axes.set_title(condition)
         axes.set_ylabel(label)
         inner_steps(axes)
     for label, numbers in shown.items():
         log_where_decades([axes for axes, place in zip(row[0], places, strict=True) if place[0] == label], numbers)
-    legend_above(figure, row[0])
+    legend_above(figure, row[0], 3 if max(len(one.label) for one in curves) < 30 else 2)
     return figure
 
 

@@ -63,7 +63,18 @@ class Protocol(TypedDict):
     tasks: int
 
 
-class Entry(TypedDict):
+class Provenance(TypedDict):
+    """What every evaluation says of how its figures came about."""
+
+    seed: int
+    iterations: int
+    seconds: float
+    versions: dict[str, str]
+    machine: str
+    settings: dict[str, Any]
+
+
+class Entry(Provenance):
     """The evaluation of a method."""
 
     domain: str
@@ -71,12 +82,6 @@ class Entry(TypedDict):
     unit: str  # "%": the figures are shares in [0, 1], and shown in per cent; "" if there is none
     better: Annotated[str, "lower|higher"]
     protocol: Protocol
-    seed: int
-    iterations: int
-    seconds: float
-    versions: dict[str, str]
-    machine: str
-    settings: dict[str, Any]
     step_size_search: dict[str, dict[str, float | None]]  # by condition and step size; None: it diverged
     parameters: dict[str, Measured]  # LAST, and BEST_IN_VALIDATION and BEST_IN_TRAINING where there are such
     details: dict[str, Any]  # what the domain's pictures need
@@ -158,7 +163,7 @@ def entry(
         metric: what the figures are, such as "mean squared error".
         better: which figures are.
         protocol: `tasks`, and what else the domain says of the evaluation.
-        provenance: seed, iterations, seconds, versions, machine and settings: see `loop.provenance`.
+        provenance: `Provenance`, which `loop.provenance` gives.
         parameters: LAST, BEST_IN_VALIDATION, BEST_IN_TRAINING; those that are None are left out.
         unit: "%" for shares in [0, 1].
         step_size_search: by condition and step size, the figure in validation; None where it diverged.
