@@ -88,12 +88,25 @@ def test_the_picture_has_every_run(tmp_path: Path, kind: str) -> None:
     figure = compare.draw(pyplot, compare.read(folders))
     lines = [line for axes in figure.axes for line in axes.get_lines()]
     assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == len(lines) == 12
+    assert {line.get_color() for line in lines} == {
+        plots.COLOURS[m] for m in ("maml", "pretrained", "random", "oracle")
+    }
     (legend,) = figure.legends
     assert {text.get_text() for text in legend.get_texts()} == {
         f"navigation-distance-seed-{seed}: {method}"
         for seed in range(3)
         for method in ("MAML", "pretrained", "random", "oracle")
     }
+    pyplot.close(figure)
+
+
+def test_runs_of_one_method_have_colours_of_their_own(tmp_path: Path) -> None:
+    pyplot = pytest.importorskip("matplotlib.pyplot", reason="pictures need matplotlib: pip install 'tinymaml[train]'")
+    folders = [put(tmp_path / f"run{i}", "oscillators", maml=user_entry(0.6, 2)) for i in range(11)]
+    figure = compare.draw(pyplot, compare.read(folders))
+    lines = figure.axes[0].get_lines()
+    assert len({line.get_color() for line in lines}) == 9
+    assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == 11
     pyplot.close(figure)
 
 

@@ -11,7 +11,8 @@ from tinymaml.train import plots, report, results
 from tinymaml.train.results import Figures, Results, ResultsError
 
 _PALETTE = [*plots.COLOURS.values(), *plots.OTHERS]
-_STYLES = ("-", "--", ":", "-.")  # where there are more curves than colours
+_STYLES = ("-", "--", ":", "-.")
+_MARKERS = ("o", "s", "^", "D")
 
 
 class Run(NamedTuple):
@@ -68,19 +69,22 @@ def table(runs: Sequence[Run]) -> str:
 
 
 def draw(plt: Any, runs: Sequence[Run]) -> Any:
-    """Figures against inner steps of the parameters best in validation, or the last: a panel for every condition, a
-    colour for every run and method."""
-    several = [(run, method, entry) for run in runs for method, entry in results.entries(run.results)]
-    curves = [
-        plots.Curve(
-            f"{run.name}: {results.name_of(method)}",
-            entry,
-            plots.best_or_last(entry),
-            _PALETTE[i % len(_PALETTE)],
-            _STYLES[i // len(_PALETTE) % len(_STYLES)],
-        )
-        for i, (run, method, entry) in enumerate(several)
-    ]
+    """Figures against inner steps of the parameters best in validation, or the last: a panel for every condition.
+
+    A colour is a method, and a line's style and marker a run; where there is one method in all, a colour is a run.
+    """
+    methods = {method: entry for run in runs for method, entry in results.entries(run.results)}
+    of_method = plots.colours({"format": results.FORMAT, "experiment": "", "methods": methods})
+    curves = []
+    for i, run in enumerate(runs):
+        marker, style = _MARKERS[i // len(_STYLES) % len(_MARKERS)], _STYLES[i % len(_STYLES)]
+        if len(methods) == 1:
+            style = _STYLES[i // len(_PALETTE) % len(_STYLES)]
+        for method, entry in results.entries(run.results):
+            colour = of_method[method] if len(methods) > 1 else _PALETTE[i % len(_PALETTE)]
+            label = f"{run.name}: {results.name_of(method)}"
+            look = {"linestyle": style, "marker": marker}
+            curves.append(plots.Curve(label, entry, plots.best_or_last(entry), colour, look))
     return plots.panels(plt, curves)
 
 
@@ -142,11 +146,9 @@ def seeds_table(several: Sequence[Results]) -> str:
     lines.append("(in brackets: the sample standard deviation over the seeds)")
     for method in dict.fromkeys(row.method for row in rows):
         row = next(row for row in rows if row.method == method)
-        seeds = ", ".join(map(str, row.seeds))
-        tasks, iterations = row.entry["protocol"]["tasks"], row.entry["iterations"]
-        lines.append(
-            f"{results.name_of(method)}: seed{'s' * (len(row.seeds) != 1)} {seeds}, {iterations} iterations, {tasks} test tasks"
-        )
+        seeds = f"seed{'s' * (len(row.seeds) != 1)} {', '.join(map(str, row.seeds))}"
+        run = f"{row.entry['iterations']} iterations, {row.entry['protocol']['tasks']} test tasks"
+        lines.append(f"{results.name_of(method)}: {seeds}, {run}")
     return "\n".join(lines)
 
 

@@ -225,7 +225,7 @@ class Curve(NamedTuple):
     entry: Any  # results.Entry
     figures: dict[str, Figures]  # by condition
     colour: str
-    style: str = "-"
+    look: Mapping[str, Any]  # for matplotlib
 
 
 def against_steps(plt: Any, found: Results) -> Any:
@@ -233,7 +233,7 @@ def against_steps(plt: Any, found: Results) -> Any:
     the last."""
     look = colours(found)
     curves = [
-        Curve(results.name_of(method), entry, best_or_last(entry), look[method])
+        Curve(results.name_of(method), entry, best_or_last(entry), look[method], {})
         for method, entry in results.entries(found)
     ]
     return panels(plt, curves)
@@ -244,21 +244,21 @@ def panels(plt: Any, curves: Sequence[Curve]) -> Any:
     places = list(dict.fromkeys((axis_label(one.entry), condition) for one in curves for condition in one.figures))
     if not places:
         return None
-    size = (max(4.6, 3.4 * len(places)), 3.2)
+    columns = 3 if max(len(one.label) for one in curves) < 30 else 2
+    size = (max(4.6, 3.4 * len(places)), 2.9 + 0.17 * -(-len(curves) // columns))
     figure, row = plt.subplots(1, len(places), figsize=size, layout="constrained", squeeze=False)
     shown: dict[str, list[Array]] = {}
     for axes, (label, condition) in zip(row[0], places, strict=True):
         for one in curves:
             if axis_label(one.entry) == label and condition in one.figures:
-                look = {} if one.style == "-" else {"linestyle": one.style}
-                mean = curve(axes, one.entry, one.figures[condition], one.colour, one.label, **look)
+                mean = curve(axes, one.entry, one.figures[condition], one.colour, one.label, **one.look)
                 shown.setdefault(label, []).append(mean)
         axes.set_title(condition)
         axes.set_ylabel(label)
         inner_steps(axes)
     for label, numbers in shown.items():
         log_where_decades([axes for axes, place in zip(row[0], places, strict=True) if place[0] == label], numbers)
-    legend_above(figure, row[0], 3 if max(len(one.label) for one in curves) < 30 else 2)
+    legend_above(figure, row[0], columns)
     return figure
 
 
