@@ -55,8 +55,7 @@ def test_both_orders_side_by_side_from_training_to_pictures(
         assert main(["train", name, "--order", order, "--out", str(out), *options(folder)]) == 0
     printed = capsys.readouterr()
     assert "98.7" not in printed.out  # which is of Omniglot, and of another network
-    assert "iteration 12 of 12, loss" in printed.err
-    assert "images/s" in printed.err
+    assert "iteration 12 of 12, accuracy" in printed.err
     assert "validation" in printed.err
     found = json.loads((out / "results.json").read_text())
     assert found["experiment"] == name

@@ -37,7 +37,9 @@ from tests.cases.image_cases import encoded, lay_out, noise, pack
 from tests.cases.results_cases import entry, image_entry, rl_entry, user_entry
 from tests.conftest import ROOT
 from tests.fuzz.mutations import WORDS, Rng, mutated, mutated_json, pick, twist
+from tinymaml.experiments.control import plots as rl_plots
 from tinymaml.experiments.control import table as rl_table
+from tinymaml.experiments.few_shot import plots as image_plots
 from tinymaml.experiments.few_shot import table as image_table
 from tinymaml.experiments.sinusoid import plots as sinusoid_plots
 from tinymaml.experiments.sinusoid import table as sinusoid_table
@@ -478,6 +480,9 @@ def damaged_lists(case: Case) -> None:
 # What runs write
 
 
+PICTURES = {"sinusoid": sinusoid_plots.PICTURES, "few-shot": image_plots.PICTURES, "control": rl_plots.PICTURES}
+
+
 def _tabulated(path: Path, name: str, table: Callable[[Any], str]) -> str | None:
     """The domain's table, and that of any, unless the file is refused."""
     text: str | None = _read(lambda: table(results.load(path, name)), (results.ResultsError,))
@@ -498,8 +503,10 @@ def forged_results(case: Case) -> None:
     content, table = case.bases.results[name]
     path = case.put("results.json", mutated_json(content, case.rng).encode("utf-8", "surrogatepass"))
     text = _tabulated(path, content["experiment"], table)
-    if text is not None and name == "sinusoid" and case.rng.random() < 0.01:
-        _read(lambda: plots.draw_all(case.folder, name, sinusoid_plots.PICTURES), (results.ResultsError,))
+    if text is not None and case.rng.random() < 0.01:
+        domain = next(iter(content["methods"].values())).get("domain", "")
+        pictures = {**plots.PICTURES, **PICTURES.get(domain, {})}
+        _read(lambda: plots.draw_all(case.folder, content["experiment"], pictures), (results.ResultsError,))
 
 
 def damaged_metrics(case: Case) -> None:

@@ -9,7 +9,7 @@ import pytest
 from tests.conftest import ROOT, run
 
 EXTRAS = ["PIL", "cupy", "gymnasium", "h5py", "jax", "jaxlib", "llvmlite", "matplotlib", "mujoco"]
-EXTRAS += ["numba", "numba_cuda", "tensorboard", "threadpoolctl", "torch", "tqdm"]
+EXTRAS += ["numba", "numba_cuda", "tensorboardX", "threadpoolctl", "torch", "tqdm"]
 
 
 def python(code: str) -> str:

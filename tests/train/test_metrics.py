@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
-import sys
-import types
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -43,25 +43,47 @@ def test_foreign_lines_are_passed_over(tmp_path: Path) -> None:
     assert metrics.read(path) == [{"iteration": 5, "loss": None}]
 
 
-def test_tensorboard_gets_every_value_when_it_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[Any] = []
+def events(folder: Path) -> list[Any]:
+    """What TensorBoard reads: records of a length, its checksum, an event and its checksum."""
+    event_pb2 = importlib.import_module("tensorboardX.proto.event_pb2")
+    found = []
+    for path in sorted(folder.iterdir()):
+        data = path.read_bytes()
+        while data:
+            (length,) = struct.unpack("<Q", data[:8])
+            found.append(event_pb2.Event.FromString(data[12 : 12 + length]))
+            data = data[16 + length :]
+    return found
 
-    class SummaryWriter:
-        def __init__(self, folder: str) -> None:
-            seen.append(Path(folder).name)
 
-        def add_scalar(self, name: str, value: float, iteration: int) -> None:
-            seen.append((name, value, iteration))
-
-        def close(self) -> None:
-            seen.append("closed")
-
-    module = types.ModuleType("tensorboardX")
-    module.SummaryWriter = SummaryWriter  # type: ignore[attr-defined]
-    module.__spec__ = types.SimpleNamespace(name="tensorboardX")  # type: ignore[assignment]
-    monkeypatch.setitem(sys.modules, "tensorboardX", module)
-    assert metrics.tensorboard_writer() == "tensorboardX"
+def test_tensorboard_gets_every_value(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboardX", reason="needs tensorboardX: pip install 'tinymaml[tensorboard]'")
+    assert metrics.tensorboard_is_written()
     writer = metrics.Metrics(tmp_path, 0)
-    writer.write(10, loss=1.5, seconds=0.1)
+    writer.write(10, loss=1.5, seconds=0.25)
+    writer.write(20, loss=math.nan)
     writer.close()
-    assert seen == ["tensorboard", ("loss", 1.5, 10), ("seconds", 0.1, 10), "closed"]
+    found = [event for event in events(tmp_path / "tensorboard") if event.HasField("summary")]
+    shown = [(event.step, one.tag, one.simple_value) for event in found for one in event.summary.value]
+    assert shown[:2] == [(10, "loss", 1.5), (10, "seconds", 0.25)]
+    assert shown[2][:2] == (20, "loss") and math.isnan(shown[2][2])
+    assert not any(event.HasField("session_log") for event in events(tmp_path / "tensorboard"))
+
+
+def test_tensorboard_drops_what_a_killed_run_wrote_later(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboardX", reason="needs tensorboardX: pip install 'tinymaml[tensorboard]'")
+    writer = metrics.Metrics(tmp_path, 0)
+    writer.write(10, loss=1.5)
+    writer.close()
+    metrics.Metrics(tmp_path, 5).close()
+    (start,) = [event for event in events(tmp_path / "tensorboard") if event.HasField("session_log")]
+    assert (start.session_log.status, start.step) == (1, 6)  # a start: what is of this step or later is dropped
+
+
+def test_without_tensorboardx_there_are_json_lines_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert not metrics.tensorboard_is_written()
+    writer = metrics.Metrics(tmp_path, 0)
+    writer.write(10, loss=1.5)
+    writer.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]

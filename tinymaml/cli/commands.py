@@ -42,7 +42,9 @@ def train(args: argparse.Namespace, experiment: Experiment) -> None:
         run.check_training(asked, place, experiment)
         _train_one(args, experiment, asked.replaced(seed=seed), {**values, "seed": seed}, place)
     if args.evaluate and not args.json_progress:
-        _over_seeds(folders, experiment)
+        from tinymaml.train import compare, results
+
+        say(compare.seeds_table([results.load(place / "results.json", experiment.name) for place in folders]))
 
 
 def _train_one(
@@ -77,6 +79,8 @@ def _first_screen(
     args: argparse.Namespace, experiment: Experiment, asked: Experiment, methods: list[str], out: Path
 ) -> str:
     """What is trained, into which folder, with which settings: those that are not the defaults, or all."""
+    from tinymaml.train.metrics import tensorboard_is_written
+
     lines = [
         f"tinymaml {__version__}: {experiment.name}, {experiment.summary or asked.domain.name}",
         f"  method        {', '.join(methods)}",
@@ -87,6 +91,8 @@ def _first_screen(
     defaults = experiment.settings()
     settings = {name: value for name, value in asked.settings().items() if args.verbose or value != defaults[name]}
     settings.pop("order", None)
+    if args.verbose and tensorboard_is_written():
+        lines.append(f"  TensorBoard   tensorboard --logdir {out}")
     if settings:
         lines.append("  settings" + ("" if args.verbose else " that are not the defaults (-v shows all)"))
         lines += [f"    {name:16} {_words(value)}" for name, value in sorted(settings.items())]
@@ -116,13 +122,15 @@ def plot(args: argparse.Namespace, experiment: Experiment) -> None:
     _draw(folder(args, experiment), experiment, args.format)
 
 
-def compare(args: argparse.Namespace) -> None:
+def compare_runs(args: argparse.Namespace) -> None:
     """Runs side by side in one table and one picture."""
-    from tinymaml.train import compare as comparison
+    from tinymaml.tasks import extras
+    from tinymaml.train.compare import compare
 
-    say(comparison.table(args.runs))
+    extras.require_all(PICTURES)
     picture = args.picture or Path(f"comparison.{args.format}")
-    say(f"\nPicture: {comparison.draw(args.runs, picture)}")
+    say(compare(args.runs, picture))
+    say(f"\nPicture: {picture}")
 
 
 def show(args: argparse.Namespace, experiment: Experiment) -> None:
@@ -152,12 +160,6 @@ def _draw(out: Path, experiment: Experiment, form: str) -> None:
 
     paths = plots.draw_all(out, experiment.name, experiment.pictures, form)
     say("\n".join(["", "Pictures:", *[f"  {path}" for path in paths]]))
-
-
-def _over_seeds(folders: list[Path], experiment: Experiment) -> None:
-    from tinymaml.train import compare as comparison
-
-    say(comparison.over_seeds(folders, experiment.name))
 
 
 def _bars() -> list[tuple[str, str]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import platform
 from importlib import metadata
@@ -18,6 +17,7 @@ EXTRAS = {
     "data": ("h5py", "pillow"),
     "rl": ("gymnasium", "mujoco"),
     "train": ("h5py", "matplotlib", "tqdm"),
+    "tensorboard": ("tensorboardX",),
     "bench": ("torch", "jax", "jaxlib"),
 }
 
@@ -48,11 +48,7 @@ def report() -> str:
         versions = {package: version(package) for package in packages}
         listed = ", ".join(f"{package} {number or '(missing)'}" for package, number in versions.items())
         hint = "" if all(versions.values()) else f"   pip install 'tinymaml[{extra}]'"
-        lines.append(f"  {extra:8} {listed}{hint}")
-    board = "tensorboardX" if importlib.util.find_spec("tensorboardX") else None
-    if board is None and importlib.util.find_spec("tensorboard") and importlib.util.find_spec("torch"):
-        board = "tensorboard with torch"
-    lines += ["", f"TensorBoard: {board or 'not written (install tensorboardX for it)'}"]
+        lines.append(f"  {extra:11} {listed}{hint}")
     if not numba_is_used():
         lines.append("Without Numba everything runs, slower: pip install 'tinymaml[fast]'")
     return "\n".join(lines)

@@ -216,7 +216,7 @@ def _act(args: argparse.Namespace, experiments: dict[str, Experiment]) -> None:
     elif args.command == "data":
         data.run(args)
     elif args.command == "compare":
-        commands.compare(args)
+        commands.compare_runs(args)
     else:
         actions: dict[str, Any] = {
             "train": commands.train,

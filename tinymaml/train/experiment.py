@@ -10,7 +10,7 @@ from typing import Any
 
 from tinymaml.settings import Settings
 from tinymaml.train.domain import Domain
-from tinymaml.train.plots import Picture
+from tinymaml.train.plots import PICTURES, Picture
 from tinymaml.train.report import table as generic_table
 from tinymaml.train.results import Results
 from tinymaml.train.trainer import Trainer
@@ -41,7 +41,7 @@ class Experiment:
     summary: str = ""
     fixed: frozenset[str] = frozenset()
     table: Callable[[Results], str] = generic_table
-    pictures: Mapping[str, Picture] = field(default_factory=dict)
+    pictures: Mapping[str, Picture] = field(default_factory=lambda: PICTURES)
     shows: str | None = None
     general: bool = False
     needs: tuple[tuple[str, str], ...] = ()

@@ -1,14 +1,14 @@
-"""Metrics as JSON lines, one object a line, and to TensorBoard where it is installed."""
+"""Metrics as JSON lines, one object a line, and for TensorBoard where tensorboardX is installed."""
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import json
 import math
 from pathlib import Path
 from typing import Any
 
+from tinymaml.tasks.extras import require
 from tinymaml.tasks.reading import open_file, parse_json
 from tinymaml.train import files
 from tinymaml.train.schema import is_number
@@ -25,7 +25,7 @@ class Metrics:
         kept = [line for line in read(self.path) if line["iteration"] <= iteration]
         files.atomic_write(self.path, "".join(json.dumps(line) + "\n" for line in kept).encode())
         self._file = self.path.open("a", encoding="utf-8")
-        self._board = _tensorboard(folder)
+        self._board = _tensorboard(folder, iteration)
 
     def write(self, iteration: int, **values: float) -> None:
         """One line; it is on its way to the disk when this returns."""
@@ -62,7 +62,7 @@ def read(path: Path) -> list[dict[str, Any]]:
         file = open_file(path)
     except FileNotFoundError:
         return []
-    found = []
+    lines = []
     with file:
         while line := file.readline(_LONGEST):
             try:
@@ -70,8 +70,8 @@ def read(path: Path) -> list[dict[str, Any]]:
             except ValueError:
                 continue
             if isinstance(value, dict) and _is_line(value):
-                found.append(value)
-    return found
+                lines.append(value)
+    return lines
 
 
 def _is_line(values: dict[str, Any]) -> bool:
@@ -80,15 +80,14 @@ def _is_line(values: dict[str, Any]) -> bool:
     return type(iteration) is int and iteration > 0 and numbers
 
 
-def tensorboard_writer() -> str | None:
-    """The module that can write for TensorBoard here, or None: tensorboardX, or TensorBoard through PyTorch."""
-    if importlib.util.find_spec("tensorboardX"):
-        return "tensorboardX"
-    if importlib.util.find_spec("tensorboard") and importlib.util.find_spec("torch"):
-        return "torch.utils.tensorboard"
-    return None
+def tensorboard_is_written() -> bool:
+    """Whether metrics are also written for TensorBoard: tensorboardX is installed."""
+    return importlib.util.find_spec("tensorboardX") is not None
 
 
-def _tensorboard(folder: Path) -> Any:
-    name = tensorboard_writer()
-    return None if name is None else importlib.import_module(name).SummaryWriter(str(folder / "tensorboard"))
+def _tensorboard(folder: Path, iteration: int) -> Any:
+    """A writer that goes on after an iteration: TensorBoard drops what a killed run wrote after it."""
+    if not tensorboard_is_written():
+        return None
+    writer = require("tensorboardX", "tensorboard").SummaryWriter
+    return writer(str(folder / "tensorboard"), purge_step=iteration + 1 if iteration else None)

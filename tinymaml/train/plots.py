@@ -10,7 +10,7 @@ import io
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from tinymaml.train.results import Figures, Results
 
 # Okabe and Ito's palette, which the colour-blind can tell apart.
 COLOURS = {"maml": "#0072B2", "fomaml": "#CC79A7", "pretrained": "#D55E00", "random": "#999999", "oracle": "#009E73"}
-_OTHERS = ("#E69F00", "#56B4E9", "#F0E442", "#000000")  # of methods that this version does not know
+OTHERS = ("#E69F00", "#56B4E9", "#F0E442", "#000000")  # of methods that this version does not know
 
 STYLE = {
     "figure.dpi": 150,
@@ -65,13 +65,13 @@ def draw_all(
         ValueError: another format.
     """
     check_format(format)
-    found = results.load(run / "results.json", experiment)
+    content = results.load(run / "results.json", experiment)
     plt = pyplot()
     paths = []
-    for name, draw in (*pictures.items(), ("training", lambda plt, found: _training(plt, found, run))):
+    for name, draw in (*pictures.items(), ("training", lambda plt, content: _training(plt, content, run))):
         path = run / "figures" / f"{name}.{format}"
         try:
-            if save(plt, draw, found, path):
+            if save(plt, draw, content, path):
                 paths.append(path)
         except (ValueError, ArithmeticError) as error:  # figures that are numbers, but beyond what can be drawn
             raise results.ResultsError(f"{run / 'results.json'} cannot be drawn, {name}: {error}") from error
@@ -107,16 +107,16 @@ def save(plt: Any, draw: Callable[[Any, Any], Any], content: Any, path: Path) ->
     return True
 
 
-def methods_in(found: Results, *names: str) -> list[str]:
+def methods_in(content: Results, *names: str) -> list[str]:
     """Those of the methods, or of all, that were evaluated."""
-    evaluated = [method for method, _ in results.entries(found)]
+    evaluated = [method for method, _ in results.entries(content)]
     return [name for name in names or evaluated if name in evaluated]
 
 
-def colours(found: Results) -> dict[str, str]:
+def colours(content: Results) -> dict[str, str]:
     """The colour of each method that was evaluated."""
-    others = [method for method in methods_in(found) if method not in COLOURS]
-    return COLOURS | {method: _OTHERS[i % len(_OTHERS)] for i, method in enumerate(others)}
+    others = [method for method in methods_in(content) if method not in COLOURS]
+    return COLOURS | {method: OTHERS[i % len(OTHERS)] for i, method in enumerate(others)}
 
 
 def best_or_last(entry: Mapping[str, Any]) -> dict[str, Figures]:
@@ -218,42 +218,47 @@ def legend_above(figure: Any, all_axes: Iterable[Any], columns: int = 3) -> None
         figure.legend(handles.values(), handles, loc="outside upper center", ncols=columns, fontsize=8)
 
 
-def against_steps(plt: Any, found: Results) -> Any:
+class Curve(NamedTuple):
+    """A line of `panels`."""
+
+    label: str
+    entry: Any  # results.Entry
+    figures: dict[str, Figures]  # by condition
+    colour: str
+    look: Mapping[str, Any]  # for matplotlib
+
+
+def against_steps(plt: Any, content: Results) -> Any:
     """Of any domain: figures against inner steps, a panel for every condition; of the parameters best in validation, or
     the last."""
-    entries = [(method, entry, best_or_last(entry)) for method, entry in results.entries(found)]
-    curves = [(results.name_of(method), entry, figures, colours(found)[method]) for method, entry, figures in entries]
+    look = colours(content)
+    curves = [
+        Curve(results.name_of(method), entry, best_or_last(entry), look[method], {})
+        for method, entry in results.entries(content)
+    ]
     return panels(plt, curves)
 
 
-def panels(plt: Any, curves: Sequence[tuple[str, Any, dict[str, Figures], str]]) -> Any:
-    """A panel for every quantity and condition.
-
-    Args:
-        curves: label, entry, figures by condition, colour.
-
-    Returns:
-        A figure; None if there are no curves.
-    """
-    places = list(
-        dict.fromkeys((axis_label(entry), condition) for _, entry, figures, _ in curves for condition in figures)
-    )
+def panels(plt: Any, curves: Sequence[Curve]) -> Any:
+    """A panel for every quantity and condition; None if there are no curves."""
+    places = list(dict.fromkeys((axis_label(one.entry), condition) for one in curves for condition in one.figures))
     if not places:
         return None
-    figure, row = plt.subplots(
-        1, len(places), figsize=(max(4.6, 3.4 * len(places)), 3.2), layout="constrained", squeeze=False
-    )
+    columns = 3 if max(len(one.label) for one in curves) < 30 else 2
+    size = (max(4.6, 3.4 * len(places)), 2.9 + 0.17 * -(-len(curves) // columns))
+    figure, row = plt.subplots(1, len(places), figsize=size, layout="constrained", squeeze=False)
     shown: dict[str, list[Array]] = {}
     for axes, (label, condition) in zip(row[0], places, strict=True):
-        for name, entry, figures, colour in curves:
-            if axis_label(entry) == label and condition in figures:
-                shown.setdefault(label, []).append(curve(axes, entry, figures[condition], colour, name))
+        for one in curves:
+            if axis_label(one.entry) == label and condition in one.figures:
+                mean = curve(axes, one.entry, one.figures[condition], one.colour, one.label, **one.look)
+                shown.setdefault(label, []).append(mean)
         axes.set_title(condition)
         axes.set_ylabel(label)
         inner_steps(axes)
     for label, numbers in shown.items():
         log_where_decades([axes for axes, place in zip(row[0], places, strict=True) if place[0] == label], numbers)
-    legend_above(figure, row[0])
+    legend_above(figure, row[0], columns)
     return figure
 
 
@@ -261,22 +266,22 @@ def panels(plt: Any, curves: Sequence[tuple[str, Any, dict[str, Figures], str]])
 PICTURES: dict[str, Picture] = {"steps": against_steps}
 
 
-def _training(plt: Any, found: Results, run: Path) -> Any:
+def _training(plt: Any, content: Results, run: Path) -> Any:
     """The training loss of every method; beside it accuracy in training and validation, or the error in validation. Of
     reinforcement learning the returns."""
-    lines = {method: metrics.read(run / method / "metrics.jsonl") for method in methods_in(found)}
+    lines = {method: metrics.read(run / method / "metrics.jsonl") for method in methods_in(content)}
 
     def there(name: str) -> bool:
         return any(_series(of_method, name)[0] for of_method in lines.values())
 
     if there("return_0"):
-        return _training_returns(plt, lines, colours(found))
+        return _training_returns(plt, lines, colours(content))
     shown = [name for name in ("loss", "accuracy" if there("accuracy") else "validation") if there(name)]
     if not shown:
         return None
     figure, row = plt.subplots(1, len(shown), figsize=(4.6 * len(shown), 3.1), layout="constrained", squeeze=False)
     for axes, name in zip(row[0], shown, strict=True):
-        _learning_curves(axes, lines, name, colours(found))
+        _learning_curves(axes, lines, name, colours(content))
         _iterations(axes)
     legend_above(figure, row[0], 4)
     return figure

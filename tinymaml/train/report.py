@@ -117,7 +117,7 @@ def table(found: Results) -> str:
     return "\n".join(["", *sections(found["experiment"], list(rows(found))), *notes(found)])
 
 
-def sections(title: str, shown: Sequence[Row]) -> list[str]:
+def sections(experiment: str, shown: Sequence[Row]) -> list[str]:
     """A grid for every quantity and condition."""
     lines = []
     for quantity in dict.fromkeys(results.quantity(row.entry) for row in shown):
@@ -136,9 +136,15 @@ def sections(title: str, shown: Sequence[Row]) -> list[str]:
                 )
                 for row in here
             ]
-            after = "" if steps == [0] else f"; after inner steps ({here[0].entry['better']} is better)"
-            lines += grid(f"{title}: {quantity}; {condition}{after}", [str(k) for k in steps], body)
+            lines += grid(title(experiment, here[0].entry, condition, steps), [str(k) for k in steps], body)
     return lines
+
+
+def title(experiment: str, entry: Mapping[str, Any], condition: str, steps: Sequence[int]) -> str:
+    """What a grid is of; an experiment without a name is left out."""
+    after = "" if list(steps) == [0] else "; after inner steps"
+    what = f"{results.quantity(entry)}; {condition}{after} ({entry['better']} is better)"
+    return f"{experiment}: {what}" if experiment else what
 
 
 def notes(found: Results, prefix: str = "") -> list[str]:

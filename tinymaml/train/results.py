@@ -63,7 +63,18 @@ class Protocol(TypedDict):
     tasks: int
 
 
-class Entry(TypedDict):
+class Provenance(TypedDict):
+    """What every evaluation says of how its figures came about."""
+
+    seed: int
+    iterations: int
+    seconds: float
+    versions: dict[str, str]
+    machine: str
+    settings: dict[str, Any]
+
+
+class Entry(Provenance):
     """The evaluation of a method."""
 
     domain: str
@@ -71,12 +82,6 @@ class Entry(TypedDict):
     unit: str  # "%": the figures are shares in [0, 1], and shown in per cent; "" if there is none
     better: Annotated[str, "lower|higher"]
     protocol: Protocol
-    seed: int
-    iterations: int
-    seconds: float
-    versions: dict[str, str]
-    machine: str
-    settings: dict[str, Any]
     step_size_search: dict[str, dict[str, float | None]]  # by condition and step size; None: it diverged
     parameters: dict[str, Measured]  # LAST, and BEST_IN_VALIDATION and BEST_IN_TRAINING where there are such
     details: dict[str, Any]  # what the domain's pictures need
@@ -115,11 +120,11 @@ def figures(scores: Array | Sequence[Array], diverged: Array | None = None) -> F
         ValueError: of another shape.
     """
     rows = [np.asarray(row) for row in scores]
-    if not rows or {row.shape for row in rows} != {rows[0].shape[:1]} or not rows[0].size:
+    if not rows or any(row.ndim != 1 or row.shape != rows[0].shape or not row.size for row in rows):
         shapes = " and ".join(sorted({str(list(row.shape)) for row in rows})) or "none"
         raise ValueError(f"scores must be [steps + 1, tasks], its rows are {shapes}")
     with np.errstate(invalid="ignore"):
-        found: Figures = {
+        summary: Figures = {
             "mean": [_mean(row) for row in rows],
             "half_width": [half_width(row) for row in rows],
             "median": [_number(np.median(row)) for row in rows],
@@ -128,10 +133,10 @@ def figures(scores: Array | Sequence[Array], diverged: Array | None = None) -> F
             if diverged.shape != rows[0].shape or diverged.dtype != np.bool_:
                 raise ValueError(f"diverged must be booleans {list(rows[0].shape)}, got {list(diverged.shape)}")
             converged = [row[~diverged] for row in rows]
-            found["diverged"] = int(diverged.sum())
-            found["mean_converged"] = [_mean(row) for row in converged]
-            found["half_width_converged"] = [half_width(row) for row in converged]
-    return found
+            summary["diverged"] = int(diverged.sum())
+            summary["mean_converged"] = [_mean(row) for row in converged]
+            summary["half_width_converged"] = [half_width(row) for row in converged]
+    return summary
 
 
 def measured(iteration: int, figures: Mapping[str, Figures]) -> Measured:
@@ -158,7 +163,7 @@ def entry(
         metric: what the figures are, such as "mean squared error".
         better: which figures are.
         protocol: `tasks`, and what else the domain says of the evaluation.
-        provenance: seed, iterations, seconds, versions, machine and settings: see `loop.provenance`.
+        provenance: `Provenance`, which `provenance.provenance` gives.
         parameters: LAST, BEST_IN_VALIDATION, BEST_IN_TRAINING; those that are None are left out.
         unit: "%" for shares in [0, 1].
         step_size_search: by condition and step size, the figure in validation; None where it diverged.
