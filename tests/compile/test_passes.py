@@ -80,6 +80,24 @@ def test_rows_of_different_numbers_wait_for_each_other():
     assert found == [(6, ["exp"]), (3, ["multiply", "sin"])]
 
 
+@needs_numba
+@pytest.mark.parametrize("tasks", [(), (6,), (40,)])
+def test_a_program_with_rows_of_two_numbers_gives_the_bits_of_the_step(tasks):
+    def step(x, y):
+        for count in tasks:
+            declare_tasks(count)
+        mixed = tm.exp(x) @ tm.sin(y[:3, :4])
+        return tm.sin(mixed) * 2, tm.exp(y) * y + tm.sum(y, 1, keepdims=True), tm.sum(mixed)
+
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(6, 3)), rng.normal(size=(40, 50))
+    program = tm.record(step, x, y, threads=3)
+    regions = program._executable.memory.shards
+    assert {region.rows for region in regions} == set(tasks or (6, 40))
+    for one, other in zip(program(x, y), step(tm.as_tensor(x), tm.as_tensor(y)), strict=True):
+        np.testing.assert_array_equal(one, other.numpy())
+
+
 @pytest.mark.parametrize("steps", [0, 1])
 def test_the_meta_gradient_declares_its_tasks(steps):
     def loss(p, batch):
