@@ -53,8 +53,8 @@ def regions_of(step, *shapes, tasks=()):
 
 
 def test_a_sum_over_tasks_stands_between():
-    found = regions_of(lambda x: tm.exp(x - tm.sum(tm.exp(x), 0, keepdims=True)), (6, 3))
-    assert found == [(6, ["exp"]), (0, ["sum_to"]), (6, ["subtract", "exp"])]
+    results = regions_of(lambda x: tm.exp(x - tm.sum(tm.exp(x), 0, keepdims=True)), (6, 3))
+    assert results == [(6, ["exp"]), (0, ["sum_to"]), (6, ["subtract", "exp"])]
 
 
 def test_sums_within_rows_are_split():
@@ -76,8 +76,8 @@ def test_declared_tasks_are_what_is_split():
 
 def test_rows_of_different_numbers_wait_for_each_other():
     """An array read by other rows than it was made by is whole before it is read."""
-    found = regions_of(lambda x: tm.sin(tm.reshape(tm.exp(x), (3, 8)) * 2), (6, 4))
-    assert found == [(6, ["exp"]), (3, ["multiply", "sin"])]
+    results = regions_of(lambda x: tm.sin(tm.reshape(tm.exp(x), (3, 8)) * 2), (6, 4))
+    assert results == [(6, ["exp"]), (3, ["multiply", "sin"])]
 
 
 @needs_numba

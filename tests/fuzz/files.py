@@ -181,18 +181,18 @@ def _signed(content: bytes, version: int = checkpoint.FORMAT) -> bytes:
 def damaged_checkpoint(case: Case) -> None:
     data = mutated(case.bases.checkpoint, case.rng) if case.rng.random() < 0.9 else case.bases.checkpoint
     path = case.put("file.h5", data)
-    found = _read(lambda: checkpoint.load(path), ERRORS_OF_CHECKPOINTS)
-    assert (found is not None) == (data == case.bases.checkpoint)
-    assert found is None or _same(found.state, case.bases.state)
+    results = _read(lambda: checkpoint.load(path), ERRORS_OF_CHECKPOINTS)
+    assert (results is not None) == (data == case.bases.checkpoint)
+    assert results is None or _same(results.state, case.bases.state)
 
 
 def _load_forged(path: Path) -> None:
     """What is loaded has no more bytes than the file."""
-    found = _read(lambda: checkpoint.load(path), ERRORS_OF_CHECKPOINTS)
-    if found is not None:
-        assert found.iteration >= 0
-        assert isinstance(found.settings, dict)
-        assert _bytes(found.state) <= path.stat().st_size
+    results = _read(lambda: checkpoint.load(path), ERRORS_OF_CHECKPOINTS)
+    if results is not None:
+        assert results.iteration >= 0
+        assert isinstance(results.settings, dict)
+        assert _bytes(results.state) <= path.stat().st_size
 
 
 def _bytes(state: Any) -> int:
@@ -244,19 +244,19 @@ def _read_prepared(case: Case, path: Path) -> imageset.ImageSet | None:
     if split is None:
         _read(lambda: imageset.describe(path), ERRORS_OF_DATA)
         return None
-    found = _read(lambda: imageset.read(path, split, lazy), ERRORS_OF_DATA)
-    if found is not None:
-        assert found.images.dtype == np.uint8
-        assert found.first[0] == 0
-        assert found.first[-1] == len(found.images)
-        assert len(found.classes) == len(found.first) - 1
-    return found
+    results = _read(lambda: imageset.read(path, split, lazy), ERRORS_OF_DATA)
+    if results is not None:
+        assert results.images.dtype == np.uint8
+        assert results.first[0] == 0
+        assert results.first[-1] == len(results.images)
+        assert len(results.classes) == len(results.first) - 1
+    return results
 
 
 def damaged_prepared(case: Case) -> None:
-    found = _read_prepared(case, case.put("some.h5", mutated(case.bases.prepared, case.rng)))
-    if found is not None and found.images.base is None:  # all of it was checked
-        assert np.array_equal(found.images, np.concatenate(case.bases.images[found.split]))
+    results = _read_prepared(case, case.put("some.h5", mutated(case.bases.prepared, case.rng)))
+    if results is not None and results.images.base is None:  # all of it was checked
+        assert np.array_equal(results.images, np.concatenate(case.bases.images[results.split]))
 
 
 def forged_prepared(case: Case) -> None:
@@ -300,8 +300,8 @@ def twisted_prepared(case: Case) -> None:
 
 def damaged_npz(case: Case) -> None:
     path = case.put("some.npz", mutated(case.bases.npz, case.rng))
-    found = _read(lambda: npz.arrays(path, ["images", "labels"], LIMITS), ERRORS_OF_DATA)
-    for own, array in zip(found or (), case.bases.arrays_of_npz.values(), strict=False):
+    results = _read(lambda: npz.arrays(path, ["images", "labels"], LIMITS), ERRORS_OF_DATA)
+    for own, array in zip(results or (), case.bases.arrays_of_npz.values(), strict=False):
         assert np.array_equal(own, array)
 
 
@@ -349,12 +349,12 @@ def damaged_zip(case: Case) -> None:
     path = case.put(pick(case.rng, ("some.zip", "some.ZIP", "some.tar")), mutated(data, case.rng))
 
     def contents() -> dict[str, bytes]:
-        with archive.files(path, LIMITS) as found:
-            return {name: found.read(name) for name in found.names}
+        with archive.files(path, LIMITS) as results:
+            return {name: results.read(name) for name in results.names}
 
-    found = _read(contents, ERRORS_OF_DATA)
-    if found is not None:  # zeros for sizes and checksum are those of an empty file
-        assert set(found.values()) <= {*case.bases.tree.values(), b""}
+    results = _read(contents, ERRORS_OF_DATA)
+    if results is not None:  # zeros for sizes and checksum are those of an empty file
+        assert set(results.values()) <= {*case.bases.tree.values(), b""}
 
 
 def forged_zip(case: Case) -> None:
@@ -375,8 +375,8 @@ def forged_zip(case: Case) -> None:
     path.write_bytes(path.read_bytes() if rng.random() < 0.7 else mutated(path.read_bytes(), rng))
 
     def contents() -> int:
-        with archive.files(path, LIMITS) as found:
-            return sum(len(found.read(name)) for name in found.names)
+        with archive.files(path, LIMITS) as results:
+            return sum(len(results.read(name)) for name in results.names)
 
     assert (_read(contents, ERRORS_OF_DATA) or 0) <= LIMITS.total
 
@@ -399,11 +399,11 @@ def damaged_picture(case: Case) -> None:
     convert = folder.resizer((5, 4), pick(rng, ("RGB", "L")), pick(rng, folder.RESAMPLINGS))
 
     def picture() -> Any:
-        with archive.files(case.folder / "pictures", LIMITS) as found:
-            return convert(found, name)
+        with archive.files(case.folder / "pictures", LIMITS) as results:
+            return convert(results, name)
 
-    found = _read(picture, ERRORS_OF_DATA)
-    assert found is None or (found.dtype == np.uint8 and found.shape[:2] == (5, 4))
+    results = _read(picture, ERRORS_OF_DATA)
+    assert results is None or (results.dtype == np.uint8 and results.shape[:2] == (5, 4))
 
 
 def odd_folder(case: Case) -> None:
@@ -424,10 +424,10 @@ def odd_folder(case: Case) -> None:
         (Path(os.fsdecode(bytes(top) + b"/train/train0/\xff.png"))).write_bytes(b"x")
 
     def contents() -> Any:
-        with archive.files(top, LIMITS) as found:
-            for name in found.names:
-                found.read(name)
-            return folder._by_split(found)
+        with archive.files(top, LIMITS) as results:
+            for name in results.names:
+                results.read(name)
+            return folder._by_split(results)
 
     _read(contents, ERRORS_OF_DATA)
 
@@ -465,8 +465,8 @@ def damaged_lists(case: Case) -> None:
         lists[name] = pick(rng, (b"\xff\xfe", b'filename,label\n"' + b"x" * 200_000, b"\0" * 9, b"", b"filename,label"))
     lay_out(case.folder, lists)
     classes = {split: [own] for split, own in miniimagenet.NAMES.items()}
-    found = _read(lambda: miniimagenet.listed_images(case.folder, classes), ERRORS_OF_DATA)
-    assert found is None or {label: len(names) for label, names in found.items()} == dict.fromkeys(
+    results = _read(lambda: miniimagenet.listed_images(case.folder, classes), ERRORS_OF_DATA)
+    assert results is None or {label: len(names) for label, names in results.items()} == dict.fromkeys(
         miniimagenet.NAMES.values(), 600
     )
 
@@ -475,8 +475,8 @@ def damaged_lists(case: Case) -> None:
 
 
 def _tabulated(path: Path, name: str, table: Callable[[Any], str]) -> str | None:
-    found = _read(lambda: results.load(path, name), (results.ResultsError,))
-    return None if found is None else table(found)
+    actual = _read(lambda: results.load(path, name), (results.ResultsError,))
+    return None if actual is None else table(actual)
 
 
 def damaged_results(case: Case) -> None:
@@ -522,8 +522,8 @@ def no_file(case: Case) -> None:
     name = pick(case.rng, list(readers))
     path = case.folder / name
     _odd_entry(path, case.rng)
-    found = _read(lambda: readers[name][0](path), readers[name][1])
-    assert found is None or name in ("hash", "metrics.jsonl", "some.zip")
+    actual = _read(lambda: readers[name][0](path), readers[name][1])
+    assert actual is None or name in ("hash", "metrics.jsonl", "some.zip")
 
 
 KINDS: tuple[Callable[[Case], None], ...] = (
@@ -553,8 +553,8 @@ HERE = "tests.fuzz.files"
 
 def kind_of(number: int, kinds: str = HERE) -> Callable[[Case], None]:
     """Which kind the case of a number is: those in a module's KINDS take turns."""
-    found: tuple[Callable[[Case], None], ...] = importlib.import_module(kinds).KINDS
-    return found[number % len(found)]
+    results: tuple[Callable[[Case], None], ...] = importlib.import_module(kinds).KINDS
+    return results[number % len(results)]
 
 
 def run_case(bases: Bases, seed: int, number: int, kinds: str = HERE) -> None:

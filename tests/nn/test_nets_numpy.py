@@ -56,10 +56,10 @@ def test_the_convolutional_network_is_what_numpy_gives(downsample, bias, tasks):
             h, g = (
                 convolved(z, own["w"], own.get("b", np.zeros(4)), 2 if downsample == "stride" else 1) for z in (h, g)
             )
-            found = h.mean((0, 1, 2)), h.var((0, 1, 2))
-            for got, expected in zip(statistics[k], found, strict=True):
+            actual = h.mean((0, 1, 2)), h.var((0, 1, 2))
+            for got, expected in zip(statistics[k], actual, strict=True):
                 np.testing.assert_allclose(got.numpy()[t], expected, rtol=1e-10)
-            h, g = normalised(h, own), normalised(g, own, found)
+            h, g = normalised(h, own), normalised(g, own, actual)
             if downsample == "max-pool":
                 h, g = pooled(h), pooled(g)
         last = {name: p[t % tasks] for name, p in params["head"].items()}

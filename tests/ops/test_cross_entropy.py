@@ -110,9 +110,9 @@ def test_layouts():
     x, labels = example((4, 3, 5))
     shared = np.broadcast_to(x[:1], x.shape)
     for logits in (x[::-1], np.asfortranarray(x), x[:, :, ::-1], shared):
-        found = to_third(lambda x: tm.softmax_cross_entropy(x, labels), logits)
+        results = to_third(lambda x: tm.softmax_cross_entropy(x, labels), logits)
         for one, other in zip(
-            found, to_third(lambda x: tm.softmax_cross_entropy(x, labels), logits.copy()), strict=True
+            results, to_third(lambda x: tm.softmax_cross_entropy(x, labels), logits.copy()), strict=True
         ):
             np.testing.assert_array_equal(one, other)
 

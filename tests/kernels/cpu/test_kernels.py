@@ -30,14 +30,14 @@ ELSEWHERE = {"adam", *[f"batch_norm{part}_pool" for part in ("", "_tangent", "_g
 
 def kernels() -> list[KernelName]:
     """The kernels of compiled/: public functions of `outs`."""
-    found = []
+    results = []
     for module in pkgutil.iter_modules(compiled.__path__):
         loaded = importlib.import_module(f"{compiled.__name__}.{module.name}")
         for name, function in vars(loaded).items():
             own = inspect.isfunction(function) and not name.startswith("_")
             if own and "outs" in inspect.signature(function).parameters:
-                found.append(KernelName(module.name, name))
-    return found
+                results.append(KernelName(module.name, name))
+    return results
 
 
 def check(name, outs, ins, static, dtype):

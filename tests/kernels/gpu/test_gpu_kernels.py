@@ -26,7 +26,7 @@ INFRASTRUCTURE = {"cpu": {"threads"}, "gpu": {"launch", "many", "support"}}
 
 def names(side, package):
     """family.kernel of the public functions of a package's families."""
-    found = set()
+    results = set()
     for module in pkgutil.iter_modules(package.__path__):
         if module.ispkg or module.name in INFRASTRUCTURE[side]:
             continue
@@ -35,8 +35,8 @@ def names(side, package):
             own = inspect.isfunction(function) and not name.startswith("_")
             parameters = list(inspect.signature(function).parameters) if own else []
             if "outs" in parameters or parameters[:1] == ["x"]:
-                found.add(KernelName(module.name, name))
-    return found
+                results.add(KernelName(module.name, name))
+    return results
 
 
 def test_the_same_kernels_on_both_sides():
@@ -50,14 +50,14 @@ def on_gpu(primitive):
     own, name = primitive.kernel, NAMES[primitive.name]
 
     def both(specs, ins, static):
-        found = own(specs, ins, static)
+        results = own(specs, ins, static)
         if primitive.specs is None:
             y = gpu.planner(*name)(gpu_cases.put(ins[0]), **static)
-            np.testing.assert_array_equal(y.get(), found[0])
+            np.testing.assert_array_equal(y.get(), results[0])
         else:
-            tolerance = 1e-4 if found[0].dtype == np.float32 and primitive.name in LOOSE else None
+            tolerance = 1e-4 if results[0].dtype == np.float32 and primitive.name in LOOSE else None
             gpu_cases.check(name, specs, ins, static, tolerance)
-        return found
+        return results
 
     return both
 
