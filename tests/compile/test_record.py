@@ -443,7 +443,7 @@ def test_memory_is_used_again():
         return x
 
     program = tm.record(step, normal(1, 64, 64))
-    assert program._assembly.layout.arena <= 4 * 64 * 64 * 4
+    assert program._executable.memory.arena <= 4 * 64 * 64 * 4
 
 
 def test_explained_and_drawn():
