@@ -38,9 +38,9 @@ def run(name, outs, ins, **static):
     """What the compiled kernel and the reference give, in turn."""
     actual = []
     for kernel in (cpu.numba_kernel("norm", name), cpu.numpy_kernel("norm", name)):
-        own = [np.full(shape, 7, dtype) for shape, dtype in outs]
-        kernel(own, ins, **static)
-        actual.append(own)
+        given = [np.full(shape, 7, dtype) for shape, dtype in outs]
+        kernel(given, ins, **static)
+        actual.append(given)
     return actual
 
 

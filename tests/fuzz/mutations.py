@@ -135,29 +135,29 @@ def _twist(file: Any, names: tuple[str, ...], texts: tuple[str, ...], folder: Pa
         file.attrs[attribute] = mutated_json(json.loads(file.attrs[attribute]), rng)
         return
     name = pick(rng, names)
-    group, _, own = name.rpartition("/")
+    group, _, leaf = name.rpartition("/")
     holder = file[group] if group else file
-    if not isinstance(holder, h5py.Group) or own not in holder:
+    if not isinstance(holder, h5py.Group) or leaf not in holder:
         return
-    before = holder[own] if what == 5 else None
-    del holder[own]
+    before = holder[leaf] if what == 5 else None
+    del holder[leaf]
     if what == 5:
         for i in range(int(pick(rng, (1, 5, 100)))):
-            holder[own if i == 0 else f"{i:04}"] = before
+            holder[leaf if i == 0 else f"{i:04}"] = before
     elif what == 6:
-        holder[own] = h5py.SoftLink(pick(rng, (f"/{name}", "/", "/nowhere", f"/{names[-1]}", ".", "x/../y")))
+        holder[leaf] = h5py.SoftLink(pick(rng, (f"/{name}", "/", "/nowhere", f"/{names[-1]}", ".", "x/../y")))
     elif what == 7:
-        holder[own] = h5py.ExternalLink(
+        holder[leaf] = h5py.ExternalLink(
             pick(rng, (str(folder / "pipe"), "nowhere", "file.h5", "/dev/zero")), f"/{name}"
         )
     elif what == 8:
-        holder[own] = pick(rng, (lambda: holder, lambda: file["/"], lambda: np.dtype("f4")))()
+        holder[leaf] = pick(rng, (lambda: holder, lambda: file["/"], lambda: np.dtype("f4")))()
     elif what == 9:
-        holder.create_group(own)
+        holder.create_group(leaf)
     elif what == 10:
         pass
     else:
-        _odd_dataset(holder, own, folder, rng)
+        _odd_dataset(holder, leaf, folder, rng)
 
 
 def _odd_attribute(file: Any, name: str, rng: Rng) -> None:

@@ -122,14 +122,14 @@ def test_a_frozen_residual_is_caught_at_second_order():
     primitive = REGISTRY["batch_norm"]
     function = lambda *xs: tm.batch_norm(*xs, eps=0.1)  # noqa: E731
     right = tm.vjp(function, x, gamma, beta)[1](np.cos(x))
-    own = primitive.vjp
+    original = primitive.vjp
     object.__setattr__(primitive, "vjp", frozen_vjp)
     try:
         assert_same(tm.vjp(function, x, gamma, beta)[1](np.cos(x)), right)
         with pytest.raises(DerivativeError, match="at order 2"):
             check_derivatives(function, x, gamma, beta, order=2)
     finally:
-        object.__setattr__(primitive, "vjp", own)
+        object.__setattr__(primitive, "vjp", original)
     check_derivatives(function, x, gamma, beta, order=2)
 
 
@@ -201,10 +201,10 @@ def test_the_batchs_own_statistics_change_nothing(function):
     """Nor do they in any derivative, as those by the statistics are taken too."""
     arrays = inputs()
 
-    def own(x, gamma, beta):
+    def with_its_statistics(x, gamma, beta):
         return function(x, gamma, beta, eps=0.1, statistics=tm.batch_statistics(x))
 
-    assert_same_to_third(lambda *xs: function(*xs, eps=0.1), own, arrays)
+    assert_same_to_third(lambda *xs: function(*xs, eps=0.1), with_its_statistics, arrays)
 
 
 def test_an_example_does_not_see_the_others_when_statistics_are_given():

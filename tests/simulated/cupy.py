@@ -210,16 +210,16 @@ def _library(code: str, names: tuple[str, ...], options: tuple[str, ...]) -> Any
     folder.mkdir(mode=0o700, exist_ok=True)
     library = folder / f"{key}.so"
     if not library.exists():
-        with tempfile.TemporaryDirectory(dir=folder) as own:
-            (Path(own) / "kernels.cpp").write_text(text)
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            (Path(scratch) / "kernels.cpp").write_text(text)
             built = subprocess.run(
-                ["g++", *flags, str(Path(own) / "kernels.cpp"), "-o", str(Path(own) / "kernels.so")],
+                ["g++", *flags, str(Path(scratch) / "kernels.cpp"), "-o", str(Path(scratch) / "kernels.so")],
                 capture_output=True,
                 text=True,
             )
             if built.returncode:
                 raise RuntimeError(f"g++ refused the kernels:\n{built.stderr[:6000]}")
-            os.replace(Path(own) / "kernels.so", library)
+            os.replace(Path(scratch) / "kernels.so", library)
     return ctypes.CDLL(str(library))
 
 

@@ -139,9 +139,9 @@ def groups(draw):
     rng = np.random.default_rng(draw(st.integers(0, 99)))
     ins = []
     for _ in range(draw(st.integers(1, 4))):
-        own = tuple([n if draw(st.booleans()) else 1 for n in shape])
-        x = rng.normal(size=[2 * n for n in own]).astype(dtype)
-        x = x[tuple([slice(None, None, 2) if draw(st.booleans()) else slice(n) for n in own])]
+        lengths = tuple([n if draw(st.booleans()) else 1 for n in shape])
+        x = rng.normal(size=[2 * n for n in lengths]).astype(dtype)
+        x = x[tuple([slice(None, None, 2) if draw(st.booleans()) else slice(n) for n in lengths])]
         x = x[..., ::-1] if draw(st.booleans()) else x
         ins.append(np.broadcast_to(x, shape))
     values, steps = list(ins), []

@@ -34,8 +34,8 @@ def kernels() -> list[KernelName]:
     for module in pkgutil.iter_modules(compiled.__path__):
         loaded = importlib.import_module(f"{compiled.__name__}.{module.name}")
         for name, function in vars(loaded).items():
-            own = inspect.isfunction(function) and not name.startswith("_")
-            if own and "outs" in inspect.signature(function).parameters:
+            public = inspect.isfunction(function) and not name.startswith("_")
+            if public and "outs" in inspect.signature(function).parameters:
                 results.append(KernelName(module.name, name))
     return results
 
@@ -76,13 +76,13 @@ def test_compiled_equals_reference(name, dtype, data):
         check(name, outs, ins, static, dtype)
         return outs
 
-    own = primitive.kernel
+    original = primitive.kernel
     object.__setattr__(primitive, "kernel", both)
     try:
         case.function(*case.arrays)
         assert calls == 1
     finally:
-        object.__setattr__(primitive, "kernel", own)
+        object.__setattr__(primitive, "kernel", original)
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)

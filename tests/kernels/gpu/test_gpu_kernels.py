@@ -32,8 +32,8 @@ def names(side, package):
             continue
         loaded = importlib.import_module(f"{package.__name__}.{module.name}")
         for name, function in vars(loaded).items():
-            own = inspect.isfunction(function) and not name.startswith("_")
-            parameters = list(inspect.signature(function).parameters) if own else []
+            public = inspect.isfunction(function) and not name.startswith("_")
+            parameters = list(inspect.signature(function).parameters) if public else []
             if "outs" in parameters or parameters[:1] == ["x"]:
                 results.add(KernelName(module.name, name))
     return results
@@ -47,10 +47,10 @@ def test_the_same_kernels_on_both_sides():
 
 def on_gpu(primitive):
     """A stand-in for the primitive's kernel: it runs where it did, and on the GPU, and compares."""
-    own, name = primitive.kernel, NAMES[primitive.name]
+    original, name = primitive.kernel, NAMES[primitive.name]
 
     def both(specs, ins, static):
-        results = own(specs, ins, static)
+        results = original(specs, ins, static)
         if primitive.specs is None:
             y = gpu.planner(*name)(gpu_cases.put(ins[0]), **static)
             np.testing.assert_array_equal(y.get(), results[0])
@@ -86,9 +86,9 @@ def test_every_primitive_is_compared():
 def test_a_primitive_on_the_gpu(name, dtype, data):
     primitive = REGISTRY[name]
     case = CASES[name](Source(data, dtype, sides=(1, 2, 3, 0, 5, 17, 50)))
-    own = primitive.kernel
+    original = primitive.kernel
     object.__setattr__(primitive, "kernel", on_gpu(primitive))
     try:
         case.function(*case.arrays)
     finally:
-        object.__setattr__(primitive, "kernel", own)
+        object.__setattr__(primitive, "kernel", original)

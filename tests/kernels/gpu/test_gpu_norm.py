@@ -71,12 +71,14 @@ class Point:
         ins = [*point, self.g, *statistics]
         gpu_cases.check(("norm", f"batch_norm_gradient{self.suffix}"), specs, [*ins, *self.places], self.static)
         for given in given_3:
-            own = [*point, *statistics, *self.tangents(given), *self.places]
+            inputs = [*point, *statistics, *self.tangents(given), *self.places]
             static = {**self.static, "given": given}
-            gpu_cases.check(("norm", f"batch_norm_tangent{self.suffix}"), self.specs(self.pooled), own, static)
+            gpu_cases.check(("norm", f"batch_norm_tangent{self.suffix}"), self.specs(self.pooled), inputs, static)
         for given in given_4:
-            own = [*ins, *self.tangents(given), *self.places]
-            gpu_cases.check(("norm", f"batch_norm_hessian{self.suffix}"), specs, own, {**self.static, "given": given})
+            inputs = [*ins, *self.tangents(given), *self.places]
+            gpu_cases.check(
+                ("norm", f"batch_norm_hessian{self.suffix}"), specs, inputs, {**self.static, "given": given}
+            )
 
     def tangents(self, given):
         return [v for v, is_there in zip((self.vx, self.vgamma, self.vbeta, self.vg), given, strict=False) if is_there]

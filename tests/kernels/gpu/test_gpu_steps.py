@@ -223,11 +223,11 @@ def test_transforms():
 def test_tasks_that_share_nothing():
     """Parameters of each task's own, and one that no step depends on."""
     _, (params, *_, support, _query) = regression(np.float64)
-    own = tree.map(lambda x: np.repeat(x, TASKS, 0), params)
+    of_each_task = tree.map(lambda x: np.repeat(x, TASKS, 0), params)
     model = tm.nn.mlp([2, 8, 8, 1])
 
     def adapt(params, support):
         loss = lambda p, batch: tm.mse(model.apply(p, batch["x"]), batch["y"])  # noqa: E731
         return tm.maml.adapt(loss, params, support, 0.1, 2)
 
-    close(adapt(*to_device((own, support), "gpu")), adapt(own, support), 1e-11)
+    close(adapt(*to_device((of_each_task, support), "gpu")), adapt(of_each_task, support), 1e-11)
