@@ -46,7 +46,7 @@ class Launches:
 
     def launches(self) -> list[list[Any]]:
         """(name, grid, block, median of its microseconds) of each, in order."""
-        found = self._program._assembly.plan.launches
+        found = self._program._executable.plan.launches
         times = np.median([microseconds(found) for _ in range(ROUNDS)], 0)
         return [[one.name, list(one.grid), one.block, float(us)] for one, us in zip(found, times, strict=True)]
 

@@ -111,34 +111,34 @@ OWN: dict[str, Callable[..., Any]] = {
 
 @by_hand("item of an array")
 def _(*xs: Any) -> Any:
-    found = np.zeros(len(xs))
+    results = np.zeros(len(xs))
     for i, x in enumerate(xs):
-        found[i] = x
-    return found
+        results[i] = x
+    return results
 
 
 @by_hand("slice of an array")
 def _(*xs: Any) -> Any:
-    found = np.zeros(3)
+    results = np.zeros(3)
     for x in xs:
-        found[:] = x
-    return found
+        results[:] = x
+    return results
 
 
 @by_hand("fill")
 def _(*xs: Any) -> Any:
-    found = np.zeros(3)
-    found.fill(*xs)
-    return found
+    results = np.zeros(3)
+    results.fill(*xs)
+    return results
 
 
 @by_hand("in place")
 def _(*xs: Any) -> Any:
-    found = np.ones(3)
+    results = np.ones(3)
     for x in xs:
-        found += x
-        found *= x
-    return found
+        results += x
+        results *= x
+    return results
 
 
 def leaves(result: Any) -> Iterator[Any]:
@@ -163,21 +163,21 @@ def leaves(result: Any) -> Iterator[Any]:
 
 def total(result: Any) -> Any:
     """A number made of them."""
-    found: Any = 0.0
+    results: Any = 0.0
     for i, part in enumerate(leaves(result)):
         weight = 1.0 + 0.1 * i
-        found = found + weight * (tm.sum(part) if isinstance(part, tm.Tensor) else float(np.sum(part)))
-    return found
+        results = results + weight * (tm.sum(part) if isinstance(part, tm.Tensor) else float(np.sum(part)))
+    return results
 
 
 def slope(function: Callable[[Any], float], x: Any) -> Any:
     """By a central difference."""
-    h, found = 1e-6, np.zeros_like(x)
+    h, results = 1e-6, np.zeros_like(x)
     for k in np.ndindex(x.shape):
         step = np.zeros_like(x)
         step[k] = h
-        found[k] = (function(np.asarray(x + step)) - function(np.asarray(x - step))) / (2 * h)
-    return found
+        results[k] = (function(np.asarray(x + step)) - function(np.asarray(x - step))) / (2 * h)
+    return results
 
 
 CALLERS = {**dict(functions()), **OWN}
@@ -203,14 +203,14 @@ def test_a_derivative_is_right_or_refused(family):
                     continue
                 where = f"{name} as {place} on {x.shape}"
                 try:
-                    _, found = tm.value_and_grad(call)(x.copy())
+                    _, results = tm.value_and_grad(call)(x.copy())
                 except Exception as error:
                     is_refused = "would lose the derivative" in f"{error} {error.__cause__}"
                     is_clear = is_refused or isinstance(error, TypeError) or name.startswith(OTHER_ERRORS)
                     assert is_clear, f"{where}: {type(error).__name__}: {error}"
                     outcomes["refused"] += is_refused
                 else:
-                    np.testing.assert_allclose(found, slope(call, x), rtol=1e-4, atol=1e-6, err_msg=where)
+                    np.testing.assert_allclose(results, slope(call, x), rtol=1e-4, atol=1e-6, err_msg=where)
                     outcomes["right"] += 1
     if family == "numpy":
         assert outcomes["refused"] > 5000 and outcomes["right"] > 500, outcomes
@@ -323,9 +323,9 @@ LISTS: dict[str, Callable[[Any], Any]] = {
 def test_lists_of_tensors(name, dtype):
     function, x = LISTS[name], X.astype(dtype)
     expected = slope(lambda x: function(tm.as_tensor(x)).item(), X)
-    for found in (tm.grad(function)(x), tm.record(tm.grad(function), x)(x)):
-        assert found.dtype == dtype
-        np.testing.assert_allclose(found, expected, rtol=2e-6, atol=1e-6)
+    for actual in (tm.grad(function)(x), tm.record(tm.grad(function), x)(x)):
+        assert actual.dtype == dtype
+        np.testing.assert_allclose(actual, expected, rtol=2e-6, atol=1e-6)
     if dtype == np.float64:
         curved = slope(lambda x: float(tm.grad(function)(x) @ X), X)
         for mode in MODES[:3]:

@@ -131,8 +131,8 @@ def test_a_loss_of_another_shape(shape):
 
 def test_a_loss_of_another_shape_on_the_query_set():
     def loss(params, batch):
-        found = P.loss(params, batch)
-        return found if batch is P.support else tm.mean(found)
+        results = P.loss(params, batch)
+        return results if batch is P.support else tm.mean(results)
 
     raises(ValueError, r"^loss must return .*; on query it returned shape \(\)", loss=loss, query=P.query)
 
@@ -160,8 +160,8 @@ def test_first_order_does_not_see_what_only_the_support_loss_uses():
     scale = np.ones((1, 1, 1))
 
     def loss(params, batch):
-        found = P.loss(params["net"], batch)
-        return found if batch is P.query else found * tm.reshape(params["scale"], (-1,))
+        results = P.loss(params["net"], batch)
+        return results if batch is P.query else results * tm.reshape(params["scale"], (-1,))
 
     arguments = (loss, {"net": P.params, "scale": scale}, P.support, P.query, ALPHA, 2)
     message = (

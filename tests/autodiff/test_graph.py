@@ -126,19 +126,19 @@ def test_hessian_vector_products(name, mode):
     f, v = FUNCTIONS[name], RNG.normal(size=4)
     dense = tm.hessian(f, X)
     np.testing.assert_allclose(dense, dense.T, rtol=1e-12, atol=1e-12)
-    found = tm.hvp(f, X, v, mode=mode)
-    assert isinstance(found, np.ndarray)
+    results = tm.hvp(f, X, v, mode=mode)
+    assert isinstance(results, np.ndarray)
     exact = mode != "finite-difference"
-    np.testing.assert_allclose(found, dense @ v, rtol=1e-11 if exact else 1e-5, atol=1e-11 if exact else 1e-6)
+    np.testing.assert_allclose(results, dense @ v, rtol=1e-11 if exact else 1e-5, atol=1e-11 if exact else 1e-6)
 
 
 def test_hessian_by_hand():
     np.testing.assert_allclose(tm.hessian(FUNCTIONS["quadratic"], X), A + A.T, rtol=1e-12)
     np.testing.assert_array_equal(tm.hessian(FUNCTIONS["linear"], X), np.zeros((4, 4)))
-    found = tm.hessian(lambda p: tm.sum(p["a"] * p["b"][0] ** 2), {"a": np.ones(2), "b": [np.full(2, 3.0)]})
-    np.testing.assert_allclose(found["a"]["b"][0], 6 * np.eye(2))
-    np.testing.assert_allclose(found["b"][0]["b"][0], 2 * np.eye(2))
-    np.testing.assert_allclose(found["a"]["a"], np.zeros((2, 2)))
+    results = tm.hessian(lambda p: tm.sum(p["a"] * p["b"][0] ** 2), {"a": np.ones(2), "b": [np.full(2, 3.0)]})
+    np.testing.assert_allclose(results["a"]["b"][0], 6 * np.eye(2))
+    np.testing.assert_allclose(results["b"][0]["b"][0], 2 * np.eye(2))
+    np.testing.assert_allclose(results["a"]["a"], np.zeros((2, 2)))
 
 
 def test_grad_and_hvp():
@@ -153,9 +153,9 @@ def test_grad_and_hvp():
 def test_unused_parameters_have_zeros():
     params = {"used": np.ones(2), "unused": np.ones((3, 1), np.float64)}
     for mode in MODES:
-        found = tm.hvp(lambda p: tm.sum(p["used"] ** 3), params, params, mode=mode)
-        np.testing.assert_array_equal(found["unused"], np.zeros((3, 1)))
-        np.testing.assert_allclose(found["used"], 6 * np.ones(2), rtol=1e-8)
+        results = tm.hvp(lambda p: tm.sum(p["used"] ** 3), params, params, mode=mode)
+        np.testing.assert_array_equal(results["unused"], np.zeros((3, 1)))
+        np.testing.assert_allclose(results["used"], 6 * np.ones(2), rtol=1e-8)
     assert tm.grad(lambda p: 3.0)(params)["used"].tolist() == [0, 0]
     assert tm.jvp(lambda x: tm.ones_like(x), (X,), (X,))[1].tolist() == [0] * 4
 
@@ -189,9 +189,9 @@ def test_pytrees():
     np.testing.assert_array_equal(grads["a"].b["z"], [1])
     y, back = tm.vjp(lambda p: {"s": p["a"].a, "t": (p["b"][0],)}, params)
     assert y["s"] == 3
-    (found,) = back({"s": 2.0, "t": (np.array([5.0, 6.0]),)})
-    assert found["a"].a == 2
-    assert found["b"][0].tolist() == [5, 6]
+    (results,) = back({"s": 2.0, "t": (np.array([5.0, 6.0]),)})
+    assert results["a"].a == 2
+    assert results["b"][0].tolist() == [5, 6]
     y, slope = tm.jvp(lambda p, q: [p["a"].a * q], (params, 2.0), (params, 1.0))
     assert (y, slope) == ([6.0], [9.0])
 
@@ -319,8 +319,8 @@ def test_no_cycles():
     def everything():
         loss = lambda p, b: tm.mse(model.apply(p, b[0]), b[1])  # noqa: E731
         for settings in ({}, {"records": "recompute"}, {"order": 1}, {"learn_alpha": True}, {"mode": MODES[1]}):
-            found = tm.meta_value_and_grad(loss, params, batch, batch, 0.01, 2, **settings)[1]
-        optimiser.update(found, optimiser.init(found), found)
+            results = tm.meta_value_and_grad(loss, params, batch, batch, 0.01, 2, **settings)[1]
+        optimiser.update(results, optimiser.init(results), results)
         tm.adapt(loss, params, batch, 0.01, 2)
         tm.hessian(FUNCTIONS["gather"], X)
 
@@ -364,9 +364,9 @@ def test_twenty_thousand_ops_in_a_row(mode):
         y = y * 1.0001
     slope = 1.0001**20_000
     assert y.item() == pytest.approx(0.5 * slope)
-    found = tm.pull([y], [x], [tm.ones_like(y)]) if mode == "pull" else tm.push([y], [x], [tm.ones_like(x)])
-    assert found[0].item() == pytest.approx(slope)
-    del y, found  # 20 000 nodes, each held by the next
+    results = tm.pull([y], [x], [tm.ones_like(y)]) if mode == "pull" else tm.push([y], [x], [tm.ones_like(x)])
+    assert results[0].item() == pytest.approx(slope)
+    del y, results  # 20 000 nodes, each held by the next
     deep = tm.Tensor(1.0)
     for _ in range(200_000):
         deep = -deep
@@ -381,8 +381,8 @@ def test_deep_second_order():
         return y
 
     v = np.array(1.0)
-    found = [tm.hvp(f, np.array(0.3), v, mode=mode) for mode in MODES[:3]]
-    np.testing.assert_allclose(found, found[0], rtol=1e-12)
+    results = [tm.hvp(f, np.array(0.3), v, mode=mode) for mode in MODES[:3]]
+    np.testing.assert_allclose(results, results[0], rtol=1e-12)
 
 
 def test_sweeps_cost_only_what_lies_between(monkeypatch):

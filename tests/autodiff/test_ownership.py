@@ -81,17 +81,17 @@ def step(make: Callable[[], Any], p: Any) -> Any:
     return optimiser.init(p), optimiser.update(p, state, p), optimiser.update(p, state, p)
 
 
-def arrays(found: Any) -> list[Any]:
-    return [np.asarray(x) for x in tm.tree.leaves(found)]
+def arrays(results: Any) -> list[Any]:
+    return [np.asarray(x) for x in tm.tree.leaves(results)]
 
 
 def check_own(results: Any, *others: Any) -> None:
-    found = arrays(results)
-    for x in found:
+    actual = arrays(results)
+    for x in actual:
         assert x.flags.writeable
-    for x, y in itertools.combinations(found, 2):
+    for x, y in itertools.combinations(actual, 2):
         assert not np.shares_memory(x, y)
-    for x, y in itertools.product(found, [*arrays(others), A, B]):
+    for x, y in itertools.product(actual, [*arrays(others), A, B]):
         assert not np.shares_memory(x, y)
 
 
@@ -134,10 +134,10 @@ def test_nothing_is_copied_that_is_not_shared(monkeypatch):
     from tinymaml import transforms
 
     def pull(*arguments):
-        made.extend(found := own(*arguments))
-        return found
+        made.extend(results := own(*arguments))
+        return results
 
     own = transforms.pull
     monkeypatch.setattr(transforms, "pull", pull)
-    found = tm.grad(lambda x: tm.sum(tm.exp(x)))(A)
-    assert found is made[0].data
+    results = tm.grad(lambda x: tm.sum(tm.exp(x)))(A)
+    assert results is made[0].data

@@ -130,11 +130,11 @@ def test_views_lie_as_numpys(shape):
                 expected = look(example)
             except IndexError:
                 continue
-            found = look(x).data
-            assert found.shape == expected.shape and found.flags.c_contiguous == expected.flags.c_contiguous
+            actual = look(x).data
+            assert actual.shape == expected.shape and actual.flags.c_contiguous == expected.flags.c_contiguous
             if expected.size:
-                assert found.strides == expected.strides
-                assert found.offset == expected.ctypes.data - example.ctypes.data
+                assert actual.strides == expected.strides
+                assert actual.offset == expected.ctypes.data - example.ctypes.data
         return x
 
     example = np.ones(shape)

@@ -64,8 +64,8 @@ def test_unflatten_undoes_flatten(given_tree):
 @given(TREES)
 def test_paths_lead_to_the_leaves(given_tree):
     for path, leaf in zip(tree.paths(given_tree), tree.leaves(given_tree), strict=True):
-        found = given_tree if path == "the value itself" else eval(f"given_tree{path}", {"given_tree": given_tree})
-        assert found is leaf
+        results = given_tree if path == "the value itself" else eval(f"given_tree{path}", {"given_tree": given_tree})
+        assert results is leaf
 
 
 @drawn
@@ -115,12 +115,12 @@ def test_ordered_dicts_keep_their_order():
     ordered = OrderedDict(b=np.ones(2), a=np.full(2, 3.0))
     assert tree.leaves(ordered)[0] is ordered["b"]
     assert tree.paths(ordered) == ["['b']", "['a']"]
-    for found in (
+    for results in (
         tree.map(np.copy, ordered),
         tm.grad(lambda p: tm.sum(p["a"] * p["b"]))(ordered),
         tm.record(lambda p: p, ordered)(ordered),
     ):
-        assert type(found) is OrderedDict and list(found) == ["b", "a"]
+        assert type(results) is OrderedDict and list(results) == ["b", "a"]
     assert tm.grad(lambda p: tm.sum(p["a"] * p["b"]))(ordered)["b"].tolist() == [3, 3]
     turned = OrderedDict(reversed(ordered.items()))
     assert list(tree.map(lambda x, y: x - y, ordered, turned)) == ["b", "a"]
@@ -129,10 +129,10 @@ def test_ordered_dicts_keep_their_order():
 
 def test_defaultdicts_keep_their_factory():
     given = defaultdict(list, b=np.ones(2), a=defaultdict(lambda: 7, c=np.full(2, 3.0)))
-    found = tm.grad(lambda p: tm.sum(p["a"]["c"] * p["b"]))(given)
-    assert type(found) is defaultdict and found.default_factory is list
-    assert found["a"].default_factory is given["a"].default_factory and found["a"]["new"] == 7
-    assert found["b"].tolist() == [3, 3]
+    actual = tm.grad(lambda p: tm.sum(p["a"]["c"] * p["b"]))(given)
+    assert type(actual) is defaultdict and actual.default_factory is list
+    assert actual["a"].default_factory is given["a"].default_factory and actual["a"]["new"] == 7
+    assert actual["b"].tolist() == [3, 3]
     assert tree.map(lambda x, y: x is y, given, given) == {"a": {"c": True}, "b": True}
     assert "missing" not in given
     with pytest.raises(ValueError, match="another structure than expected"):

@@ -53,8 +53,8 @@ def regions_of(step, *shapes, tasks=()):
 
 
 def test_a_sum_over_tasks_stands_between():
-    found = regions_of(lambda x: tm.exp(x - tm.sum(tm.exp(x), 0, keepdims=True)), (6, 3))
-    assert found == [(6, ["exp"]), (0, ["sum_to"]), (6, ["subtract", "exp"])]
+    results = regions_of(lambda x: tm.exp(x - tm.sum(tm.exp(x), 0, keepdims=True)), (6, 3))
+    assert results == [(6, ["exp"]), (0, ["sum_to"]), (6, ["subtract", "exp"])]
 
 
 def test_sums_within_rows_are_split():
@@ -76,8 +76,26 @@ def test_declared_tasks_are_what_is_split():
 
 def test_rows_of_different_numbers_wait_for_each_other():
     """An array read by other rows than it was made by is whole before it is read."""
-    found = regions_of(lambda x: tm.sin(tm.reshape(tm.exp(x), (3, 8)) * 2), (6, 4))
-    assert found == [(6, ["exp"]), (3, ["multiply", "sin"])]
+    results = regions_of(lambda x: tm.sin(tm.reshape(tm.exp(x), (3, 8)) * 2), (6, 4))
+    assert results == [(6, ["exp"]), (3, ["multiply", "sin"])]
+
+
+@needs_numba
+@pytest.mark.parametrize("tasks", [(), (6,), (40,)])
+def test_a_program_with_rows_of_two_numbers_gives_the_bits_of_the_step(tasks):
+    def step(x, y):
+        for count in tasks:
+            declare_tasks(count)
+        mixed = tm.exp(x) @ tm.sin(y[:3, :4])
+        return tm.sin(mixed) * 2, tm.exp(y) * y + tm.sum(y, 1, keepdims=True), tm.sum(mixed)
+
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(6, 3)), rng.normal(size=(40, 50))
+    program = tm.record(step, x, y, threads=3)
+    regions = program._executable.memory.shards
+    assert {region.rows for region in regions} == set(tasks or (6, 40))
+    for one, other in zip(program(x, y), step(tm.as_tensor(x), tm.as_tensor(y)), strict=True):
+        np.testing.assert_array_equal(one, other.numpy())
 
 
 @pytest.mark.parametrize("steps", [0, 1])

@@ -36,16 +36,16 @@ def case(shape, dtype, seed=0):
 
 def run(name, outs, ins, **static):
     """What the compiled kernel and the reference give, in turn."""
-    found = []
+    actual = []
     for kernel in (cpu.numba_kernel("norm", name), cpu.numpy_kernel("norm", name)):
-        own = [np.full(shape, 7, dtype) for shape, dtype in outs]
-        kernel(own, ins, **static)
-        found.append(own)
-    return found
+        given = [np.full(shape, 7, dtype) for shape, dtype in outs]
+        kernel(given, ins, **static)
+        actual.append(given)
+    return actual
 
 
-def near(found, wanted, dtype):
-    for one, other in zip(found, wanted, strict=True):
+def near(actual, wanted, dtype):
+    for one, other in zip(actual, wanted, strict=True):
         scale = max(1.0, float(np.abs(other).max(initial=0)))
         np.testing.assert_allclose(one, other, atol=(1e-4 if dtype == np.float32 else 1e-11) * scale, rtol=0)
 
@@ -58,8 +58,8 @@ def test_compiled_equals_reference(shape, dtype, rectified):
     static = {"eps": 1e-3, "rectified": rectified}
     per_task, image, small = (gamma.shape, dtype), (x.shape, dtype), (g.shape, dtype)
     outs = [small, (g.shape, np.int8), per_task, per_task]
-    found, wanted = run("batch_norm_pool", outs, [x, gamma, beta], **static)
-    near([found[0], *found[2:]], [wanted[0], *wanted[2:]], dtype)
+    actual, wanted = run("batch_norm_pool", outs, [x, gamma, beta], **static)
+    near([actual[0], *actual[2:]], [wanted[0], *wanted[2:]], dtype)
     for given in product([True, False], repeat=3):
         vs = [a for a, there in zip((v, vgamma, vbeta), given, strict=True) if there]
         if vs:
@@ -126,8 +126,8 @@ def test_what_is_read_between_stays():
 
     program = tm.record(step, x)
     assert "batch_norm_pool" not in program.explain()
-    found = program(x)
-    same(found, [part.numpy() for part in step(tm.as_tensor(x))])
+    results = program(x)
+    same(results, [part.numpy() for part in step(tm.as_tensor(x))])
 
 
 def test_other_windows():

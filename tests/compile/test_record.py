@@ -14,10 +14,10 @@ from tinymaml.kernels import cpu
 from tinymaml.ops.reduce import _max_last
 
 
-def same(found, expected):
-    found, expected = tree.leaves(found), tree.leaves(expected)
-    assert len(found) == len(expected)
-    for one, other in zip(found, expected, strict=True):
+def same(actual, expected):
+    actual, expected = tree.leaves(actual), tree.leaves(expected)
+    assert len(actual) == len(expected)
+    for one, other in zip(actual, expected, strict=True):
         np.testing.assert_array_equal(np.asarray(one), np.asarray(other), strict=True)
 
 
@@ -301,9 +301,9 @@ def test_outputs_that_are_inputs_views_or_constants():
 
     x = normal(2, 2)
     program = tm.record(step, x)
-    found = program(x)
+    results = program(x)
     same(
-        found,
+        results,
         {
             "in": x,
             "turned": x.T,
@@ -313,8 +313,8 @@ def test_outputs_that_are_inputs_views_or_constants():
             "n": 7,
         },
     )
-    assert not np.shares_memory(found["in"], x)
-    for leaf in tree.leaves({key: value for key, value in found.items() if key != "n"}):
+    assert not np.shares_memory(results["in"], x)
+    for leaf in tree.leaves({key: value for key, value in results.items() if key != "n"}):
         leaf[...] = -1  # the caller's own
     same(program(x)["twice"], [2 * x, 2 * x])
     assert program(x)["fixed"].tolist() == [0, 1, 2]
@@ -367,10 +367,10 @@ def test_what_is_not_finite_raises_as_in_the_step_and_leaves_nothing_behind():
     with np.errstate(all="ignore"):
         with pytest.raises(tm.NonFiniteError) as expected:
             step(params, state, bad, query)
-        with pytest.raises(tm.NonFiniteError) as found:
+        with pytest.raises(tm.NonFiniteError) as actual:
             program(params, state, bad, query)
-    assert str(found.value) == str(expected.value)
-    assert found.value.tasks == expected.value.tasks == [3]
+    assert str(actual.value) == str(expected.value)
+    assert actual.value.tasks == expected.value.tasks == [3]
     same(program(*arguments), step(*arguments))
 
 
@@ -443,7 +443,7 @@ def test_memory_is_used_again():
         return x
 
     program = tm.record(step, normal(1, 64, 64))
-    assert program._assembly.layout.arena <= 4 * 64 * 64 * 4
+    assert program._executable.memory.arena <= 4 * 64 * 64 * 4
 
 
 def test_explained_and_drawn():

@@ -27,8 +27,8 @@ def place(device: str) -> Any:
     return to_device(np.array([7, 2**32 - 1], np.uint64), device)
 
 
-def same(found: Any, expected: dict[str, Any]) -> None:
-    for name, x in to_host(found).items():
+def same(actual: Any, expected: dict[str, Any]) -> None:
+    for name, x in to_host(actual).items():
         np.testing.assert_array_equal(x, expected[name])
 
 

@@ -48,14 +48,14 @@ def hard(dtype, count, seed=0):
     """Numbers of all exponents and signs, subnormal ones, infinities, ones that are none, and those of everyday use."""
     rng = np.random.default_rng(seed)
     size = np.dtype(dtype).itemsize
-    found = rng.integers(0, 2 ** (8 * size), count, np.uint64, endpoint=False) if size < 8 else rng.bytes(8 * count)
-    found = np.frombuffer(found, np.uint64).astype(f"u{size}").view(dtype).copy()
-    found[::3] = rng.standard_normal(len(found[::3])) * 10.0 ** rng.integers(-8, 4, len(found[::3]))
+    results = rng.integers(0, 2 ** (8 * size), count, np.uint64, endpoint=False) if size < 8 else rng.bytes(8 * count)
+    results = np.frombuffer(results, np.uint64).astype(f"u{size}").view(dtype).copy()
+    results[::3] = rng.standard_normal(len(results[::3])) * 10.0 ** rng.integers(-8, 4, len(results[::3]))
     tiny, eps = np.finfo(dtype).smallest_subnormal, np.finfo(dtype).eps
     special = [0, 1, 0.5, 2, np.inf, np.nan, tiny, 3 * tiny, np.finfo(dtype).tiny, np.finfo(dtype).max, eps, 1 + eps,
                1 - eps / 2, np.log(2), 88.7, 89, 104, 709.7, 710, 746, 17, 20, 22]  # fmt: skip
-    found[: 2 * len(special)] = [*special, *[-x for x in special]]
-    return found
+    results[: 2 * len(special)] = [*special, *[-x for x in special]]
+    return results
 
 
 def laid(x, layout):

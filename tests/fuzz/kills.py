@@ -63,15 +63,15 @@ def _kinds() -> list[Kind]:
     test = ["--eval-tasks", "6", "--eval-steps", "3"]
     small = ["--iterations", "40", "--hidden", "6", "--meta-batch", "3", "--shots", "3", "--query-points", "3"]
     small += [*often, *test, "--finetune-alphas", "0.01", "0.1"]
-    found = [Kind("sinusoid", "maml", [*small, "--keep", keep], 8) for keep in ("1", "3")]
-    found += [Kind("sinusoid", method, small, 2) for method in ("fomaml", "pretrained", "oracle")]
+    results = [Kind("sinusoid", "maml", [*small, "--keep", keep], 8) for keep in ("1", "3")]
+    results += [Kind("sinusoid", method, small, 2) for method in ("fomaml", "pretrained", "oracle")]
     images = ["--iterations", "8", "--filters", "3", "--meta-batch", "2", "--validation-tasks", "2", *often, *test]
-    found.append(Kind("glyphs-5way-1shot", "maml", [*images, "--eval-query", "2", "--test-steps", "2"], 1))
+    results.append(Kind("glyphs-5way-1shot", "maml", [*images, "--eval-query", "2", "--test-steps", "2"], 1))
     if importlib.util.find_spec("mujoco") and importlib.util.find_spec("gymnasium"):
         goals = ["--iterations", "6", "--hidden", "4", "--meta-batch", "2", "--rollouts", "2", "--horizon", "6"]
         goals += ["--curvature-share", "0.5", "--eval-goals", "2", "--eval-rollouts", "2", "--eval-steps", "2"]
-        found.append(Kind("navigation", "maml", [*goals, *often, "--workers", "1"], 1))
-    return found
+        results.append(Kind("navigation", "maml", [*goals, *often, "--workers", "1"], 1))
+    return results
 
 
 class Ended(NamedTuple):
@@ -98,7 +98,7 @@ class _Process:
     def end(self) -> Ended:
         """Waits for it. Raises TimeoutError if that takes too long."""
         until = time.perf_counter() + _PATIENCE
-        while not (found := os.waitpid(self.pid, os.WNOHANG))[0]:
+        while not (results := os.waitpid(self.pid, os.WNOHANG))[0]:
             if time.perf_counter() > until:
                 self.kill(signal.SIGKILL)
                 os.waitpid(self.pid, 0)
@@ -106,7 +106,7 @@ class _Process:
             time.sleep(0.001)
         seconds = time.perf_counter() - self._began
         said = self._log.read_text(errors="replace") if self._log.exists() else ""  # it may not have come so far
-        return Ended(os.waitstatus_to_exitcode(found[1]), seconds, said[-2000:])
+        return Ended(os.waitstatus_to_exitcode(results[1]), seconds, said[-2000:])
 
 
 def _be(arguments: list[str], log: Path) -> None:

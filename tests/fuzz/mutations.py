@@ -36,36 +36,37 @@ def pick(rng: Rng, among: Any) -> Any:
 
 def mutated(data: bytes, rng: Rng, within: range | None = None) -> bytes:
     """Bytes with one to three changes; those that keep the length can be held to a range of places."""
-    found = bytearray(data)
+    content = bytearray(data)
     for _ in range(int(rng.integers(1, 4))):
-        if not found:
+        if not content:
             return bytes(rng.bytes(3))
-        place = int(pick(rng, within)) if within else int(rng.integers(len(found)))
-        place = min(place, len(found) - 1)
+        place = int(pick(rng, within)) if within else int(rng.integers(len(content)))
+        place = min(place, len(content) - 1)
         length = int(rng.integers(1, 64))
         what = int(rng.integers(4 if within else 9))
         if what == 0:
-            found[place] ^= 1 << int(rng.integers(8))
+            content[place] ^= 1 << int(rng.integers(8))
         elif what == 1:
-            found[place] = int(rng.integers(256))
+            content[place] = int(rng.integers(256))
         elif what == 2:
             size = int(pick(rng, (1, 2, 4, 8)))
-            found[place : place + size] = (pick(rng, WORDS) % 256**size).to_bytes(size, "little")[: len(found) - place]
+            word = (pick(rng, WORDS) % 256**size).to_bytes(size, "little")
+            content[place : place + size] = word[: len(content) - place]
         elif what == 3:
-            other = int(pick(rng, within)) if within else int(rng.integers(len(found)))
-            length = min(length, len(found) - place, len(found) - other)
-            found[place : place + length] = found[other : other + length]
+            other = int(pick(rng, within)) if within else int(rng.integers(len(content)))
+            length = min(length, len(content) - place, len(content) - other)
+            content[place : place + length] = content[other : other + length]
         elif what == 4:
-            del found[place:]
+            del content[place:]
         elif what == 5:
-            del found[place : place + length]
+            del content[place : place + length]
         elif what == 6:
-            found[place:place] = rng.bytes(length)
+            content[place:place] = rng.bytes(length)
         elif what == 7:
-            found[place:place] = found[place : place + length]
+            content[place:place] = content[place : place + length]
         else:
-            found[place : place + length] = bytes(len(found[place : place + length]))
-    return bytes(found)
+            content[place : place + length] = bytes(len(content[place : place + length]))
+    return bytes(content)
 
 
 def mutated_json(value: Any, rng: Rng) -> str:
@@ -134,29 +135,29 @@ def _twist(file: Any, names: tuple[str, ...], texts: tuple[str, ...], folder: Pa
         file.attrs[attribute] = mutated_json(json.loads(file.attrs[attribute]), rng)
         return
     name = pick(rng, names)
-    group, _, own = name.rpartition("/")
+    group, _, leaf = name.rpartition("/")
     holder = file[group] if group else file
-    if not isinstance(holder, h5py.Group) or own not in holder:
+    if not isinstance(holder, h5py.Group) or leaf not in holder:
         return
-    before = holder[own] if what == 5 else None
-    del holder[own]
+    before = holder[leaf] if what == 5 else None
+    del holder[leaf]
     if what == 5:
         for i in range(int(pick(rng, (1, 5, 100)))):
-            holder[own if i == 0 else f"{i:04}"] = before
+            holder[leaf if i == 0 else f"{i:04}"] = before
     elif what == 6:
-        holder[own] = h5py.SoftLink(pick(rng, (f"/{name}", "/", "/nowhere", f"/{names[-1]}", ".", "x/../y")))
+        holder[leaf] = h5py.SoftLink(pick(rng, (f"/{name}", "/", "/nowhere", f"/{names[-1]}", ".", "x/../y")))
     elif what == 7:
-        holder[own] = h5py.ExternalLink(
+        holder[leaf] = h5py.ExternalLink(
             pick(rng, (str(folder / "pipe"), "nowhere", "file.h5", "/dev/zero")), f"/{name}"
         )
     elif what == 8:
-        holder[own] = pick(rng, (lambda: holder, lambda: file["/"], lambda: np.dtype("f4")))()
+        holder[leaf] = pick(rng, (lambda: holder, lambda: file["/"], lambda: np.dtype("f4")))()
     elif what == 9:
-        holder.create_group(own)
+        holder.create_group(leaf)
     elif what == 10:
         pass
     else:
-        _odd_dataset(holder, own, folder, rng)
+        _odd_dataset(holder, leaf, folder, rng)
 
 
 def _odd_attribute(file: Any, name: str, rng: Rng) -> None:

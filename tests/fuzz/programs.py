@@ -237,8 +237,8 @@ def step_of(case: Case, closed_over: Any) -> Callable[..., Any]:
         return [values[i] for i in case["outputs"]]
 
     def total(inputs: Sequence[Any]) -> Any:
-        found = [tm.sum(x * x + x) for x in outputs(*inputs)]
-        return sum(found[1:], found[0])
+        results = [tm.sum(x * x + x) for x in outputs(*inputs)]
+        return sum(results[1:], results[0])
 
     def gradient(*inputs: Any) -> Any:
         return tm.grad(total)(list(inputs))
@@ -269,23 +269,23 @@ def check(case: Case, device: str = "cpu") -> str | None:
         closed_over[...] = fresh  # it is read anew
         with np.errstate(all="ignore"):
             expected = tm.tree.leaves(step(*[constant(x) for x in inputs]))
-            found = to_host(tm.tree.leaves(program(*to_device(inputs, device))))
-        for i, (one, other) in enumerate(zip(found, expected, strict=True)):
+            actual = to_host(tm.tree.leaves(program(*to_device(inputs, device))))
+        for i, (one, other) in enumerate(zip(actual, expected, strict=True)):
             wrong = _difference(one, other.numpy() if isinstance(other, tm.Tensor) else other, exact=device == "cpu")
             if wrong:
                 return f"output {i}, inputs {seed}: {wrong}"
     return None
 
 
-def _difference(found: Any, expected: Any, exact: bool) -> str | None:
-    if found.shape != expected.shape or found.dtype != expected.dtype:
-        return f"{found.shape} {found.dtype} for {expected.shape} {expected.dtype}"
-    if exact and np.array_equal(found, expected, equal_nan=True):
+def _difference(actual: Any, expected: Any, exact: bool) -> str | None:
+    if actual.shape != expected.shape or actual.dtype != expected.dtype:
+        return f"{actual.shape} {actual.dtype} for {expected.shape} {expected.dtype}"
+    if exact and np.array_equal(actual, expected, equal_nan=True):
         return None
-    error = np.abs(found.astype(np.float64) - expected)
-    error = error[(found != expected) & ~(np.isnan(found) & np.isnan(expected))]
+    error = np.abs(actual.astype(np.float64) - expected)
+    error = error[(actual != expected) & ~(np.isnan(actual) & np.isnan(expected))]
     scale = np.abs(expected[np.isfinite(expected)]).max(initial=1.0)
-    within = 0.0 if exact else {"float32": 1e-3, "float64": 1e-9}[found.dtype.name] * scale
+    within = 0.0 if exact else {"float32": 1e-3, "float64": 1e-9}[actual.dtype.name] * scale
     return None if (error <= within).all() else f"off by {error.max():.3g}, of values up to {scale:.3g}"
 
 
@@ -314,8 +314,8 @@ class Worker:
         except BrokenPipeError:
             answer = ""
         if answer:
-            found = json.loads(answer)
-            return None if found is None else str(found)
+            results = json.loads(answer)
+            return None if results is None else str(results)
         code = self._ended(seconds)
         self._errors.seek(0)
         said = self._errors.read()[-500:]

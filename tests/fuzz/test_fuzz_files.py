@@ -38,9 +38,9 @@ def test_every_kind_is_both_refused_and_read(tmp_path: Path, monkeypatch: pytest
     read, kind = files._read, ""
 
     def noted(*args: Any) -> Any:
-        found = read(*args)
-        outcomes.setdefault(kind, set()).add(found is not None)
-        return found
+        results = read(*args)
+        outcomes.setdefault(kind, set()).add(results is not None)
+        return results
 
     monkeypatch.setattr(files, "_read", noted)
     bases = files.Bases(tmp_path)

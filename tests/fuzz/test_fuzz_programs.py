@@ -12,16 +12,16 @@ from tinymaml.kernels import cpu
 
 @pytest.fixture(scope="module")
 def worker() -> Iterator[Worker]:
-    found = Worker()
-    yield found
-    found.close()
+    results = Worker()
+    yield results
+    results.close()
 
 
 @pytest.fixture(scope="module")
 def gpu_worker() -> Iterator[Worker]:
-    found = Worker("gpu")
-    yield found
-    found.close()
+    results = Worker("gpu")
+    yield results
+    results.close()
 
 
 @given(st.data())
@@ -54,7 +54,7 @@ def test_many(device: str, seconds: float, gpu: object) -> None:
 
 
 FOUND: dict[str, Case] = {
-    "two regions apart, one reads all of the other": {
+    "two regions split by rows, one reads all of the other": {
         "inputs": [[8, 5]], "closed over": [1], "dtype": "float64", "threads": 2, "cache": 64, "mode": "value",
         "instructions": [
             ["tanh", 0],
@@ -118,10 +118,10 @@ def test_a_process_that_ends_is_a_failure(worker: Worker) -> None:
     assert worker.check(FOUND["strides along an axis of length 1"]) is None
 
 
-@pytest.mark.skipif(not cpu.numba_is_used(), reason="without numba nothing is kept apart")
-def test_some_programs_keep_tasks_apart() -> None:
+@pytest.mark.skipif(not cpu.numba_is_used(), reason="without numba nothing is split")
+def test_some_programs_are_split_by_rows() -> None:
     import tinymaml as tm
     from tests.fuzz.programs import _arrays, step_of
 
-    inputs, closed_over = _arrays(case := FOUND["two regions apart, one reads all of the other"], 0)
-    assert "8 tasks" in tm.record(step_of(case, closed_over), *inputs).explain()
+    inputs, closed_over = _arrays(case := FOUND["two regions split by rows, one reads all of the other"], 0)
+    assert "8 rows" in tm.record(step_of(case, closed_over), *inputs).explain()

@@ -79,12 +79,12 @@ def test_given_statistics(name):
     model, image = MODELS[name]
     rng = np.random.default_rng(2)
     params, x, other = model.init(rng, np.float64), rng.random((2, 4, *image)), rng.random((2, 3, *image))
-    found = model.statistics(params, x)
-    assert [m.shape for m, _ in found] == [(2, layer["gamma"].shape[1]) for layer in params["hidden"]]
-    np.testing.assert_allclose(model.apply(params, x, found).data, model.apply(params, x).data, rtol=1e-9, atol=1e-12)
+    results = model.statistics(params, x)
+    assert [m.shape for m, _ in results] == [(2, layer["gamma"].shape[1]) for layer in params["hidden"]]
+    np.testing.assert_allclose(model.apply(params, x, results).data, model.apply(params, x).data, rtol=1e-9, atol=1e-12)
     # With them every image is classified by itself: the rest of the batch makes no difference.
-    alone = model.apply(params, other[:, :1], found).data
-    np.testing.assert_allclose(alone, model.apply(params, other, found).data[:, :1], rtol=1e-9, atol=1e-12)
+    alone = model.apply(params, other[:, :1], results).data
+    np.testing.assert_allclose(alone, model.apply(params, other, results).data[:, :1], rtol=1e-9, atol=1e-12)
     assert not np.allclose(model.apply(params, other[:, :2]).data, model.apply(params, other).data[:, :2])
 
 

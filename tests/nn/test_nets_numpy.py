@@ -15,10 +15,10 @@ def perturbed(model, rng, dtype=np.float64, tasks=1):
     return tm.tree.map(lambda x: (x + 0.3 * rng.normal(size=x.shape)).astype(dtype), params)
 
 
-def normalised(h, own, statistics=None):
+def normalised(h, layer, statistics=None):
     axes = tuple(range(h.ndim - 1))
     mean, variance = (h.mean(axes), h.var(axes)) if statistics is None else statistics
-    return np.maximum((h - mean) / np.sqrt(variance + EPS) * own["gamma"] + own["beta"], 0)
+    return np.maximum((h - mean) / np.sqrt(variance + EPS) * layer["gamma"] + layer["beta"], 0)
 
 
 def convolved(x, w, b, stride):
@@ -52,14 +52,15 @@ def test_the_convolutional_network_is_what_numpy_gives(downsample, bias, tasks):
     assert y.shape == (3, 5, 3)
     for t in range(3):
         h, g = x[t], other[t]
-        for k, own in enumerate(tm.tree.map(lambda p, t=t: p[t % tasks], params)["hidden"]):
+        for k, layer in enumerate(tm.tree.map(lambda p, t=t: p[t % tasks], params)["hidden"]):
             h, g = (
-                convolved(z, own["w"], own.get("b", np.zeros(4)), 2 if downsample == "stride" else 1) for z in (h, g)
+                convolved(z, layer["w"], layer.get("b", np.zeros(4)), 2 if downsample == "stride" else 1)
+                for z in (h, g)
             )
-            found = h.mean((0, 1, 2)), h.var((0, 1, 2))
-            for got, expected in zip(statistics[k], found, strict=True):
+            moments = h.mean((0, 1, 2)), h.var((0, 1, 2))
+            for got, expected in zip(statistics[k], moments, strict=True):
                 np.testing.assert_allclose(got.numpy()[t], expected, rtol=1e-10)
-            h, g = normalised(h, own), normalised(g, own, found)
+            h, g = normalised(h, layer), normalised(g, layer, moments)
             if downsample == "max-pool":
                 h, g = pooled(h), pooled(g)
         last = {name: p[t % tasks] for name, p in params["head"].items()}
@@ -76,9 +77,9 @@ def test_the_linear_network_is_what_numpy_gives():
     y, y_other = model.apply(params, x).numpy(), model.apply(params, other, model.statistics(params, x)).numpy()
     for t in range(2):
         h, g = x[t].reshape(5, 12), other[t].reshape(2, 12)
-        for own in tm.tree.map(lambda p: p[0], params)["hidden"]:
-            h, g = h @ own["w"] + own["b"], g @ own["w"] + own["b"]
-            h, g = normalised(h, own), normalised(g, own, (h.mean(0), h.var(0)))
+        for layer in tm.tree.map(lambda p: p[0], params)["hidden"]:
+            h, g = h @ layer["w"] + layer["b"], g @ layer["w"] + layer["b"]
+            h, g = normalised(h, layer), normalised(g, layer, (h.mean(0), h.var(0)))
         last = {name: p[0] for name, p in params["head"].items()}
         for z, got in ((h, y), (g, y_other)):
             np.testing.assert_allclose(got[t], z @ last["w"] + last["b"], rtol=1e-9, atol=1e-9)

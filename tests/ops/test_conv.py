@@ -85,9 +85,9 @@ def test_nothing_of_something(sizes):
     assert [g.shape for g in grads] == [x.shape, w.shape, b.shape]
     np.testing.assert_array_equal(grads[2], np.full(b.shape, 2 * y.sum() / max(filters, 1)))
     for mode in MODES[:3]:
-        found = tm.hvp(lambda p: loss(*p), [x, w, b], [x, w, b], mode=mode)
-        assert [h.shape for h in found] == [x.shape, w.shape, b.shape]
-        assert all(np.isfinite(h).all() for h in found)
+        results = tm.hvp(lambda p: loss(*p), [x, w, b], [x, w, b], mode=mode)
+        assert [h.shape for h in results] == [x.shape, w.shape, b.shape]
+        assert all(np.isfinite(h).all() for h in results)
     program = tm.record(tm.grad(loss, (0, 1, 2)), x, w, b)
     for ours, theirs in zip(program(x, w, b), grads, strict=True):
         np.testing.assert_array_equal(ours, theirs)
@@ -118,10 +118,10 @@ def test_zeros_around_images_take_part(stride, padding, dtype):
     dw = np.empty_like(w)
     numpy_kernel("conv", "conv2d_dw")([dw], [around, g], stride=stride, padding=((0, 0), (0, 0)), size=(3, 3))
     for kernel in {find, numpy_kernel}:
-        found, of_w = np.empty_like(y), np.empty_like(w)
-        kernel("conv", "conv2d")([found], [x, w], stride=stride, padding=padding)
+        results, of_w = np.empty_like(y), np.empty_like(w)
+        kernel("conv", "conv2d")([results], [x, w], stride=stride, padding=padding)
         kernel("conv", "conv2d_dw")([of_w], [x, g], stride=stride, padding=padding, size=(3, 3))
-        np.testing.assert_allclose(found, y, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(results, y, rtol=1e-4, atol=1e-4)
         np.testing.assert_allclose(of_w, dw, rtol=1e-4, atol=1e-4)
 
 
@@ -129,7 +129,7 @@ def test_zeros_around_images_take_part(stride, padding, dtype):
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
 def test_zeros_around_images_take_part_on_a_gpu(gpu, stride):
     x, w = _not_finite(np.float32)
-    found = tm.conv2d(gpu.asarray(x), gpu.asarray(w), stride=stride, padding=((1, 1), (2, 0))).data.get()
+    results = tm.conv2d(gpu.asarray(x), gpu.asarray(w), stride=stride, padding=((1, 1), (2, 0))).data.get()
     np.testing.assert_allclose(
-        found, tm.conv2d(x, w, stride=stride, padding=((1, 1), (2, 0))).data, rtol=1e-4, atol=1e-4
+        results, tm.conv2d(x, w, stride=stride, padding=((1, 1), (2, 0))).data, rtol=1e-4, atol=1e-4
     )

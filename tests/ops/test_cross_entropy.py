@@ -101,8 +101,8 @@ def test_what_is_not_a_number_stays(place):
 def test_labels_of_any_integers(kind):
     x, labels = example()
     expected = tm.softmax_cross_entropy(x, labels).numpy()
-    for own in (labels.astype(kind), np.asfortranarray(labels.astype(kind)), tm.as_tensor(labels.astype(kind))):
-        np.testing.assert_array_equal(tm.softmax_cross_entropy(x, own).numpy(), expected)
+    for of_kind in (labels.astype(kind), np.asfortranarray(labels.astype(kind)), tm.as_tensor(labels.astype(kind))):
+        np.testing.assert_array_equal(tm.softmax_cross_entropy(x, of_kind).numpy(), expected)
     np.testing.assert_array_equal(tm.softmax_cross_entropy(x, labels.tolist()).numpy(), expected)
 
 
@@ -110,9 +110,9 @@ def test_layouts():
     x, labels = example((4, 3, 5))
     shared = np.broadcast_to(x[:1], x.shape)
     for logits in (x[::-1], np.asfortranarray(x), x[:, :, ::-1], shared):
-        found = to_third(lambda x: tm.softmax_cross_entropy(x, labels), logits)
+        results = to_third(lambda x: tm.softmax_cross_entropy(x, labels), logits)
         for one, other in zip(
-            found, to_third(lambda x: tm.softmax_cross_entropy(x, labels), logits.copy()), strict=True
+            results, to_third(lambda x: tm.softmax_cross_entropy(x, labels), logits.copy()), strict=True
         ):
             np.testing.assert_array_equal(one, other)
 

@@ -174,8 +174,8 @@ def test_against_jax(program):
         same(tm.hvp(ours, params, v, mode=mode), product(theirs)(params))
 
         def curvature(p, mode=mode):
-            found = tm.hvp(ours, p, v, mode=mode)
-            return sum(tm.sum(a * b) for a, b in zip(tm.tree.leaves(found), tm.tree.leaves(v), strict=True))
+            results = tm.hvp(ours, p, v, mode=mode)
+            return sum(tm.sum(a * b) for a, b in zip(tm.tree.leaves(results), tm.tree.leaves(v), strict=True))
 
         same(tm.grad(curvature)(params), jax.grad(lambda p: inner(product(theirs)(p), v))(params))
 

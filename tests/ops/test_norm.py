@@ -55,8 +55,8 @@ def to_third(function, arrays):
     return [value, *first, *[part for mode in second for part in mode], *tm.grad(curvature)(list(arrays))]
 
 
-def assert_same(found, expected):
-    for one, other in zip(found, expected, strict=True):
+def assert_same(actual, expected):
+    for one, other in zip(actual, expected, strict=True):
         assert np.linalg.norm(np.ravel(one - other)) <= 1e-11 * max(1, np.linalg.norm(np.ravel(other)))
 
 
@@ -122,14 +122,14 @@ def test_a_frozen_residual_is_caught_at_second_order():
     primitive = REGISTRY["batch_norm"]
     function = lambda *xs: tm.batch_norm(*xs, eps=0.1)  # noqa: E731
     right = tm.vjp(function, x, gamma, beta)[1](np.cos(x))
-    own = primitive.vjp
+    original = primitive.vjp
     object.__setattr__(primitive, "vjp", frozen_vjp)
     try:
         assert_same(tm.vjp(function, x, gamma, beta)[1](np.cos(x)), right)
         with pytest.raises(DerivativeError, match="at order 2"):
             check_derivatives(function, x, gamma, beta, order=2)
     finally:
-        object.__setattr__(primitive, "vjp", own)
+        object.__setattr__(primitive, "vjp", original)
     check_derivatives(function, x, gamma, beta, order=2)
 
 
@@ -190,8 +190,8 @@ def test_given_statistics(function):
     gamma, beta = gamma[:1, :-1], beta[:, :-1]
     moments = [RNG.standard_normal((2, 3)), RNG.uniform(0.5, 2, (1, 3))]
     expected = (x - over(moments[0], x)) / np.sqrt(over(moments[1], x) + 0.2) * over(gamma, x) + over(beta, x)
-    found = function(x, gamma, beta, eps=0.2, statistics=moments).data
-    np.testing.assert_allclose(found, np.maximum(expected, 0) if function is tm.batch_norm_relu else expected, 1e-12)
+    actual = function(x, gamma, beta, eps=0.2, statistics=moments).data
+    np.testing.assert_allclose(actual, np.maximum(expected, 0) if function is tm.batch_norm_relu else expected, 1e-12)
     assert np.abs(expected).min() > 1e-4
     check_derivatives(lambda x, *rest: function(x, *rest[:2], eps=0.2, statistics=rest[2:]), x, gamma, beta, *moments)
 
@@ -201,10 +201,10 @@ def test_the_batchs_own_statistics_change_nothing(function):
     """Nor do they in any derivative, as those by the statistics are taken too."""
     arrays = inputs()
 
-    def own(x, gamma, beta):
+    def with_its_statistics(x, gamma, beta):
         return function(x, gamma, beta, eps=0.1, statistics=tm.batch_statistics(x))
 
-    assert_same_to_third(lambda *xs: function(*xs, eps=0.1), own, arrays)
+    assert_same_to_third(lambda *xs: function(*xs, eps=0.1), with_its_statistics, arrays)
 
 
 def test_an_example_does_not_see_the_others_when_statistics_are_given():
@@ -241,8 +241,8 @@ def test_a_constant_channel_is_beta_exactly(constant, examples, dtype):
         np.testing.assert_array_equal(mean, dtype(constant))
         np.testing.assert_allclose(rstd, 1e-3**-0.5, rtol=1e-6)
     for order in (lambda f: tm.grad(f)(x), lambda f: tm.hvp(f, x, np.ones_like(x))):
-        found = order(lambda x: tm.sum(tm.batch_norm_relu(x, gamma, beta) ** 3))
-        assert np.isfinite(found).all()
+        results = order(lambda x: tm.sum(tm.batch_norm_relu(x, gamma, beta) ** 3))
+        assert np.isfinite(results).all()
 
 
 @pytest.mark.parametrize("shape", [(2, 4000, 3), (2, 60, 20), (1, 7, 150, 64)])

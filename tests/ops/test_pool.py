@@ -67,17 +67,17 @@ def test_a_wrong_place_is_caught():
     primitive, x = REGISTRY["max_pool"], np.random.default_rng(0).standard_normal((1, 2, 4, 4, 3))
     function = lambda x: tm.max_pool2d(x, 2)  # noqa: E731
     check_derivatives(function, x)
-    own = primitive.vjp
+    original = primitive.vjp
 
     def first(wanted, g, ys, x, **static):
-        return own(wanted, g, (ys[0], tm.as_tensor(np.zeros_like(ys[1].data))), x, **static)
+        return original(wanted, g, (ys[0], tm.as_tensor(np.zeros_like(ys[1].data))), x, **static)
 
     object.__setattr__(primitive, "vjp", first)
     try:
         with pytest.raises(DerivativeError, match="at order 1 the vjp and the jvp"):
             check_derivatives(function, x)
     finally:
-        object.__setattr__(primitive, "vjp", own)
+        object.__setattr__(primitive, "vjp", original)
 
 
 def test_of_equal_numbers_the_first_in_reading_order_has_the_derivative():

@@ -39,10 +39,10 @@ def test_every_public_function_has_a_case():
 @given(data=st.data())
 def test_values(name, dtype, data):
     case = ALL[name](Source(data, dtype))
-    found = tree.leaves(case.function(*[tm.as_tensor(x) for x in case.arrays]))
+    actual = tree.leaves(case.function(*[tm.as_tensor(x) for x in case.arrays]))
     expected = case.reference(*case.arrays)
     expected = list(expected) if isinstance(expected, tuple) else [expected]
-    for ours, theirs in zip(found, expected, strict=True):
+    for ours, theirs in zip(actual, expected, strict=True):
         assert isinstance(ours, tm.Tensor)
         assert ours.shape == np.shape(theirs)
         assert ours.dtype == dtype or ours.dtype.kind == "i"
@@ -68,14 +68,14 @@ def test_locally_constant(name, dtype):
     x, y = np.array([[0.5, -1, 0], [2, 0, 3]], dtype), np.array([0.5, 0, 3], dtype)
     arrays = (x, y) if name not in ("sign", "stop_gradient") else (x,)
     variables = [tm.Tensor(a) for a in arrays]
-    found = primitive(*variables)
-    np.testing.assert_array_equal(found.data, reference(*arrays))
-    assert found.dtype == reference(*arrays).dtype
-    assert found.node.inputs == ()
-    assert tm.push([found], variables, [tm.ones_like(a) for a in variables]) == [None]
-    assert tm.pull([found], variables, [found]) == [None] * len(arrays)
-    if found.dtype == dtype:
-        np.testing.assert_array_equal(tm.grad(lambda x: tm.sum(x * primitive(x)))(x), found.data)
+    actual = primitive(*variables)
+    np.testing.assert_array_equal(actual.data, reference(*arrays))
+    assert actual.dtype == reference(*arrays).dtype
+    assert actual.node.inputs == ()
+    assert tm.push([actual], variables, [tm.ones_like(a) for a in variables]) == [None]
+    assert tm.pull([actual], variables, [actual]) == [None] * len(arrays)
+    if actual.dtype == dtype:
+        np.testing.assert_array_equal(tm.grad(lambda x: tm.sum(x * primitive(x)))(x), actual.data)
 
 
 # Ties go to the first.
@@ -87,8 +87,8 @@ def adjoint(function, *arrays):
     vs = [rng.standard_normal(x.shape) for x in arrays]
     y, slope = tm.jvp(function, arrays, vs)
     g = rng.standard_normal(y.shape)
-    found = tm.vjp(function, *arrays)[1](g)
-    return np.vdot(g, slope), sum(np.vdot(a, v) for a, v in zip(found, vs, strict=True))
+    results = tm.vjp(function, *arrays)[1](g)
+    return np.vdot(g, slope), sum(np.vdot(a, v) for a, v in zip(results, vs, strict=True))
 
 
 def test_ties_of_max():
@@ -154,8 +154,8 @@ EXTREME = {
 def test_extremes_are_finite(name, size, dtype):
     function, limit = EXTREME[name]
     x = np.array([[[-1, 1, 0.5], [0.25, -0.25, -1]]], dtype) * dtype(size)
-    found = function(tm.Tensor(x))
-    np.testing.assert_allclose(found.data, limit(x), rtol=1e-6, atol=1e-30)
+    results = function(tm.Tensor(x))
+    np.testing.assert_allclose(results.data, limit(x), rtol=1e-6, atol=1e-30)
 
     def total(x):
         return tm.sum(function(x))
@@ -218,18 +218,18 @@ def test_the_modes_of_a_hessian_vector_product_differ(applied):
         return tm.sum(tm.tanh(tm.dense(tm.tanh(tm.dense(x, ws[0])), ws[1])) ** 2)
 
     x, ws = np.ones((1, 4, 3)), [np.full((1, 3, 2), 0.1), np.full((1, 2, 2), 0.1)]
-    found = {}
+    results = {}
     for mode in ("forward-over-reverse", "reverse-over-reverse", "reverse-over-forward", "finite-difference"):
         applied.clear()
         tm.hvp(loss, ws, ws, mode=mode)
-        found[mode] = list(applied)
-    assert [found[mode].count("tanh") for mode in found] == [2, 2, 2, 6]
-    assert len({tuple(names) for names in found.values()}) == 4
-    products = {mode: names.count("linear") for mode, names in found.items()}
+        results[mode] = list(applied)
+    assert [results[mode].count("tanh") for mode in results] == [2, 2, 2, 6]
+    assert len({tuple(names) for names in results.values()}) == 4
+    products = {mode: names.count("linear") for mode, names in results.items()}
     assert products["reverse-over-forward"] < products["forward-over-reverse"]  # one slope instead of every gradient's
     assert products["finite-difference"] > 0
     for mode in ("reverse-over-reverse", "reverse-over-forward", "finite-difference"):
-        assert len(found["forward-over-reverse"]) < len(found[mode])
+        assert len(results["forward-over-reverse"]) < len(results[mode])
 
 
 def test_names_are_taken_once():

@@ -95,8 +95,8 @@ EMPTY = [
 ]
 
 
-def results(found):
-    return [x.numpy() if isinstance(x, Tensor) else np.asarray(x) for x in tree.leaves(found)]
+def results(actual):
+    return [x.numpy() if isinstance(x, Tensor) else np.asarray(x) for x in tree.leaves(actual)]
 
 
 @pytest.mark.parametrize(("make", "sizes"), EMPTY)
@@ -114,8 +114,8 @@ def test_on_a_gpu(gpu):
         make, sizes = case.values
         step, arrays = make(*sizes)
         expected = results(step(*arrays))
-        found = tree.leaves(step(*[gpu.asarray(x) for x in arrays]))
-        for one, other in zip(found, expected, strict=True):
+        actual = tree.leaves(step(*[gpu.asarray(x) for x in arrays]))
+        for one, other in zip(actual, expected, strict=True):
             one = one.data if isinstance(one, Tensor) else one
             assert (one.shape, one.dtype) == (other.shape, other.dtype), case.id
             np.testing.assert_allclose(one.get(), other, rtol=1e-5, err_msg=case.id)
@@ -125,8 +125,8 @@ def test_a_layer_for_no_tasks_with_something_for_one():
     """Shared by no tasks, x, w or b broadcasts as in NumPy."""
     for sizes in product((0, 1), repeat=3):
         x, w, b = (ones(t, *shape) for t, shape in zip(sizes, ((2, 3), (3, 4), (1, 4)), strict=True))
-        found = tm.dense(x, w, b).numpy()
-        assert found.shape == (np.matmul(x, w) + b).shape
+        results = tm.dense(x, w, b).numpy()
+        assert results.shape == (np.matmul(x, w) + b).shape
         assert [g.shape for g in tm.grad(lambda *p: tm.sum(tm.dense(*p)), (0, 1, 2))(x, w, b)] == [
             x.shape,
             w.shape,

@@ -189,10 +189,10 @@ inline T __shfl_sync(unsigned, T value, int lane) {
     int me = sim::current;
     memcpy(&sim::exchange[me], &value, sizeof(T));
     sim::wait(sim::WARP);
-    T found;
-    memcpy(&found, &sim::exchange[(me & ~31) | (lane & 31)], sizeof(T));
+    T received;
+    memcpy(&received, &sim::exchange[(me & ~31) | (lane & 31)], sizeof(T));
     sim::wait(sim::WARP);
-    return found;
+    return received;
 }
 template <class T>
 inline T __shfl_xor_sync(unsigned mask, T value, int by) {
@@ -227,10 +227,10 @@ inline int __syncthreads_count(int value) {
 inline unsigned __ballot_sync(unsigned, int value) {
     sim::votes[sim::current] = value != 0;
     sim::wait(sim::WARP);
-    unsigned found = 0;
-    for (int i = 0; i < 32; i++) found |= (unsigned)sim::votes[(sim::current & ~31) + i] << i;
+    unsigned ballot = 0;
+    for (int i = 0; i < 32; i++) ballot |= (unsigned)sim::votes[(sim::current & ~31) + i] << i;
     sim::wait(sim::WARP);
-    return found;
+    return ballot;
 }
 template <class T>
 inline T __ldg(const T* place) { return *place; }

@@ -57,12 +57,12 @@ class ndarray:  # as CuPy spells it
     def _look(self, array: Any) -> ndarray:
         if array.size and not np.may_share_memory(array, self._array):  # as CuPy, a copy where there is no view
             _not_captured("a copy")
-            found = empty(array.shape, array.dtype)
-            found._array[...] = array
-            return found
-        found = object.__new__(ndarray)._keep(array, self.data)
-        found.base = self
-        return found
+            results = empty(array.shape, array.dtype)
+            results._array[...] = array
+            return results
+        results = object.__new__(ndarray)._keep(array, self.data)
+        results.base = self
+        return results
 
     shape = property(lambda self: self._array.shape)
     strides = property(lambda self: self._array.strides)
@@ -88,8 +88,8 @@ class ndarray:  # as CuPy spells it
         return len(self._array)
 
     def __getitem__(self, index: Any) -> ndarray:
-        found = self._array[index]
-        return self._look(found if isinstance(found, np.ndarray) else self._array[(*index, ...)])
+        results = self._array[index]
+        return self._look(results if isinstance(results, np.ndarray) else self._array[(*index, ...)])
 
     def reshape(self, *shape: Any) -> ndarray:
         return self._look(self._array.reshape(*shape))
@@ -119,9 +119,9 @@ class ndarray:  # as CuPy spells it
 
     def copy(self) -> ndarray:
         _not_captured("copy")
-        found = empty(self.shape, self.dtype)
-        found._array[...] = self._array
-        return found
+        results = empty(self.shape, self.dtype)
+        results._array[...] = self._array
+        return results
 
     def fill(self, value: Any) -> None:
         _not_captured("fill")
@@ -160,18 +160,18 @@ def empty(shape: Any, dtype: Any = float) -> ndarray:
 
 
 def zeros(shape: Any, dtype: Any = float) -> ndarray:
-    found = empty(shape, dtype)
-    found.fill(0)
-    return found
+    results = empty(shape, dtype)
+    results.fill(0)
+    return results
 
 
 def asarray(value: Any, dtype: Any = None) -> ndarray:
     if isinstance(value, ndarray) and dtype in (None, value.dtype):
         return value
     value = np.asarray(value, dtype)
-    found = empty(value.shape, value.dtype)
-    found.set(np.ascontiguousarray(value).reshape(value.shape))
-    return found
+    results = empty(value.shape, value.dtype)
+    results.set(np.ascontiguousarray(value).reshape(value.shape))
+    return results
 
 
 def asnumpy(array: Any) -> Any:
@@ -210,16 +210,16 @@ def _library(code: str, names: tuple[str, ...], options: tuple[str, ...]) -> Any
     folder.mkdir(mode=0o700, exist_ok=True)
     library = folder / f"{key}.so"
     if not library.exists():
-        with tempfile.TemporaryDirectory(dir=folder) as own:
-            (Path(own) / "kernels.cpp").write_text(text)
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            (Path(scratch) / "kernels.cpp").write_text(text)
             built = subprocess.run(
-                ["g++", *flags, str(Path(own) / "kernels.cpp"), "-o", str(Path(own) / "kernels.so")],
+                ["g++", *flags, str(Path(scratch) / "kernels.cpp"), "-o", str(Path(scratch) / "kernels.so")],
                 capture_output=True,
                 text=True,
             )
             if built.returncode:
                 raise RuntimeError(f"g++ refused the kernels:\n{built.stderr[:6000]}")
-            os.replace(Path(own) / "kernels.so", library)
+            os.replace(Path(scratch) / "kernels.so", library)
     return ctypes.CDLL(str(library))
 
 
@@ -292,8 +292,8 @@ class _Stream:
         global _captured
         if _captured is None:
             raise RuntimeError("the stream is not being captured")
-        found, _captured = _captured, None
-        return _Graph(found)
+        results, _captured = _captured, None
+        return _Graph(results)
 
     def synchronize(self) -> None:
         _not_captured("synchronize")

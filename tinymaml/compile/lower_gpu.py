@@ -95,32 +95,13 @@ class GpuExecutable:
         self._memory.update({root: memory + start for root, start in zip(roots, starts, strict=False)})
 
     def _planned(self) -> Plan:
-        """The launches of all calls; scratch memory is one call's after the other."""
-        runs = _planners(self._batches, self.array)
-        self.scratch = 0
-        for run, batch in zip(runs, self._batches, strict=True):  # once to see how much scratch memory is needed
-            used = 0
-
-            def measured(shape: Sequence[int], dtype: Any) -> Any:
-                nonlocal used
-                used += -(-math.prod(shape) * np.dtype(dtype).itemsize // ALIGN) * ALIGN
-                return gpu.cupy().empty(tuple(shape), dtype)
-
-            run(Plan(measured), *self._operands(batch))
-            self.scratch = max(self.scratch, used)
-        memory = gpu.cupy().cuda.alloc(self.scratch)
-        plan = Plan()
-        for run, batch in zip(runs, self._batches, strict=True):
-            used = 0
-
-            def placed(shape: Sequence[int], dtype: Any) -> Any:
-                nonlocal used
-                array = gpu.cupy().ndarray(tuple(shape), dtype, memory + used)
-                used += -(-array.nbytes // ALIGN) * ALIGN
-                return array
-
-            plan.empty = placed
+        """The launches of all calls; a call uses the scratch memory of those before it again."""
+        scratch = _Scratch()
+        plan = Plan(scratch.empty)
+        for run, batch in zip(_planners(self._batches, self.array), self._batches, strict=True):
+            scratch.restart()
             run(plan, *self._operands(batch))
+        self.scratch = scratch.size
         support.find_not_finite(plan, [self._whole(root) for root in self._roots_checked], self._flag)
         return plan
 
@@ -186,6 +167,40 @@ class GpuExecutable:
             return True
         self._flag.set(np.zeros((), np.int32))
         return False
+
+
+class _Scratch:
+    """Memory that one call after the other uses: blocks, of which there are more the more a call asks for.
+
+    Attributes:
+        size: of all blocks, in bytes.
+    """
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._blocks: list[tuple[Any, int]] = []  # memory, and its size
+        self.restart()
+
+    def restart(self) -> None:
+        """For the next call all of it is free."""
+        self._block, self._used = 0, 0
+
+    def empty(self, shape: Sequence[int], dtype: Any) -> Any:
+        """An array in what is free of the next block that it fits into, or in a new one."""
+        size = -(-math.prod(shape) * np.dtype(dtype).itemsize // ALIGN) * ALIGN
+        while self._block < len(self._blocks) and self._used + size > self._blocks[self._block][1]:
+            self._block, self._used = self._block + 1, 0
+        if self._block == len(self._blocks):
+            # Powers of two: blocks that have become too small are together no larger than the one that fits.
+            whole = 1 << max(size - 1, _LEAST - 1).bit_length()
+            self._blocks.append((gpu.cupy().cuda.alloc(whole), whole))
+            self.size += whole
+        array = gpu.cupy().ndarray(tuple(shape), dtype, self._blocks[self._block][0] + self._used)
+        self._used += size
+        return array
+
+
+_LEAST = 1 << 16  # bytes of a block of scratch memory
 
 
 class _ClosedOver:

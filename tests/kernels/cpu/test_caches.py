@@ -94,9 +94,9 @@ def test_where_neither_the_package_nor_a_home_can_be_written_to(copy, for_all):
     assert run(copy, temporary)[0] == (1, 1)
     counts, (kernels, programs) = run(copy, temporary)
     assert counts == (0, 0), "the next process compiles nothing"
-    (own,) = temporary.iterdir()
-    assert own.name.startswith("tinymaml-cache-") and own.stat().st_mode & 0o777 == 0o700
-    assert kernels.startswith(str(own / "numba")) and programs.startswith(f"{own}, 0.0 of 100 MB")
+    (ours,) = temporary.iterdir()
+    assert ours.name.startswith("tinymaml-cache-") and ours.stat().st_mode & 0o777 == 0o700
+    assert kernels.startswith(str(ours / "numba")) and programs.startswith(f"{ours}, 0.0 of 100 MB")
 
 
 @pytest.mark.slow

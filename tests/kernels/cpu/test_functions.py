@@ -49,14 +49,14 @@ def numbers(dtype):
 def test_units_in_the_last_place(name, dtype):
     function, exact, units = FUNCTIONS[name]
     x = numbers(dtype)
-    found = tm.record(function, x)(x)
+    actual = tm.record(function, x)(x)
     expected = exact(x.astype(np.longdouble))
     rounded = expected.astype(dtype)
-    same = (found == rounded) | (np.isnan(found) & np.isnan(rounded))
-    off = np.abs((found.astype(np.longdouble) - expected) / np.spacing(np.abs(rounded)))
+    same = (actual == rounded) | (np.isnan(actual) & np.isnan(rounded))
+    off = np.abs((actual.astype(np.longdouble) - expected) / np.spacing(np.abs(rounded)))
     assert (same | (off <= units)).all(), f"{off[~same].max()} units at {x[~same][off[~same].argmax()]}"
     zero = (x == 0) & (rounded == 0)
-    np.testing.assert_array_equal(np.signbit(found[zero]), np.signbit(rounded[zero]))
+    np.testing.assert_array_equal(np.signbit(actual[zero]), np.signbit(rounded[zero]))
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

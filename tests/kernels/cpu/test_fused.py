@@ -80,22 +80,22 @@ def test_every_formula(name, dtype):
         ins = [x, np.array(0.3, dtype), y]
     result = np.bool_ if name in COMPARED else dtype
     assert supported(name, [a.dtype for a in ins])
-    found, wanted = one_step(name, ins, result), expected(name, ins, result)
+    actual, wanted = one_step(name, ins, result), expected(name, ins, result)
     if name in (*ROUGH, "power"):
-        np.testing.assert_allclose(found, wanted, rtol=4 * np.finfo(dtype).eps, atol=np.finfo(dtype).tiny)
+        np.testing.assert_allclose(actual, wanted, rtol=4 * np.finfo(dtype).eps, atol=np.finfo(dtype).tiny)
     else:
-        np.testing.assert_array_equal(found, wanted)
+        np.testing.assert_array_equal(actual, wanted)
 
 
 @pytest.mark.parametrize("exponent", [2, -1, 0.5, 3, -2.5])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_constant_powers(exponent, dtype):
     x = np.abs(special(dtype)[0])
-    found, wanted = (
+    actual, wanted = (
         one_step("power_of", [x], dtype, (("exponent", exponent),)),
         expected("power_of", [x], dtype, exponent=exponent),
     )
-    np.testing.assert_allclose(found, wanted, rtol=0 if exponent in (2, -1, 0.5) else 4 * np.finfo(dtype).eps)
+    np.testing.assert_allclose(actual, wanted, rtol=0 if exponent in (2, -1, 0.5) else 4 * np.finfo(dtype).eps)
 
 
 def test_casts_and_copies_of_other_kinds():
@@ -139,9 +139,9 @@ def groups(draw):
     rng = np.random.default_rng(draw(st.integers(0, 99)))
     ins = []
     for _ in range(draw(st.integers(1, 4))):
-        own = tuple([n if draw(st.booleans()) else 1 for n in shape])
-        x = rng.normal(size=[2 * n for n in own]).astype(dtype)
-        x = x[tuple([slice(None, None, 2) if draw(st.booleans()) else slice(n) for n in own])]
+        lengths = tuple([n if draw(st.booleans()) else 1 for n in shape])
+        x = rng.normal(size=[2 * n for n in lengths]).astype(dtype)
+        x = x[tuple([slice(None, None, 2) if draw(st.booleans()) else slice(n) for n in lengths])]
         x = x[..., ::-1] if draw(st.booleans()) else x
         ins.append(np.broadcast_to(x, shape))
     values, steps = list(ins), []
@@ -223,7 +223,7 @@ def text(number):
     return f"define i64 @number(i64 %a, i64 %b, i64 %c) {{\n  ret i64 {number}\n}}\n"
 
 
-def found(number):
+def results(number):
     """What a function that is to return a number returns."""
     code = object_cache.load(text(number), ["number"])
     return ctypes.CFUNCTYPE(ctypes.c_int64, *[ctypes.c_int64] * 3)(code.addresses["number"])(0, 0, 0)
@@ -245,15 +245,15 @@ def compiled(monkeypatch):
 
 
 def test_the_next_process_compiles_nothing(folder, compiled):
-    assert [found(3), found(3)] == [3, 3] and len(compiled) == 1
+    assert [results(3), results(3)] == [3, 3] and len(compiled) == 1
     (file,) = folder.iterdir()
     assert file.suffix == ".o" and folder.stat().st_mode & 0o77 == file.stat().st_mode & 0o77 == 0
     whole = file.read_bytes()
     for damaged in (b"", b"no object", whole[:-1], whole[:40] + bytes([whole[40] ^ 255]) + whole[41:]):
         file.write_bytes(damaged)
-        assert found(3) == 3
+        assert results(3) == 3
     assert len(compiled) == 5, "a damaged file is made anew"
-    assert found(3) == 3 and len(compiled) == 5
+    assert results(3) == 3 and len(compiled) == 5
 
 
 def _another_owner(file, planted):
@@ -284,22 +284,22 @@ FOREIGN = {
 @pytest.mark.skipif(not hasattr(os, "getuid"), reason="needs owners and modes")
 @pytest.mark.parametrize("how", [None, *FOREIGN])
 def test_a_file_that_somebody_else_may_have_written_is_not_executed(folder, compiled, how):
-    assert found(3) == 3
+    assert results(3) == 3
     (file,) = folder.iterdir()
-    assert found(4) == 4
+    assert results(4) == 4
     (planted,) = set(folder.iterdir()) - {file}
     file.write_bytes(planted.read_bytes())
     if how:
         FOREIGN[how](file, planted)
     compiled.clear()
-    assert found(3) == (3 if how else 4)  # one's own file is taken for what it says it is
+    assert results(3) == (3 if how else 4)  # one's own file is taken for what it says it is
     assert len(compiled) == bool(how)
     if how:
-        assert found(3) == 3 and len(compiled) == 1, "it was replaced"
+        assert results(3) == 3 and len(compiled) == 1, "it was replaced"
 
 
 def test_the_folder_holds_so_much_and_what_was_not_used_for_longest_goes(folder, compiled, monkeypatch):
-    found(0)
+    results(0)
     (first,) = folder.iterdir()
     size = first.stat().st_size
     monkeypatch.setattr(object_cache, "limit", lambda: 16 * size)
@@ -308,21 +308,21 @@ def test_the_folder_holds_so_much_and_what_was_not_used_for_longest_goes(folder,
     for number in range(1, 60):
         for file in folder.glob("*.o"):  # as if it had been long ago
             os.utime(file, (file.stat().st_mtime - 10,) * 2)
-        found(number)
-        found(0)
+        results(number)
+        results(0)
         assert len(list(folder.glob("*.o"))) <= 1 + 16 + 2  # the folder is looked at once in a while
     assert first.exists() and (folder / "notes.o").exists()
     compiled.clear()
-    assert [found(number) for number in (0, 59, 58, 50)] == [0, 59, 58, 50] and not compiled
-    assert found(1) == 1 and compiled
+    assert [results(number) for number in (0, 59, 58, 50)] == [0, 59, 58, 50] and not compiled
+    assert results(1) == 1 and compiled
 
 
 def test_processes_that_share_a_small_folder(folder):
     code = (
         "import sys; sys.path[:] = eval(sys.argv[1])\n"
-        "from tests.kernels.cpu.test_fused import found, object_cache\n"
+        "from tests.kernels.cpu.test_fused import results, object_cache\n"
         "object_cache.limit = lambda: 20_000\n"
-        "assert all(found(i % 40) == i % 40 for i in range(200))\n"
+        "assert all(results(i % 40) == i % 40 for i in range(200))\n"
     )
     children = [subprocess.Popen([sys.executable, "-c", code, repr(["", *sys.path])], cwd=ROOT) for _ in range(3)]
     assert [child.wait() for child in children] == [0, 0, 0]
@@ -332,7 +332,7 @@ def test_processes_that_share_a_small_folder(folder):
 
 def test_a_folder_of_size_0_is_not_used(folder, monkeypatch):
     monkeypatch.setenv("TINYMAML_CACHE_SIZE", "0")
-    assert found(3) == 3
+    assert results(3) == 3
     assert not list(folder.iterdir())
 
 
@@ -340,20 +340,20 @@ def test_a_folder_of_size_0_is_not_used(folder, monkeypatch):
 def test_a_size_that_is_no_number(folder, monkeypatch, asked):
     monkeypatch.setenv("TINYMAML_CACHE_SIZE", asked)
     with pytest.raises(ValueError, match="TINYMAML_CACHE_SIZE must be a whole number of megabytes"):
-        found(3)
+        results(3)
 
 
 def test_a_folder_that_others_may_write_to_is_not_used(tmp_path, monkeypatch):
     monkeypatch.setenv("TINYMAML_CACHE", str(tmp_path))
     tmp_path.chmod(0o777)
-    assert found(3) == 3
+    assert results(3) == 3
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_that_cannot_be_made(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("TINYMAML_CACHE", str(tmp_path / "file" / "cache"))
-    assert found(3) == 3
+    assert results(3) == 3
 
 
 def test_where_the_folder_is(tmp_path, monkeypatch):

@@ -32,14 +32,14 @@ ELSEWHERE = {"adam", "bias_correction", "next_iteration"} | {
 
 def kernels() -> list[KernelName]:
     """The kernels of compiled/: public functions of `outs`."""
-    found = []
+    results = []
     for module in pkgutil.iter_modules(compiled.__path__):
         loaded = importlib.import_module(f"{compiled.__name__}.{module.name}")
         for name, function in vars(loaded).items():
-            own = inspect.isfunction(function) and not name.startswith("_")
-            if own and "outs" in inspect.signature(function).parameters:
-                found.append(KernelName(module.name, name))
-    return found
+            public = inspect.isfunction(function) and not name.startswith("_")
+            if public and "outs" in inspect.signature(function).parameters:
+                results.append(KernelName(module.name, name))
+    return results
 
 
 def check(name, outs, ins, static, dtype):
@@ -78,13 +78,13 @@ def test_compiled_equals_reference(name, dtype, data):
         check(name, outs, ins, static, dtype)
         return outs
 
-    own = primitive.kernel
+    original = primitive.kernel
     object.__setattr__(primitive, "kernel", both)
     try:
         case.function(*case.arrays)
         assert calls == 1
     finally:
-        object.__setattr__(primitive, "kernel", own)
+        object.__setattr__(primitive, "kernel", original)
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)

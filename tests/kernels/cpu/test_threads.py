@@ -28,8 +28,8 @@ def conv():
 
 def elementwise():
     a, row, shared, number = normal(5, 300, 200), normal(200), normal(1, 300, 200), np.float32(0.3)
-    found = [tm.add(a, row), tm.multiply(shared, a), tm.subtract(number, a), tm.greater(a, row), tm.exp(a)]
-    return [y.data for y in (*found, descend(a, number, normal(5, 300, 200)), descend(shared, number, a))]
+    results = [tm.add(a, row), tm.multiply(shared, a), tm.subtract(number, a), tm.greater(a, row), tm.exp(a)]
+    return [y.data for y in (*results, descend(a, number, normal(5, 300, 200)), descend(shared, number, a))]
 
 
 @pytest.mark.parametrize("work", [conv, elementwise])

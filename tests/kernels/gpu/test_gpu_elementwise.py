@@ -72,10 +72,10 @@ def test_special_values(name, dtype):
     if name in ("sin", "cos"):
         grid = [np.where(np.abs(grid[0]) < 1e3, grid[0], 0)]
     shape = grid[0].shape
-    (found,) = gpu_cases.run(("elementwise", name), [(shape, result(name, dtype, {}))], grid, {})
+    (actual,) = gpu_cases.run(("elementwise", name), [(shape, result(name, dtype, {}))], grid, {})
     expected = np.empty(shape, result(name, dtype, {}))
     getattr(reference, name)([expected], grid)
-    np.testing.assert_allclose(found, expected, rtol=1e-5 if dtype == np.float32 else 1e-12)
+    np.testing.assert_allclose(actual, expected, rtol=1e-5 if dtype == np.float32 else 1e-12)
 
 
 @pytest.mark.parametrize("kind", [np.bool_, np.int8, np.int64, np.uint16])
@@ -140,8 +140,8 @@ def test_groups():
         return [y.get() for y in outs]
 
     expected = [one_by_one(group, ins) for group, ins in zip(groups, operands, strict=True)]
-    found = [launched(*own) for own in zip(launches, [[x] for x in groups], [[x] for x in operands], strict=True)]
-    for own in (chain(*found), launched(together, groups, operands)):
+    actual = [launched(*own) for own in zip(launches, [[x] for x in groups], [[x] for x in operands], strict=True)]
+    for own in (chain(*actual), launched(together, groups, operands)):
         for x, y in zip(own, chain(*expected), strict=True):
             np.testing.assert_array_equal(x, y)
 

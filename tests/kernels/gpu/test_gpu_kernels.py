@@ -26,17 +26,17 @@ INFRASTRUCTURE = {"cpu": {"threads"}, "gpu": {"launch", "many", "support"}}
 
 def names(side, package):
     """family.kernel of the public functions of a package's families."""
-    found = set()
+    results = set()
     for module in pkgutil.iter_modules(package.__path__):
         if module.ispkg or module.name in INFRASTRUCTURE[side]:
             continue
         loaded = importlib.import_module(f"{package.__name__}.{module.name}")
         for name, function in vars(loaded).items():
-            own = inspect.isfunction(function) and not name.startswith("_")
-            parameters = list(inspect.signature(function).parameters) if own else []
+            public = inspect.isfunction(function) and not name.startswith("_")
+            parameters = list(inspect.signature(function).parameters) if public else []
             if "outs" in parameters or parameters[:1] == ["x"]:
-                found.add(KernelName(module.name, name))
-    return found
+                results.add(KernelName(module.name, name))
+    return results
 
 
 def test_the_same_kernels_on_both_sides():
@@ -47,17 +47,17 @@ def test_the_same_kernels_on_both_sides():
 
 def on_gpu(primitive):
     """A stand-in for the primitive's kernel: it runs where it did, and on the GPU, and compares."""
-    own, name = primitive.kernel, NAMES[primitive.name]
+    original, name = primitive.kernel, NAMES[primitive.name]
 
     def both(specs, ins, static):
-        found = own(specs, ins, static)
+        results = original(specs, ins, static)
         if primitive.specs is None:
             y = gpu.planner(*name)(gpu_cases.put(ins[0]), **static)
-            np.testing.assert_array_equal(y.get(), found[0])
+            np.testing.assert_array_equal(y.get(), results[0])
         else:
-            tolerance = 1e-4 if found[0].dtype == np.float32 and primitive.name in LOOSE else None
+            tolerance = 1e-4 if results[0].dtype == np.float32 and primitive.name in LOOSE else None
             gpu_cases.check(name, specs, ins, static, tolerance)
-        return found
+        return results
 
     return both
 
@@ -86,9 +86,9 @@ def test_every_primitive_is_compared():
 def test_a_primitive_on_the_gpu(name, dtype, data):
     primitive = REGISTRY[name]
     case = CASES[name](Source(data, dtype, sides=(1, 2, 3, 0, 5, 17, 50)))
-    own = primitive.kernel
+    original = primitive.kernel
     object.__setattr__(primitive, "kernel", on_gpu(primitive))
     try:
         case.function(*case.arrays)
     finally:
-        object.__setattr__(primitive, "kernel", own)
+        object.__setattr__(primitive, "kernel", original)

@@ -58,8 +58,8 @@ class Point:
     def statistics(self):
         """As the reference gives them, rounded."""
         specs = [(shape, np.float64) for shape in (self.x.shape, self.per_task, self.per_task)]
-        found = gpu_cases.reference(("norm", "batch_norm"), specs, [self.x, self.gamma, self.beta], self.static)
-        return [x.astype(self.dtype) for x in found[1:]]
+        actual = gpu_cases.reference(("norm", "batch_norm"), specs, [self.x, self.gamma, self.beta], self.static)
+        return [x.astype(self.dtype) for x in actual[1:]]
 
     def check(self, given_3=(ALL_3,), given_4=(ALL_4,)):
         point, statistics = [self.x, self.gamma, self.beta], self.statistics()
@@ -71,12 +71,14 @@ class Point:
         ins = [*point, self.g, *statistics]
         gpu_cases.check(("norm", f"batch_norm_gradient{self.suffix}"), specs, [*ins, *self.places], self.static)
         for given in given_3:
-            own = [*point, *statistics, *self.tangents(given), *self.places]
+            inputs = [*point, *statistics, *self.tangents(given), *self.places]
             static = {**self.static, "given": given}
-            gpu_cases.check(("norm", f"batch_norm_tangent{self.suffix}"), self.specs(self.pooled), own, static)
+            gpu_cases.check(("norm", f"batch_norm_tangent{self.suffix}"), self.specs(self.pooled), inputs, static)
         for given in given_4:
-            own = [*ins, *self.tangents(given), *self.places]
-            gpu_cases.check(("norm", f"batch_norm_hessian{self.suffix}"), specs, own, {**self.static, "given": given})
+            inputs = [*ins, *self.tangents(given), *self.places]
+            gpu_cases.check(
+                ("norm", f"batch_norm_hessian{self.suffix}"), specs, inputs, {**self.static, "given": given}
+            )
 
     def tangents(self, given):
         return [v for v, is_there in zip((self.vx, self.vgamma, self.vbeta, self.vg), given, strict=False) if is_there]
@@ -151,11 +153,11 @@ def test_far_from_zero(shape, pools):
     p = Point(shape, np.float32, pools=pools, rectified=False)
     p.x[..., :-1] += 1000
     statistics = p.statistics()
-    found = gpu_cases.run(("norm", f"batch_norm{p.suffix}"), p.value_specs, [p.x, p.gamma, p.beta], p.static)
+    actual = gpu_cases.run(("norm", f"batch_norm{p.suffix}"), p.value_specs, [p.x, p.gamma, p.beta], p.static)
     wanted = gpu_cases.reference(("norm", f"batch_norm{p.suffix}"), p.value_specs, [p.x, p.gamma, p.beta], p.static)
-    assert gpu_cases.distance(found[0], wanted[0]) <= 2**-14
-    assert gpu_cases.distance(found[-2], wanted[-2]) <= 1e-6
-    assert gpu_cases.distance(found[-1], wanted[-1]) <= 1e-5
+    assert gpu_cases.distance(actual[0], wanted[0]) <= 2**-14
+    assert gpu_cases.distance(actual[-2], wanted[-2]) <= 1e-6
+    assert gpu_cases.distance(actual[-1], wanted[-1]) <= 1e-5
     p.check_derivatives([p.x, p.gamma, p.beta], statistics, [ALL_3], [ALL_4])
 
 
@@ -170,14 +172,14 @@ def test_a_first_example_that_is_far_off(shape):
 def test_what_is_not_a_number_stays_and_is_pooled(rectified):
     p = Point((2, 2, 6, 4, 8), np.float32, pools=True, rectified=rectified)
     p.x[1, 0, 2, 3, 5] = np.nan
-    found, wanted = (
+    actual, wanted = (
         f(("norm", "batch_norm_pool"), p.value_specs, [p.x, p.gamma, p.beta], p.static)
         for f in (gpu_cases.run, gpu_cases.reference)
     )
-    np.testing.assert_array_equal(found[1], wanted[1])
-    for one, other in zip(found, wanted, strict=True):
+    np.testing.assert_array_equal(actual[1], wanted[1])
+    for one, other in zip(actual, wanted, strict=True):
         np.testing.assert_array_equal(np.isnan(one), np.isnan(other))
-    assert np.isnan(found[0][1, ..., 5]).all() and not np.isnan(np.delete(found[0], 5, -1)).any()
+    assert np.isnan(actual[0][1, ..., 5]).all() and not np.isnan(np.delete(actual[0], 5, -1)).any()
 
 
 @pytest.mark.parametrize("rectified", [True, False])
@@ -186,12 +188,12 @@ def test_a_tangent_masks_nothing(rectified):
     p.x[1, 3, 2] = np.nan
     ins = [p.x, p.gamma, p.beta, *p.statistics(), *p.tangents(ALL_3)]
     static = {**p.static, "given": ALL_3}
-    found, wanted = (
+    actual, wanted = (
         f(("norm", "batch_norm_tangent"), p.specs(p.x.shape), ins, static)[0]
         for f in (gpu_cases.run, gpu_cases.reference)
     )
-    np.testing.assert_array_equal(np.isnan(found), np.isnan(wanted))
-    assert np.isnan(found).any() != rectified
+    np.testing.assert_array_equal(np.isnan(actual), np.isnan(wanted))
+    assert np.isnan(actual).any() != rectified
 
 
 def test_which_images_can_be_pooled():

@@ -72,10 +72,10 @@ def test_what_is_not_a_number_is_the_largest(channels, dtype):
     x[rng.random(x.shape) < 0.2] = np.nan
     x[rng.random(x.shape) < 0.2] = -np.inf
     outs = [(p.pooled, p.dtype), (p.pooled, p.small)]
-    found, expected = (f(("pool", "max_pool"), outs, [x], p.static) for f in (gpu_cases.run, gpu_cases.reference))
-    for one, other in zip(found, expected, strict=True):
+    actual, expected = (f(("pool", "max_pool"), outs, [x], p.static) for f in (gpu_cases.run, gpu_cases.reference))
+    for one, other in zip(actual, expected, strict=True):
         np.testing.assert_array_equal(one, other)
-    assert np.isnan(found[0]).any()
+    assert np.isnan(actual[0]).any()
 
 
 @pytest.mark.parametrize("channels", [4, 6])

@@ -164,8 +164,8 @@ def test_every_engine_is_used(monkeypatch):
     finally:
         set_precision("fp32")
     monkeypatch.undo()
-    found = {re.search(r"<(\w+<.*?>)", name)[1] for name in used if "<Simt" in name or "<Tensor" in name}
-    assert found | {products.ENGINES["tf32"][-1].name} == {e.name for own in products.ENGINES.values() for e in own}
+    results = {re.search(r"<(\w+<.*?>)", name)[1] for name in used if "<Simt" in name or "<Tensor" in name}
+    assert results | {products.ENGINES["tf32"][-1].name} == {e.name for own in products.ENGINES.values() for e in own}
 
 
 @pytest.mark.parametrize("case", IMAGES[:5])
@@ -174,9 +174,9 @@ def test_tf32(case, tf32, tiles):
         launched = names(getattr(conv, name), [(shape, np.float32)], ins, static)
         assert all("Tensor" in own or "add_parts" in own for own in launched)
         gpu_cases.check(("conv", name), [(shape, np.float32)], ins, static, tolerance=1e-3)
-        (found,) = gpu_cases.run(("conv", name), [(shape, np.float32)], ins, static)
+        (actual,) = gpu_cases.run(("conv", name), [(shape, np.float32)], ins, static)
         (expected,) = gpu_cases.reference(("conv", name), [(shape, np.float32)], ins, static)
-        assert gpu_cases.distance(found, expected) > 1e-5, "this was not TF32"
+        assert gpu_cases.distance(actual, expected) > 1e-5, "this was not TF32"
 
 
 def test_tf32_linear(tf32):
@@ -200,8 +200,8 @@ def test_divisors():
     numbers = np.unique(np.concatenate([np.arange(2000), RNG.integers(0, 2**31, 2000), [2**31 - 1]]))
     for by in [*range(1, 200), 1000, 7056, 65537, 2**20, 2**31 - 1]:
         packed = int(products.divisor(by))
-        found = [(((packed >> 6) * n >> 32) + n) >> (packed & 63) for n in numbers.tolist()]
-        assert found == (numbers // by).tolist()
+        results = [(((packed >> 6) * n >> 32) + n) >> (packed & 63) for n in numbers.tolist()]
+        assert results == (numbers // by).tolist()
         assert packed >> 6 < 2**32
 
 
@@ -215,7 +215,7 @@ def test_a_missing_barrier_is_found(gpu):
     name = f"linear<{products.ENGINES['fp32'][-1].name}, 1, false, false>"
     broken = Unit(whole.replace(marker, "    }\n    engine.each"), (name,))
     a, b = (gpu_cases.put(normal(1, 64, 96)), gpu_cases.put(normal(1, 96, 32)))
-    found = []
+    actual = []
     for text in (broken, Unit(whole, (name,))):
         results = []
         for backwards in (False, True):
@@ -228,5 +228,5 @@ def test_a_missing_barrier_is_found(gpu):
             else:
                 plan.run()
             results.append(y.get())
-        found.append(np.array_equal(*results))
-    assert found == [False, True]
+        actual.append(np.array_equal(*results))
+    assert actual == [False, True]

@@ -12,13 +12,13 @@ pytestmark = pytest.mark.usefixtures("gpu")
 
 def both(name, specs, ins, static):
     """What the kernel gives on the GPU, in any order of lanes, and what the reference gives in this dtype."""
-    found = gpu_cases.run(name, specs, ins, static)
+    actual = gpu_cases.run(name, specs, ins, static)
     with gpu_cases.lanes_reversed():
-        for x, y in zip(found, gpu_cases.run(name, specs, ins, static), strict=True):
+        for x, y in zip(actual, gpu_cases.run(name, specs, ins, static), strict=True):
             np.testing.assert_array_equal(x, y)
     expected = [np.empty(shape, dtype) for shape, dtype in specs]
     numpy_kernel(*name)(expected, ins, **static)
-    return found, expected
+    return actual, expected
 
 
 def place(seed, task):
@@ -47,10 +47,10 @@ def test_episodes(dtype, split, seed, task, tasks, ways, shots, queries, rotatio
         specs += [((tasks, ways * examples, *images.shape[1:]), dtype), ((tasks, ways * examples), np.int64)]
     specs.append(((2,), np.uint64))
     static = {"split": split, "ways": ways, "shots": shots, "queries": queries, "rotations": rotations}
-    found, expected = both(("sampling", "episodes"), specs, [images, first, place(seed, task)], static)
-    for x, y in zip(found, expected, strict=True):
+    actual, expected = both(("sampling", "episodes"), specs, [images, first, place(seed, task)], static)
+    for x, y in zip(actual, expected, strict=True):
         np.testing.assert_array_equal(x, y)
-    assert found[4].tolist() == [seed, task + tasks]
+    assert actual[4].tolist() == [seed, task + tasks]
 
 
 def test_more_ways_than_a_block_has_threads_are_refused():
@@ -74,13 +74,13 @@ def test_sinusoids(dtype, columns, split, seed, task, tasks, parts):
         specs += [((tasks, points, columns), dtype), ((tasks, points, 1), dtype)]
     specs.append(((2,), np.uint64))
     static = {"split": split, "amplitude": (0.1, 5.0), "phase": (0.0, np.pi), "x": (-5.0, 5.0)}
-    found, expected = both(("sampling", "sinusoids"), specs, [place(seed, task)], static)
-    for i, (x, y) in enumerate(zip(found, expected, strict=True)):
+    actual, expected = both(("sampling", "sinusoids"), specs, [place(seed, task)], static)
+    for i, (x, y) in enumerate(zip(actual, expected, strict=True)):
         if i % 2 and i < len(specs) - 1:
             np.testing.assert_allclose(x, y, rtol=0, atol=1e-6 if dtype == np.float32 else 1e-14)
         else:
             np.testing.assert_array_equal(x, y)
-    assert found[-1].tolist() == [seed, task + tasks]
+    assert actual[-1].tolist() == [seed, task + tasks]
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -18,18 +18,18 @@ pytestmark = pytest.mark.usefixtures("gpu")
 NEAR = {np.float32: 2e-4, np.float64: 1e-11}
 
 
-def close(found, expected, limit):
+def close(actual, expected, limit):
     """Against the norm of all arrays: a bias before batch norm has a gradient of nothing but rounding."""
-    found, expected = tree.leaves(found), tree.leaves(expected)
-    assert len(found) == len(expected)
+    actual, expected = tree.leaves(actual), tree.leaves(expected)
+    assert len(actual) == len(expected)
     whole = np.sqrt(sum(np.linalg.norm(y) ** 2 for y in expected))
-    for i, (x, y) in enumerate(zip(found, expected, strict=True)):
+    for i, (x, y) in enumerate(zip(actual, expected, strict=True)):
         assert on_gpu(x) and x.shape == y.shape and x.dtype == y.dtype, f"leaf {i}"
         assert np.linalg.norm(x.get() - y) <= limit * whole, f"leaf {i}"
 
 
-def same(found, expected):
-    for x, y in zip(tree.leaves(found), tree.leaves(expected), strict=True):
+def same(actual, expected):
+    for x, y in zip(tree.leaves(actual), tree.leaves(expected), strict=True):
         np.testing.assert_array_equal(x.get(), y.get(), strict=True)
 
 
@@ -55,8 +55,8 @@ def test_a_meta_step(name, dtype):
     program = tm.record(step, *there)
     replayed = [program(*there) for _ in range(3)]  # the first is not yet by the graph
     close(replayed[0], expected, NEAR[dtype])
-    for found in replayed[1:]:
-        same(found, replayed[0])
+    for actual in replayed[1:]:
+        same(actual, replayed[0])
     with gpu_cases.lanes_reversed():
         same(program(*there), replayed[0])
 
@@ -223,11 +223,11 @@ def test_transforms():
 def test_tasks_that_share_nothing():
     """Parameters of each task's own, and one that no step depends on."""
     _, (params, *_, support, _query) = regression(np.float64)
-    own = tree.map(lambda x: np.repeat(x, TASKS, 0), params)
+    of_each_task = tree.map(lambda x: np.repeat(x, TASKS, 0), params)
     model = tm.nn.mlp([2, 8, 8, 1])
 
     def adapt(params, support):
         loss = lambda p, batch: tm.mse(model.apply(p, batch["x"]), batch["y"])  # noqa: E731
         return tm.maml.adapt(loss, params, support, 0.1, 2)
 
-    close(adapt(*to_device((own, support), "gpu")), adapt(own, support), 1e-11)
+    close(adapt(*to_device((of_each_task, support), "gpu")), adapt(of_each_task, support), 1e-11)

@@ -39,8 +39,8 @@ def pictures(folder: Path, **changes: Any) -> Experiment:
 def assert_same_run(one: Path, other: Path, limit: float) -> None:
     """Parameters to the limit, norm-wise; lines of metrics, figures of which may differ by as much."""
     ends = [loop.latest(out) for out in (one, other)]
-    found, expected = (tree.leaves(end.state["params"]) for end in ends)
-    for x, y in zip(found, expected, strict=True):
+    actual, expected = (tree.leaves(end.state["params"]) for end in ends)
+    for x, y in zip(actual, expected, strict=True):
         assert x.dtype == y.dtype and np.linalg.norm(x - y) <= limit * max(1.0, np.linalg.norm(y))
     assert ends[0].state["stream"] == ends[1].state["stream"]
     assert int(ends[0].state["optimiser"]["iteration"]) == ends[1].iterations
