@@ -65,13 +65,13 @@ def draw_all(
         ValueError: another format.
     """
     check_format(format)
-    found = results.load(run / "results.json", experiment)
+    content = results.load(run / "results.json", experiment)
     plt = pyplot()
     paths = []
-    for name, draw in (*pictures.items(), ("training", lambda plt, found: _training(plt, found, run))):
+    for name, draw in (*pictures.items(), ("training", lambda plt, content: _training(plt, content, run))):
         path = run / "figures" / f"{name}.{format}"
         try:
-            if save(plt, draw, found, path):
+            if save(plt, draw, content, path):
                 paths.append(path)
         except (ValueError, ArithmeticError) as error:  # figures that are numbers, but beyond what can be drawn
             raise results.ResultsError(f"{run / 'results.json'} cannot be drawn, {name}: {error}") from error
@@ -107,15 +107,15 @@ def save(plt: Any, draw: Callable[[Any, Any], Any], content: Any, path: Path) ->
     return True
 
 
-def methods_in(found: Results, *names: str) -> list[str]:
+def methods_in(content: Results, *names: str) -> list[str]:
     """Those of the methods, or of all, that were evaluated."""
-    evaluated = [method for method, _ in results.entries(found)]
+    evaluated = [method for method, _ in results.entries(content)]
     return [name for name in names or evaluated if name in evaluated]
 
 
-def colours(found: Results) -> dict[str, str]:
+def colours(content: Results) -> dict[str, str]:
     """The colour of each method that was evaluated."""
-    others = [method for method in methods_in(found) if method not in COLOURS]
+    others = [method for method in methods_in(content) if method not in COLOURS]
     return COLOURS | {method: OTHERS[i % len(OTHERS)] for i, method in enumerate(others)}
 
 
@@ -228,13 +228,13 @@ class Curve(NamedTuple):
     look: Mapping[str, Any]  # for matplotlib
 
 
-def against_steps(plt: Any, found: Results) -> Any:
+def against_steps(plt: Any, content: Results) -> Any:
     """Of any domain: figures against inner steps, a panel for every condition; of the parameters best in validation, or
     the last."""
-    look = colours(found)
+    look = colours(content)
     curves = [
         Curve(results.name_of(method), entry, best_or_last(entry), look[method], {})
-        for method, entry in results.entries(found)
+        for method, entry in results.entries(content)
     ]
     return panels(plt, curves)
 
@@ -266,22 +266,22 @@ def panels(plt: Any, curves: Sequence[Curve]) -> Any:
 PICTURES: dict[str, Picture] = {"steps": against_steps}
 
 
-def _training(plt: Any, found: Results, run: Path) -> Any:
+def _training(plt: Any, content: Results, run: Path) -> Any:
     """The training loss of every method; beside it accuracy in training and validation, or the error in validation. Of
     reinforcement learning the returns."""
-    lines = {method: metrics.read(run / method / "metrics.jsonl") for method in methods_in(found)}
+    lines = {method: metrics.read(run / method / "metrics.jsonl") for method in methods_in(content)}
 
     def there(name: str) -> bool:
         return any(_series(of_method, name)[0] for of_method in lines.values())
 
     if there("return_0"):
-        return _training_returns(plt, lines, colours(found))
+        return _training_returns(plt, lines, colours(content))
     shown = [name for name in ("loss", "accuracy" if there("accuracy") else "validation") if there(name)]
     if not shown:
         return None
     figure, row = plt.subplots(1, len(shown), figsize=(4.6 * len(shown), 3.1), layout="constrained", squeeze=False)
     for axes, name in zip(row[0], shown, strict=True):
-        _learning_curves(axes, lines, name, colours(found))
+        _learning_curves(axes, lines, name, colours(content))
         _iterations(axes)
     legend_above(figure, row[0], 4)
     return figure

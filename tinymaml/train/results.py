@@ -124,7 +124,7 @@ def figures(scores: Array | Sequence[Array], diverged: Array | None = None) -> F
         shapes = " and ".join(sorted({str(list(row.shape)) for row in rows})) or "none"
         raise ValueError(f"scores must be [steps + 1, tasks], its rows are {shapes}")
     with np.errstate(invalid="ignore"):
-        found: Figures = {
+        summary: Figures = {
             "mean": [_mean(row) for row in rows],
             "half_width": [half_width(row) for row in rows],
             "median": [_number(np.median(row)) for row in rows],
@@ -133,10 +133,10 @@ def figures(scores: Array | Sequence[Array], diverged: Array | None = None) -> F
             if diverged.shape != rows[0].shape or diverged.dtype != np.bool_:
                 raise ValueError(f"diverged must be booleans {list(rows[0].shape)}, got {list(diverged.shape)}")
             converged = [row[~diverged] for row in rows]
-            found["diverged"] = int(diverged.sum())
-            found["mean_converged"] = [_mean(row) for row in converged]
-            found["half_width_converged"] = [half_width(row) for row in converged]
-    return found
+            summary["diverged"] = int(diverged.sum())
+            summary["mean_converged"] = [_mean(row) for row in converged]
+            summary["half_width_converged"] = [half_width(row) for row in converged]
+    return summary
 
 
 def measured(iteration: int, figures: Mapping[str, Figures]) -> Measured:
