@@ -51,9 +51,9 @@ def read(folders: Sequence[Path]) -> list[Run]:
     metrics: dict[tuple[str, str, str], Path] = {}
     for folder, name in zip(folders, names, strict=True):
         path = folder / "results.json"
-        found = results.load(path)
-        runs.append(Run(name if names.count(name) == 1 else str(folder), found))
-        for _, entry in results.entries(found):
+        content = results.load(path)
+        runs.append(Run(name if names.count(name) == 1 else str(folder), content))
+        for _, entry in results.entries(content):
             metrics.setdefault((entry["metric"], entry["unit"], entry["better"]), path)
     if len(metrics) > 1:
         listed = "; ".join(f"{path} has {metric[0]}" for metric, path in metrics.items())

@@ -28,13 +28,13 @@ class Row(NamedTuple):
         return self.measured["figures"]
 
 
-def rows(found: Results, abbreviated: Mapping[str, str] | None = None) -> Iterator[Row]:
+def rows(content: Results, abbreviated: Mapping[str, str] | None = None) -> Iterator[Row]:
     """Of every method the last parameters, then those best in validation and in training.
 
     Args:
         abbreviated: what a row's name says of parameters; by itself which they are, and of which iteration.
     """
-    for method, entry in results.entries(found):
+    for method, entry in results.entries(content):
         for which, measured in entry["parameters"].items():
             said = {results.LAST: ""} if abbreviated is None else abbreviated
             suffix = said.get(which, f", {which} ({measured['iteration']})")
@@ -112,9 +112,9 @@ def tried(search: Mapping[str, float | None], digits: int) -> str:
     return ", ".join(texts)
 
 
-def table(found: Results) -> str:
+def table(content: Results) -> str:
     """Of any domain: a section a condition, a row for every method's parameters, columns of inner steps."""
-    return "\n".join(["", *sections(found["experiment"], list(rows(found))), *notes(found)])
+    return "\n".join(["", *sections(content["experiment"], list(rows(content))), *notes(content)])
 
 
 def sections(experiment: str, shown: Sequence[Row]) -> list[str]:
@@ -147,10 +147,10 @@ def title(experiment: str, entry: Mapping[str, Any], condition: str, steps: Sequ
     return f"{experiment}: {what}" if experiment else what
 
 
-def notes(found: Results, prefix: str = "") -> list[str]:
+def notes(content: Results, prefix: str = "") -> list[str]:
     """How every method's figures came about, and what diverged."""
     lines = []
-    for method, entry in results.entries(found):
+    for method, entry in results.entries(content):
         name = prefix + results.name_of(method)
         lines.append(f"{name}: {provenance(entry)}, {entry['protocol']['tasks']} test tasks")
         for condition, search in entry["step_size_search"].items():

@@ -124,9 +124,9 @@ def _sinusoids(entry: Any) -> dict[str, Any]:
 
 def _images(entry: Any) -> dict[str, Any]:
     def measured(iteration: int, accuracy: Any, diverged: int) -> dict[str, Any]:
-        found = [(kind, int(query), mean) for kind, own in accuracy.items() for query, mean in own.items()]
-        found.sort(key=lambda one: (one[0] != "transductive", one[1]))
-        figures = {f"{kind}, {query} query": {**mean, "diverged": diverged} for kind, query, mean in found}
+        listed = [(kind, int(query), mean) for kind, of_kind in accuracy.items() for query, mean in of_kind.items()]
+        listed.sort(key=lambda one: (one[0] != "transductive", one[1]))
+        figures = {f"{kind}, {query} query": {**mean, "diverged": diverged} for kind, query, mean in listed}
         return {"iteration": iteration, "figures": figures}
 
     return {

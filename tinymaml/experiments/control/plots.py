@@ -10,12 +10,12 @@ from tinymaml.train.plots import Picture
 from tinymaml.train.results import Results
 
 
-def _returns(plt: Any, found: Results) -> Any:
+def _returns(plt: Any, content: Results) -> Any:
     """Of the parameters best in validation, or the last; crosses where the authors' are."""
-    results.check_domain(found, Protocol)
+    results.check_domain(content, Protocol)
     figure, axes = plt.subplots(figsize=(4.6, 3.1), layout="constrained")
-    for method, entry in results.entries(found):
-        colour, name = plots.colours(found)[method], results.name_of(method)
+    for method, entry in results.entries(content):
+        colour, name = plots.colours(content)[method], results.name_of(method)
         figures = plots.best_or_last(entry).get(CONDITION)
         if figures is not None:
             plots.curve(axes, entry, figures, colour, name)

@@ -13,10 +13,10 @@ from tinymaml.train.results import Results
 LINES = {"transductive": "-", "inductive": "--"}
 
 
-def _errors(plt: Any, found: Results) -> Any:
+def _errors(plt: Any, content: Results) -> Any:
     """Error against inner steps, a panel for every number of query images; best parameters where there are."""
-    results.check_domain(found, Protocol)
-    entries = [(method, entry, plots.best_or_last(entry)) for method, entry in results.entries(found)]
+    results.check_domain(content, Protocol)
+    entries = [(method, entry, plots.best_or_last(entry)) for method, entry in results.entries(content)]
     queries = list(dict.fromkeys(condition.partition(", ")[2] for *_, figures in entries for condition in figures))
     if not queries:
         return None
@@ -26,10 +26,10 @@ def _errors(plt: Any, found: Results) -> Any:
     shown: list[Array] = []
     for axes, query in zip(row[0], queries, strict=True):
         for method, entry, figures in entries:
-            colour, name = plots.colours(found)[method], results.name_of(method)
+            colour, name = plots.colours(content)[method], results.name_of(method)
             for condition, of_condition in figures.items():
-                kind, _, own = condition.partition(", ")
-                if own == query:
+                kind, _, images = condition.partition(", ")
+                if images == query:
                     look = {"linestyle": LINES.get(kind, ":")}
                     shown.append(plots.curve(axes, entry, of_condition, colour, f"{name}, {kind}", **look))
             paper = published(entry, method)

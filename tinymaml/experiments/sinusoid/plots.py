@@ -22,9 +22,9 @@ STEPS = {0: ("before adaptation", "#C3BCE0", ":"), 1: ("after 1 step", "#7A6FB5"
 def _checked(draw: Picture) -> Picture:
     """A picture that holds the results to what it reads of them."""
 
-    def draw_checked(plt: Any, found: Results) -> Any:
-        results.check_domain(found, Protocol, Details)
-        return draw(plt, found)
+    def draw_checked(plt: Any, content: Results) -> Any:
+        results.check_domain(content, Protocol, Details)
+        return draw(plt, content)
 
     return draw_checked
 
@@ -46,12 +46,12 @@ def _converged(figures: Figures) -> Figures:
     return {"mean": mean, "half_width": figures.get("half_width_converged", figures["half_width"])}
 
 
-def _panel(axes: Any, found: Results, label: str, methods: list[str]) -> list[Array]:
+def _panel(axes: Any, content: Results, label: str, methods: list[str]) -> list[Array]:
     """Mean and 95 % interval over the tasks that did not diverge, against inner steps; dotted: best in validation;
     crosses: the paper's."""
     shown = []
     for method in methods:
-        entry, colour, name = found["methods"][method], colours(found)[method], results.name_of(method)
+        entry, colour, name = content["methods"][method], colours(content)[method], results.name_of(method)
         if label not in _last(entry):
             continue
         look = {"linestyle": (0, (3, 1.5)), "marker": None, "zorder": 3} if method == "fomaml" else {}
@@ -70,25 +70,25 @@ def _panel(axes: Any, found: Results, label: str, methods: list[str]) -> list[Ar
     return shown
 
 
-def _note(figure: Any, found: Results, methods: list[str], labels: list[str]) -> None:
+def _note(figure: Any, content: Results, methods: list[str], labels: list[str]) -> None:
     """Says how many tasks a curve leaves out."""
-    curves = {results.name_of(m): _last(found["methods"][m]) for m in methods}
-    best = _best_apart(found["methods"]["maml"]) if "maml" in methods else None
+    curves = {results.name_of(m): _last(content["methods"][m]) for m in methods}
+    best = _best_apart(content["methods"]["maml"]) if "maml" in methods else None
     if best is not None:
         curves["MAML, best in validation"] = best["figures"]
     counts = {name: [c[k].get("diverged", 0) if k in c else 0 for k in labels] for name, c in curves.items()}
     listed = "; ".join(f"{name} {' / '.join(map(str, n))}" for name, n in counts.items() if any(n))
     if listed:
-        tasks = found["methods"][methods[0]]["protocol"]["tasks"]
+        tasks = content["methods"][methods[0]]["protocol"]["tasks"]
         text = f"Left out: tasks whose inner steps diverged, of {tasks} ({' / '.join(labels)}): {listed}"
         text = textwrap.fill(text, int(17 * figure.get_figwidth()))
         figure.text(0.5, -0.03, text, ha="center", va="top", fontsize=7, color="#555555", linespacing=1.4)
 
 
-def _errors(plt: Any, found: Results, labels: Sequence[str]) -> Any:
+def _errors(plt: Any, content: Results, labels: Sequence[str]) -> Any:
     """Error against inner steps, a panel for each of these conditions that was evaluated."""
-    methods = [m for m in methods_in(found) if any(label in _last(found["methods"][m]) for label in labels)]
-    labels = [label for label in labels if any(label in _last(found["methods"][m]) for m in methods)]
+    methods = [m for m in methods_in(content) if any(label in _last(content["methods"][m]) for label in labels)]
+    labels = [label for label in labels if any(label in _last(content["methods"][m]) for m in methods)]
     if not labels:
         return None
     figure, row = plt.subplots(
@@ -101,22 +101,23 @@ def _errors(plt: Any, found: Results, labels: Sequence[str]) -> Any:
     )
     shown: list[Array] = []
     for axes, label in zip(row[0], labels, strict=True):
-        shown += _panel(axes, found, label, methods)
+        shown += _panel(axes, content, label, methods)
     row[0][0].set_ylabel("mean squared error")
     plots.log_where_decades(row[0], shown)
     plots.legend_above(figure, row[0], 2 + len(labels))
-    _note(figure, found, methods, list(labels))
+    _note(figure, content, methods, list(labels))
     return figure
 
 
-def _figure3(plt: Any, found: Results) -> Any:
+def _figure3(plt: Any, content: Results) -> Any:
     """Figure 3: error against inner steps with 10 points."""
-    return _errors(plt, found, [condition(10)])
+    return _errors(plt, content, [condition(10)])
 
 
-def _figure6(plt: Any, found: Results) -> Any:
+def _figure6(plt: Any, content: Results) -> Any:
     """Figure 6: the same for every number of support points evaluated."""
-    return _errors(plt, found, list(dict.fromkeys(k for m in methods_in(found) for k in _last(found["methods"][m]))))
+    labels = [label for method in methods_in(content) for label in _last(content["methods"][method])]
+    return _errors(plt, content, list(dict.fromkeys(labels)))
 
 
 def _sketch(axes: Any, one: Sketch) -> None:
@@ -133,17 +134,17 @@ def _sketch(axes: Any, one: Sketch) -> None:
     axes.set_xticks(np.linspace(x[0], x[-1], 3))
 
 
-def _sketches(found: Results, method: str, shots: int, tasks: list[int]) -> list[Sketch]:
+def _sketches(content: Results, method: str, shots: int, tasks: list[int]) -> list[Sketch]:
     """Of those tasks; fewer, where fewer were kept."""
-    kept = [one for one in found["methods"][method]["details"]["sketches"] if one["shots"] == shots]
+    kept = [one for one in content["methods"][method]["details"]["sketches"] if one["shots"] == shots]
     return [kept[t] for t in tasks if t < len(kept)]
 
 
-def _grid(plt: Any, found: Results, tasks: list[int], shots: list[int], title: str) -> Any:
+def _grid(plt: Any, content: Results, tasks: list[int], shots: list[int], title: str) -> Any:
     """Rows of numbers of shots; columns of tasks, first all of MAML's, then all of the pretrained network's."""
-    columns = [(m, t) for m in methods_in(found, "maml", "pretrained") for t in tasks]
-    columns = [(m, t) for m, t in columns if any(_sketches(found, m, k, [t]) for k in shots)]
-    rows = [k for k in shots if any(_sketches(found, m, k, [t]) for m, t in columns)]
+    columns = [(m, t) for m in methods_in(content, "maml", "pretrained") for t in tasks]
+    columns = [(m, t) for m, t in columns if any(_sketches(content, m, k, [t]) for k in shots)]
+    rows = [k for k in shots if any(_sketches(content, m, k, [t]) for m, t in columns)]
     if not rows:
         return None
     figure = plt.figure(figsize=(2.05 * len(columns) + 0.4, 1.75 * len(rows) + 0.8), layout="constrained")
@@ -151,27 +152,27 @@ def _grid(plt: Any, found: Results, tasks: list[int], shots: list[int], title: s
     handles: dict[str, Any] = {}
     for row, k in zip(cells, rows, strict=True):
         for axes, (method, t) in zip(row, columns, strict=True):
-            for one in _sketches(found, method, k, [t]):
+            for one in _sketches(content, method, k, [t]):
                 _sketch(axes, one)
             handles |= {label: h for h, label in zip(*axes.get_legend_handles_labels(), strict=True)}
         row[0].set_ylabel(f"y, {condition(k)}")
     for axes in cells[-1]:
         axes.set_xlabel("x")
     for axes, (method, t) in zip(cells[0], columns, strict=True):
-        axes.set_title(f"{results.name_of(method)}, task {t + 1}", color=colours(found)[method])
+        axes.set_title(f"{results.name_of(method)}, task {t + 1}", color=colours(content)[method])
     figure.legend(handles.values(), handles, loc="outside lower center", ncols=len(handles), fontsize=8.5)
     figure.suptitle(title, fontsize=10)
     return figure
 
 
-def _figure2(plt: Any, found: Results) -> Any:
+def _figure2(plt: Any, content: Results) -> Any:
     """Figure 2: adaptation to a new sinusoid with 5 and 10 points; MAML left, pretrained right."""
-    return _grid(plt, found, [0, 1], [5, 10], "Adaptation to new sinusoids")
+    return _grid(plt, content, [0, 1], [5, 10], "Adaptation to new sinusoids")
 
 
-def _figure7(plt: Any, found: Results) -> Any:
+def _figure7(plt: Any, content: Results) -> Any:
     """Figure 7: further tasks, as they come."""
-    return _grid(plt, found, [3, 4, 5], [5, 10, 20], "Further test tasks, as they come")
+    return _grid(plt, content, [3, 4, 5], [5, 10, 20], "Further test tasks, as they come")
 
 
 PICTURES: dict[str, Picture] = {
