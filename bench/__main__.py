@@ -13,22 +13,22 @@ def main() -> int:
         from bench.arguments import parse_gpu
         from bench.gpu.run import run
 
-        own = parse_gpu(rest)
-        return run(own.out, own.parts, own.workloads, own.rounds, own.data, own.minutes)
+        args = parse_gpu(rest)
+        return run(args.out, args.parts, args.workloads, args.rounds, args.data, args.minutes)
     if part == ["picture"]:
         from bench.arguments import parse_picture
         from bench.output import read_json
         from bench.picture import draw
 
-        own = parse_picture(rest)
-        draw(own.picture, *read_json(own.results))
+        args = parse_picture(rest)
+        draw(args.picture, *read_json(args.results))
         return 0
     if part == ["pack-omniglot"]:
         from bench.arguments import parse_pack
         from bench.gpu import packed
 
-        own = parse_pack(rest)
-        packed.pack(own.prepared, own.out)
+        args = parse_pack(rest)
+        packed.pack(args.prepared, args.out)
         return 0
     return _main()
 

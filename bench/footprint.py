@@ -29,14 +29,14 @@ def installed_mb(*distributions: str) -> float | None:
         if name in seen:
             continue
         try:
-            found = importlib.metadata.distribution(name)
+            distribution = importlib.metadata.distribution(name)
         except importlib.metadata.PackageNotFoundError:
             if name in map(_normal, distributions):
                 return None
             continue  # required on other systems
-        seen[name] = sum([path.stat().st_size for path in map(Path, map(found.locate_file, found.files or ()))
-                          if path.is_file()])  # fmt: skip
-        always = [line for line in found.requires or () if "extra ==" not in line]
+        files = [Path(distribution.locate_file(file)) for file in distribution.files or ()]
+        seen[name] = sum([path.stat().st_size for path in files if path.is_file()])
+        always = [line for line in distribution.requires or () if "extra ==" not in line]
         asked += [_normal(re.match(r"[\w.-]+", line)[0]) for line in always]  # type: ignore[index]
     return sum(seen.values()) / 1e6
 
@@ -55,12 +55,12 @@ def own_mb() -> float:
 
 def table() -> list[dict[str, object]]:
     """Print what each is installed with, and return it as rows."""
-    own = own_mb()
+    ours = own_mb()
     rows: list[dict[str, object]] = []
     print(f"\n{'Installed, with all that it requires':44}{'MB':>10}")
     for name, distributions, more in (
-        ("tinymaml", ("numpy",), own),
-        ("tinymaml[fast]", ("numpy", "numba", "threadpoolctl"), own),
+        ("tinymaml", ("numpy",), ours),
+        ("tinymaml[fast]", ("numpy", "numba", "threadpoolctl"), ours),
         ("jax", ("jax", "jaxlib"), 0.0),
         ("torch", ("torch", "numpy"), 0.0),
     ):

@@ -43,7 +43,7 @@ def implementations(workload: str) -> dict[str, Implementation]:
     jax = {"JAX_PLATFORMS": "cpu"}
     serial, devices = "--xla_cpu_multi_thread_eigen=false", f"--xla_force_host_platform_device_count={cores()}"
     by_loop = "a loop over tasks, F.batch_norm, fused Adam"
-    found = [
+    every = [
         Implementation(
             "tinymaml-replay", "recorded once, replayed; keep_memory()", "bench.ours:ours_replayed", ("tinymaml",), ours
         ),
@@ -116,7 +116,7 @@ def implementations(workload: str) -> dict[str, Implementation]:
             (2,),  # it always makes the graph of the updates
         ),
     ]
-    return {one.name: one for one in found}
+    return {one.name: one for one in every}
 
 
 OURS = ("tinymaml-replay", "tinymaml-eager")  # always; the rest of ours with all peers, or by name
@@ -129,7 +129,7 @@ def chosen(workload: str, order: int, peers: Sequence[str] | None) -> tuple[list
     `peers`: `NAMES`, where a framework's name stands for its usual ones on this workload; None: all usual ones.
     """
     usual = WORKLOADS[workload].peers
-    found, left_out = [], {}
+    runnable, left_out = [], {}
     for name, one in implementations(workload).items():
         if name not in OURS:
             is_usual = name in usual or name == "tinymaml-numpy"
@@ -141,5 +141,5 @@ def chosen(workload: str, order: int, peers: Sequence[str] | None) -> tuple[list
         elif order not in one.orders:
             left_out[name] = f"has no order {order}"
         else:
-            found.append(one)
-    return found, left_out
+            runnable.append(one)
+    return runnable, left_out

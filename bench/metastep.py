@@ -60,12 +60,12 @@ class MetaStep:
     def device_peak(self) -> float:
         """The most of the GPU's memory that this process had for its arrays, MB, by its framework's own account."""
         if torch := sys.modules.get("torch"):
-            found = torch.cuda.max_memory_allocated()
+            most = torch.cuda.max_memory_allocated()
         elif jax := sys.modules.get("jax"):
-            found = jax.devices()[0].memory_stats()["peak_bytes_in_use"]
+            most = jax.devices()[0].memory_stats()["peak_bytes_in_use"]
         else:
-            found = sys.modules["cupy"].get_default_memory_pool().total_bytes()
-        return float(found) / 2**20
+            most = sys.modules["cupy"].get_default_memory_pool().total_bytes()
+        return float(most) / 2**20
 
 
 def _forget() -> None:

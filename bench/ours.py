@@ -38,10 +38,10 @@ def _gradient_of(w: Workload, order: int) -> Callable[[Any, Any, Any], Any]:
     loss = loss_of(w)
 
     def gradient(params: Any, support: Any, query: Any) -> Any:
-        _, found = maml.meta_value_and_grad(
+        _, grads = maml.meta_value_and_grad(
             loss, params, support, query, w.alpha, w.steps, order=order, records=w.records
         )
-        return found
+        return grads
 
     return gradient
 

@@ -39,10 +39,10 @@ def _leaves(function: Callable[..., Any], params: Any, batch: Any, v: Any) -> li
 
 
 def _functions(w: Workload) -> dict[str, Callable[[Any, Any, Any], Any]]:
-    own = loss_of(w)
+    task_losses = loss_of(w)
 
     def loss(params: Any, batch: Any) -> Any:
-        return tm.sum(own(params, batch))
+        return tm.sum(task_losses(params, batch))
 
     def product(mode: str, params: Any, batch: Any, v: Any) -> Any:
         return tm.hvp(loss, params, v, batch, mode=mode)

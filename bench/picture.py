@@ -51,10 +51,10 @@ def picture(machine: dict[str, Any], rows: Sequence[Row]) -> Any:
             if item is None:
                 axis.set_visible(False)
                 continue
-            (order, precision), own = item
+            (order, precision), timings = item
             details = [ORDERS[order], *_steps(workload), *([] if precision is None else [precision.upper()])]
             axis.set_title(f"{_in_words(workload)}\n{', '.join(details)}", fontsize=9.5)
-            _panel(axis, sorted(own, key=lambda row: row["median_ms"]))
+            _panel(axis, sorted(timings, key=lambda row: row["median_ms"]))
     figure.suptitle(f"A meta-step on {machine_name(machine)}", fontsize=11)
     marks = {"marker": "o", "markersize": 5, "linewidth": 1.2}
     handles = [

@@ -122,12 +122,12 @@ class Images(Workload):
 
     def layers(self) -> list[tuple[tuple[int, int], tuple[int, int], int, int]]:
         """(size of the images that come in, of the convolution's results, channels in, channels out) of each layer."""
-        found, size = [], self.image[:2]
+        results, size = [], self.image[:2]
         for i, o in pairwise([self.image[2], *[self.width] * 4]):
             halved = (size[0] // 2, size[1] // 2) if self.pooled else (math.ceil(size[0] / 2), math.ceil(size[1] / 2))
-            found.append((size, size if self.pooled else halved, i, o))
+            results.append((size, size if self.pooled else halved, i, o))
             size = halved
-        return found
+        return results
 
     def features(self) -> int:
         """How many numbers the linear layer takes."""
@@ -152,12 +152,12 @@ class Images(Workload):
         """For each class a pattern of 7x7 squares, with noise."""
         patterns = rng.random((self.ways, 7, 7, self.image[2]))
         patterns = patterns.repeat(self.image[0] // 7, 1).repeat(self.image[1] // 7, 2)
-        found = []
+        results = []
         for size in (self.support, self.query):
             shots = size // self.ways
             x = 0.8 * patterns.repeat(shots, 0) + 0.2 * rng.random((size, *self.image))
-            found.append((x, np.arange(self.ways).repeat(shots)))
-        return found
+            results.append((x, np.arange(self.ways).repeat(shots)))
+        return results
 
 
 def leaves(params: Any) -> Iterator[Any]:

@@ -61,7 +61,7 @@ JAX = {
 def implementations(workload: str, precision: str) -> list[Implementation]:
     """What is compared, in processes with these settings."""
     common = {"BENCH_DEVICE": "gpu", "BENCH_PRECISION": precision}
-    found = []
+    compared = []
     for framework, needs, module, makers, more in (
         ("tinymaml", "cupy", "bench.ours:gpu_", OURS, {}),
         ("torch", "torch", "bench.peers.torch:", TORCH, {}),
@@ -70,8 +70,8 @@ def implementations(workload: str, precision: str) -> list[Implementation]:
         for maker, how in makers.items():
             if (maker != "as_compiled" or workload in COMPILED) and (maker != "eager" or precision == "fp32"):
                 name = f"{framework}-{maker.split('_')[-1]}-{precision}"
-                found.append(Implementation(name, how, module + maker, (needs,), {**common, **more}))
-    return found
+                compared.append(Implementation(name, how, module + maker, (needs,), {**common, **more}))
+    return compared
 
 
 class _Ready(NamedTuple):
@@ -111,8 +111,8 @@ def _run(workload: str, rounds: int, products: dict[str, float], clock: Clock) -
 
         def prepared(one: Implementation, worker: Worker) -> _Ready | None:
             try:
-                found = _gradient(worker, "float32", w.tasks, path.with_name(f"{one.name}.npz"), clock)
-                error, allowed = distance(expected, found), TOLERANCE[one.settings["BENCH_PRECISION"]]
+                gradient = _gradient(worker, "float32", w.tasks, path.with_name(f"{one.name}.npz"), clock)
+                error, allowed = distance(expected, gradient), TOLERANCE[one.settings["BENCH_PRECISION"]]
                 if not error <= allowed:
                     raise Failed(f"its gradient differs by {error:.1e} (allowed: {allowed})")
                 return _Ready(one, worker, error, worker.ask("first", limit=_limit(clock)))
@@ -122,15 +122,15 @@ def _run(workload: str, rounds: int, products: dict[str, float], clock: Clock) -
 
         pairs = list(zip(asked, workers, strict=True))
         compile_first = [pair for pair in pairs if _compiles(pair[0])]
-        found = [prepared(*pair) for pair in pairs if pair not in compile_first]
+        outcomes = [prepared(*pair) for pair in pairs if pair not in compile_first]
         with ThreadPoolExecutor(max(1, len(compile_first))) as pool:
-            found += pool.map(lambda pair: prepared(*pair), compile_first)
-        ready = sorted([one for one in found if one is not None], key=lambda own: asked.index(own.one))
+            outcomes += pool.map(lambda pair: prepared(*pair), compile_first)
+        ready = sorted([one for one in outcomes if one is not None], key=lambda entry: asked.index(entry.one))
         times = _timed(ready, rounds, left_out, clock)
         rows = [
-            _row(workload, own, times[own.one.name], _peak(own.worker), products)
-            for own in ready
-            if own.one.name not in left_out
+            _row(workload, entry, times[entry.one.name], _peak(entry.worker), products)
+            for entry in ready
+            if entry.one.name not in left_out
         ]
         for worker in (reference, *workers):  # they take a second each to end by themselves
             worker.kill()
@@ -160,12 +160,12 @@ def _timed(ready: Sequence[_Ready], rounds: int, left_out: dict[str, str], clock
     """Milliseconds of every round, as far as the time goes: of those that are slow fewer. One that fails joins
     `left_out`.
     """
-    times: dict[str, list[float]] = {own.one.name: [] for own in ready}
+    times: dict[str, list[float]] = {entry.one.name: [] for entry in ready}
     for counts in [False, *[True] * rounds]:
-        for name, worker in [(own.one.name, own.worker) for own in ready]:
-            found = times[name]
-            over = not clock.left() or (len(found) >= 3 and sum(found) > ENOUGH)
-            if name in left_out or (found and over):
+        for name, worker in [(entry.one.name, entry.worker) for entry in ready]:
+            durations = times[name]
+            over = not clock.left() or (len(durations) >= 3 and sum(durations) > ENOUGH)
+            if name in left_out or (durations and over):
                 continue
             time.sleep(timing.PAUSE)
             try:
@@ -174,7 +174,7 @@ def _timed(ready: Sequence[_Ready], rounds: int, left_out: dict[str, str], clock
                 left_out[name] = str(reason)
                 continue
             if counts:
-                found.append(ms)
+                durations.append(ms)
     return times
 
 
@@ -186,15 +186,16 @@ def _peak(worker: Worker) -> float | None:
         return None
 
 
-def _row(workload: str, own: _Ready, times: Any, peak: float | None, products: dict[str, float]) -> Row:
-    precision, gflop = own.one.settings["BENCH_PRECISION"], WORKLOADS[workload].gflop(2)
-    each = REPEATED if "repeated" in own.one.name else 1
+def _row(workload: str, entry: _Ready, times: Any, peak: float | None, products: dict[str, float]) -> Row:
+    precision, gflop = entry.one.settings["BENCH_PRECISION"], WORKLOADS[workload].gflop(2)
+    each = REPEATED if "repeated" in entry.one.name else 1
     median, low, high = (ms / each for ms in spread(times))
     return {
-        "part": "frameworks", "workload": workload, "order": 2, "implementation": own.one.name, "precision": precision,
-        "median_ms": median, "low_ms": low, "high_ms": high, "rounds": len(times), "first_step_s": own.first,
-        "device_mb": peak, "error": own.error, "gflop": gflop, "floor_ms": gflop / products[precision],
-        "aim_ms": AIMS[precision].get(workload), "how": own.one.explained(),
+        "part": "frameworks", "workload": workload, "order": 2,
+        "implementation": entry.one.name, "precision": precision,
+        "median_ms": median, "low_ms": low, "high_ms": high, "rounds": len(times), "first_step_s": entry.first,
+        "device_mb": peak, "error": entry.error, "gflop": gflop, "floor_ms": gflop / products[precision],
+        "aim_ms": AIMS[precision].get(workload), "how": entry.one.explained(),
     }  # fmt: skip
 
 

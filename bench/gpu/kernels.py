@@ -125,7 +125,7 @@ def rate(case: Case, store: Store) -> float:
     plan, amount = case.make(store)
     sets = min(SETS, ceil(ROTATED / (store.taken - before)))
     plans = [plan, *[case.make(store)[0] for _ in range(sets - 1)]]
-    return 1e3 * amount / milliseconds([own.run for own in plans])
+    return 1e3 * amount / milliseconds([each.run for each in plans])
 
 
 def milliseconds(runs: Sequence[Callable[[], Any]]) -> float:
@@ -206,19 +206,19 @@ def run(workloads: Sequence[str], clock: Clock) -> Iterator[Row]:
     """All kernels, in fp32 and, those that have it, in TF32, as far as the time goes."""
     for precision in ("fp32", "tf32"):
         with _worker(precision) as worker:
-            own = _rates(worker)
+            machine = _rates(worker)
             for workload in workloads:
                 w = WORKLOADS[workload]
                 print(
-                    f"\n{workload}, {precision}: {w.title}; {w.tasks} tasks; the GPU: {own['TFLOP/s']:.1f} TFLOP/s in "
-                    f"a product of {PRODUCT}, {own['TB/s']:.2f} TB/s copied"
+                    f"\n{workload}, {precision}: {w.title}; {w.tasks} tasks; the GPU: {machine['TFLOP/s']:.1f} TFLOP/s "
+                    f"in a product of {PRODUCT}, {machine['TB/s']:.2f} TB/s copied"
                 )
                 for number, case in enumerate(cases(w)):  # type: ignore[arg-type]
                     if precision == "tf32" and case.unit != "TFLOP/s":
                         continue
                     if not clock.left():
                         raise SystemExit("no time left")
-                    found = worker.ask("kernel", workload, number, limit=60) / 1e12
-                    print(f"{case.title:74}{found:8.2f} {case.unit:8}{found / own[case.unit]:6.0%}")
+                    reached = worker.ask("kernel", workload, number, limit=60) / 1e12
+                    print(f"{case.title:74}{reached:8.2f} {case.unit:8}{reached / machine[case.unit]:6.0%}")
                     yield {"part": "kernels", "workload": workload, "precision": precision, "kernel": case.title,
-                           "unit": case.unit, "value": found, "machine": own[case.unit]}  # fmt: skip
+                           "unit": case.unit, "value": reached, "machine": machine[case.unit]}  # fmt: skip

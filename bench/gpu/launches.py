@@ -46,27 +46,27 @@ class Launches:
 
     def launches(self) -> list[list[Any]]:
         """(name, grid, block, median of its microseconds) of each, in order."""
-        found = self._program._executable.plan.launches
-        times = np.median([microseconds(found) for _ in range(ROUNDS)], 0)
-        return [[one.name, list(one.grid), one.block, float(us)] for one, us in zip(found, times, strict=True)]
+        launches = self._program._executable.plan.launches
+        times = np.median([microseconds(launches) for _ in range(ROUNDS)], 0)
+        return [[one.name, list(one.grid), one.block, float(us)] for one, us in zip(launches, times, strict=True)]
 
 
 def microseconds(launches: Sequence[Launch]) -> list[float]:
     """Of each."""
-    cuda, found = gpu.cupy().cuda, []
+    cuda, times = gpu.cupy().cuda, []
     source, target = cuda.alloc(BUSY), cuda.alloc(BUSY)
     for start in range(0, len(launches), AT_ONCE):
-        own = launches[start : start + AT_ONCE]
-        events = [cuda.Event() for _ in range(len(own) + 1)]
+        some = launches[start : start + AT_ONCE]
+        events = [cuda.Event() for _ in range(len(some) + 1)]
         for _ in range(COPIES):
             target.copy_from_device_async(source, BUSY)
         events[0].record()
-        for launch, event in zip(own, events[1:], strict=True):
+        for launch, event in zip(some, events[1:], strict=True):
             launch.run()
             event.record()
         events[-1].synchronize()
-        found += [1e3 * cuda.get_elapsed_time(a, b) for a, b in pairwise(events)]
-    return found
+        times += [1e3 * cuda.get_elapsed_time(a, b) for a, b in pairwise(events)]
+    return times
 
 
 def run(workloads: Sequence[str], clock: Clock) -> Iterator[Row]:
@@ -76,9 +76,15 @@ def run(workloads: Sequence[str], clock: Clock) -> Iterator[Row]:
             if not clock.left():
                 raise SystemExit("no time left")
             with Worker("bench.gpu.launches:Launches", (workload,), {"BENCH_PRECISION": precision}) as worker:
-                step, found = worker.ask("step", limit=clock.left()), worker.ask("launches", limit=60)
-            _print(f"{workload}, {precision}", step, found)
-            yield {"part": "launches", "workload": workload, "precision": precision, "step_ms": step, "launches": found}
+                step, launches = worker.ask("step", limit=clock.left()), worker.ask("launches", limit=60)
+            _print(f"{workload}, {precision}", step, launches)
+            yield {
+                "part": "launches",
+                "workload": workload,
+                "precision": precision,
+                "step_ms": step,
+                "launches": launches,
+            }
 
 
 def _print(title: str, step: float, launches: Sequence[Any]) -> None:

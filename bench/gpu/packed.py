@@ -45,8 +45,8 @@ def unpack(path: Path, folder: Path) -> Path:
             classes = [images[a:b] for a, b in pairwise(first)]
             parts[split] = imageset.Part(arrays[f"{split}_classes"].tolist(), np.diff(first).tolist(), classes)
     folder.mkdir(parents=True, exist_ok=True)
-    found = folder / f"{header['name']}.h5"
-    content = imageset.write(found, header["name"], parts, shape, header["recipe"], binary=True)
+    prepared = folder / f"{header['name']}.h5"
+    content = imageset.write(prepared, header["name"], parts, shape, header["recipe"], binary=True)
     if content != header["content"]:
         raise ValueError(f"{path} is damaged: its images are not those that were packed")
-    return found
+    return prepared

@@ -50,12 +50,12 @@ def _run(workload: str, order: int, asked: list[Implementation], left_out: dict[
     with ExitStack() as stack:
         workers = {one.name: stack.enter_context(one.worker(workload, order)) for one in asked}
         drawing = stack.enter_context(Worker("bench.metastep:Drawing", (workload,), {}))
-        own = stack.enter_context(Worker("bench.machine:Machine", (), {"OPENBLAS_NUM_THREADS": str(cores())}))
+        machine = stack.enter_context(Worker("bench.machine:Machine", (), {"OPENBLAS_NUM_THREADS": str(cores())}))
         firsts = {name: worker.ask("first") for name, worker in workers.items()}
         others = {
             "drawing": partial(drawing.ask, "turn"),
-            "product": partial(own.ask, "product"),
-            "copy": partial(own.ask, "copy"),
+            "product": partial(machine.ask, "product"),
+            "copy": partial(machine.ask, "copy"),
         }
         times = interleaved({name: partial(worker.ask, "turn") for name, worker in workers.items()} | others, rounds)
         peaks = {name: worker.ask("peak") for name, worker in workers.items()}
@@ -99,24 +99,24 @@ def differences(
     `left_out`; if one differs nothing is timed.
     """
     few, every = ("float64", FLOAT64_TASKS), ("float32", WORKLOADS[workload].tasks)
-    found: dict[str, list[Any]] = {}
+    gradients: dict[str, list[Any]] = {}
     for one in asked:
         try:
-            found[one.name] = _gradients(workload, order, one, [few, every])
+            gradients[one.name] = _gradients(workload, order, one, [few, every])
         except Failed as error:
             if one.name in OURS:
                 raise
             left_out[one.name] = str(error)
-    expected = [found[asked[0].name][0], *_gradients(workload, order, asked[0], [("float64", every[1])])]
+    expected = [gradients[asked[0].name][0], *_gradients(workload, order, asked[0], [("float64", every[1])])]
     errors = {
-        name: {dtype: distance(a, b) for dtype, a, b in zip(TOLERANCE, expected, own, strict=True)}
-        for name, own in found.items()
+        name: {dtype: distance(a, b) for dtype, a, b in zip(TOLERANCE, expected, by_dtype, strict=True)}
+        for name, by_dtype in gradients.items()
     }
-    for name, own in errors.items():
+    for name, by_dtype in errors.items():
         for dtype, tolerance in TOLERANCE.items():
-            if not own[dtype] <= tolerance:
+            if not by_dtype[dtype] <= tolerance:
                 raise SystemExit(
-                    f"{workload}, order {order}: the {dtype} meta-gradient of {name} differs by {own[dtype]:.1e} "
+                    f"{workload}, order {order}: the {dtype} meta-gradient of {name} differs by {by_dtype[dtype]:.1e} "
                     f"(allowed: {tolerance}): nothing is timed"
                 )
     return errors
@@ -124,21 +124,21 @@ def differences(
 
 def _gradients(workload: str, order: int, one: Implementation, asked: Sequence[tuple[str, int]]) -> list[list[Any]]:
     """Meta-gradients, each as (dtype, tasks) asks."""
-    found = []
+    gradients = []
     with tempfile.TemporaryDirectory() as folder, one.worker(workload, order) as worker:
         path = Path(folder) / "gradient.npz"
         for dtype, tasks in asked:
             worker.ask("gradient", dtype, tasks, str(path))
             with np.load(path) as arrays:
-                found.append([arrays[key] for key in arrays.files])
-    return found
+                gradients.append([arrays[key] for key in arrays.files])
+    return gradients
 
 
-def distance(expected: Sequence[Any], found: Sequence[Any]) -> float:
+def distance(expected: Sequence[Any], actual: Sequence[Any]) -> float:
     """The norm of the difference of two lists of arrays, relative to the first one's."""
-    if [a.shape for a in expected] != [a.shape for a in found]:
-        raise SystemExit(f"{[a.shape for a in found]} is compared with {[a.shape for a in expected]}")
-    a, b = (np.concatenate([x.ravel().astype(np.float64) for x in arrays]) for arrays in (expected, found))
+    if [a.shape for a in expected] != [a.shape for a in actual]:
+        raise SystemExit(f"{[a.shape for a in actual]} is compared with {[a.shape for a in expected]}")
+    a, b = (np.concatenate([x.ravel().astype(np.float64) for x in arrays]) for arrays in (expected, actual))
     return float(np.linalg.norm(a - b) / np.linalg.norm(a))
 
 

@@ -67,7 +67,7 @@ class Products:
     def write(self, path: str) -> None:
         """What each function gives in float64, as one array."""
         results = {name: function() for name, function in self._made("float64").items()}
-        np.savez(path, **{name: np.concatenate([np.ravel(a) for a in found]) for name, found in results.items()})
+        np.savez(path, **{name: np.concatenate([np.ravel(a) for a in arrays]) for name, arrays in results.items()})
 
     def turn(self, name: str, warm: bool) -> float:
         return turn(self._functions[name], warm)
@@ -100,22 +100,22 @@ def _run(network: str, rounds: int) -> list[Row]:
     for (framework, name), values in times.items():
         median, low, high = spread(values)
         print(f"{framework + ', ' + name:44}{median:12.3f}   {low:.3f} - {high:<10.3f}{median / one:7.2f}")
-        found = {"median_ms": median, "low_ms": low, "high_ms": high, "rounds": len(values)}
-        rows.append({"part": "hvp", "network": network, "implementation": framework, "function": name, **found})
+        timing = {"median_ms": median, "low_ms": low, "high_ms": high, "rounds": len(values)}
+        rows.append({"part": "hvp", "network": network, "implementation": framework, "function": name, **timing})
     return rows
 
 
 def _compare(workers: dict[str, Worker]) -> None:
     """Raises SystemExit if a result in float64 differs from ours."""
-    found = {}
+    by_framework = {}
     with tempfile.TemporaryDirectory() as folder:
         for framework, worker in workers.items():
             path = Path(folder) / "results.npz"
             worker.ask("write", str(path))
             with np.load(path) as arrays:
-                found[framework] = {name: arrays[name] for name in arrays.files}
-    ours = found["tinymaml"]
-    for framework, results in found.items():
+                by_framework[framework] = {name: arrays[name] for name in arrays.files}
+    ours = by_framework["tinymaml"]
+    for framework, results in by_framework.items():
         for name, result in results.items():
             like = "forward-over-reverse" if "-over-" in name else name
             error = distance([ours[like]], [result])

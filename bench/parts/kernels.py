@@ -170,8 +170,8 @@ def _run(workload: str, workers: list[Worker], counts: list[int], rounds: int) -
     for number, case in enumerate(cases(workload)):
         amounts = [worker.ask("choose", number) for worker in workers]
         times = np.median([[worker.ask("turn") for worker in workers] for _ in range(rounds)], 0)
-        found = 1e3 * times if case.unit == "µs" else 1e-6 * np.array(amounts) / times
-        rows.append((case, found))
+        reached = 1e3 * times if case.unit == "µs" else 1e-6 * np.array(amounts) / times
+        rows.append((case, reached))
         machine["GFLOP/s"].append([gflops(worker.ask("product", False)) for worker in workers])
         machine["GB/s"].append([gbs(worker.ask("copy", False)) for worker in workers])
         time.sleep(PAUSE)  # OpenBLAS's threads still spin
@@ -184,11 +184,13 @@ def _run(workload: str, workers: list[Worker], counts: list[int], rounds: int) -
         ("GB/s", f"the machine: copy of {COPIED >> 20} MB"),
     ):
         print(f"{name:64}" + "".join([f"{rate:8.1f} {unit:15}" for rate in best[unit]]))
-    for case, found in rows:
-        share = [f"{x:7.0%}" for x in found / best[case.unit]] if case.unit in best else [""] * len(found)
-        print(f"{case.title:64}" + "".join([f"{x:8.1f} {case.unit:7}{s:8}" for x, s in zip(found, share, strict=True)]))
+    for case, reached in rows:
+        share = [f"{x:7.0%}" for x in reached / best[case.unit]] if case.unit in best else [""] * len(reached)
+        print(
+            f"{case.title:64}" + "".join([f"{x:8.1f} {case.unit:7}{s:8}" for x, s in zip(reached, share, strict=True)])
+        )
     return [
         {"part": "kernels", "workload": workload, "kernel": case.title, "unit": case.unit, "threads": n, "value": value}
-        for case, found in rows
-        for n, value in zip(counts, found.tolist(), strict=True)
+        for case, reached in rows
+        for n, value in zip(counts, reached.tolist(), strict=True)
     ]

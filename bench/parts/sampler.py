@@ -51,12 +51,12 @@ def run(rounds: int) -> list[Row]:
             }
             for one in turns.values():
                 one()
-            found = {key: np.array([], float) for key in turns}
+            rates = {key: np.array([], float) for key in turns}
             for _ in range(rounds):
                 for key, one in turns.items():
-                    found[key] = np.append(found[key], one())
-            ratio = spread(found["sampler"] / found["physics"])
-            medians = {key: float(np.median(values)) for key, values in found.items()}
+                    rates[key] = np.append(rates[key], one())
+            ratio = spread(rates["sampler"] / rates["physics"])
+            medians = {key: float(np.median(values)) for key, values in rates.items()}
             beside = medians["sampler"] / medians["sync"]
             cells = [f"{medians[key]:.0f}" for key in turns]
             cells[2:2] = ["{:.2f} ({:.2f}-{:.2f})".format(*ratio)]
@@ -88,11 +88,11 @@ def _physics(task: str, flavour: str, velocities: int, rollouts: Rollouts) -> Ca
     model, skip = robot.model(), robot.frame_skip
     episodes = []
     for t, lane in np.ndindex(TASKS, ROLLOUTS):
-        own = generator(int(np.random.SeedSequence([*KEY, t]).generate_state(ROLLOUTS)[lane]))
+        rng = generator(int(np.random.SeedSequence([*KEY, t]).generate_state(ROLLOUTS)[lane]))
         ends = np.flatnonzero(rollouts.ends[t, lane] & rollouts.valid[t, lane]) + 1
         for a, b in pairwise([0, *ends]):
             actions = np.clip(rollouts.actions[t, lane, a:b].astype(np.float64), -1, 1).repeat(skip, 0)
-            start = robot.initial_state(own, model.qpos0, np.zeros(model.nv))
+            start = robot.initial_state(rng, model.qpos0, np.zeros(model.nv))
             episodes.append((actions, start, rollouts.observations[t, lane, a:b]))
     episodes.sort(key=lambda episode: -len(episode[0]))
     lengths = np.array([len(actions) for actions, _, _ in episodes])
@@ -110,11 +110,11 @@ def _physics(task: str, flavour: str, velocities: int, rollouts: Rollouts) -> Ca
         control = int(mjtState.mjSTATE_CTRL)
         return [batch.rollout(x.shape[1], x, control, record, np.arange(len(x))) for x in controls]
 
-    moved = [found["qvel"] for found in work("qvel")]
+    moved = [part["qvel"] for part in work("qvel")]
     for i, (_, _, observations) in enumerate(episodes):
-        own = np.concatenate([x[i] for x in moved if i < len(x)])[skip - 1 : -1 : skip].astype(np.float32)
+        alone = np.concatenate([x[i] for x in moved if i < len(x)])[skip - 1 : -1 : skip].astype(np.float32)
         seen = observations[1:, velocities:][:, : model.nv]
-        if not np.array_equal(own, seen):
+        if not np.array_equal(alone, seen):
             raise RuntimeError(f"episode {i} of {task}, {flavour}: the physics alone goes another way than the sampler")
 
     def turn() -> int:
@@ -140,8 +140,8 @@ def _sampler(task: str, flavour: str) -> Callable[[], Rollouts]:
 
     name, policy, params, goals = _policy(task, flavour)
     sampler = Sampler(name, policy, TASKS, ROLLOUTS, HORIZON, THREADS, flavour=flavour)
-    own = tree.map(lambda x: x.repeat(TASKS, 0), params)  # a policy for every task, as after adaptation
-    return lambda: sampler(own, goals, KEY)
+    of_tasks = tree.map(lambda x: x.repeat(TASKS, 0), params)  # a policy for every task, as after adaptation
+    return lambda: sampler(of_tasks, goals, KEY)
 
 
 def _sync(task: str, flavour: str) -> Callable[[], float]:
@@ -155,8 +155,8 @@ def _sync(task: str, flavour: str) -> Callable[[], float]:
     def work() -> int:
         observations = seen
         for _ in range(SYNC_STEPS):
-            found = policy.apply(params, np.asarray(observations, np.float32)[None])
-            distribution = {key: x.numpy() for key, x in found.items()}
+            outputs = policy.apply(params, np.asarray(observations, np.float32)[None])
+            distribution = {key: x.numpy() for key, x in outputs.items()}
             observations, *_ = env.step(policy.act(distribution, policy.noise(rng, (1, SYNC)))[0])
         return SYNC * SYNC_STEPS
 

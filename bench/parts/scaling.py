@@ -29,10 +29,10 @@ def run(rounds: int, workloads: Sequence[str]) -> list[Row]:
     for workload in workloads:
         print(f"\nTime of a meta-step against its sizes, {workload}: {WORKLOADS[workload].title}; float32, ms")
         for axis, values in AXES.items():
-            found = [_milliseconds(rounds, workload, axis, value) for value in values]
-            exponent = _printed(axis, values, found, "{:.3g}")
+            times = [_milliseconds(rounds, workload, axis, value) for value in values]
+            exponent = _printed(axis, values, times, "{:.3g}")
             common = {"part": "scaling", "workload": workload, "axis": axis, "exponent": exponent}
-            rows += [{**common, "value": value, "median_ms": ms} for value, ms in zip(values, found, strict=True)]
+            rows += [{**common, "value": value, "median_ms": ms} for value, ms in zip(values, times, strict=True)]
     return rows
 
 
@@ -53,10 +53,10 @@ def run_memory(workloads: Sequence[str]) -> list[Row]:
         print(f"\nMost memory against inner steps, {workload}: {WORKLOADS[workload].title}; float32, MB")
         base = _megabytes(workload, tasks=1, steps=1)
         for records in ("keep", "recompute"):
-            found = [_megabytes(workload, steps=steps, records=records) for steps in STEPS]
-            exponent = _printed(f"records={records}", STEPS, found, "{:.0f}", base)
+            peaks = [_megabytes(workload, steps=steps, records=records) for steps in STEPS]
+            exponent = _printed(f"records={records}", STEPS, peaks, "{:.0f}", base)
             common = {"part": "memory", "workload": workload, "records": records, "exponent": exponent}
-            rows += [{**common, "steps": steps, "peak_mb": mb} for steps, mb in zip(STEPS, found, strict=True)]
+            rows += [{**common, "steps": steps, "peak_mb": mb} for steps, mb in zip(STEPS, peaks, strict=True)]
         print(f"  with one task and one step: {base:.0f}")
     return rows
 
@@ -72,9 +72,9 @@ def _worker(workload: str, **changes: Any) -> Any:
     return implementations(workload)[IMPLEMENTATION].worker(workload, 2, alpha=ALPHA, **changes)
 
 
-def _printed(axis: str, values: Sequence[int], found: Sequence[float], form: str, base: float = 0.0) -> float:
+def _printed(axis: str, values: Sequence[int], ys: Sequence[float], form: str, base: float = 0.0) -> float:
     """The fitted exponent, printed with what it is fitted to."""
-    exponent = fitted_exponent(values, [max(y - base, 1e-3) for y in found])
-    points = "  ".join([f"{value}: {form.format(y)}" for value, y in zip(values, found, strict=True)])
+    exponent = fitted_exponent(values, [max(y - base, 1e-3) for y in ys])
+    points = "  ".join([f"{value}: {form.format(y)}" for value, y in zip(values, ys, strict=True)])
     print(f"  {axis:18} {points};  exponent {exponent:.2f}")
     return exponent

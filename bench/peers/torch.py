@@ -194,8 +194,8 @@ def summed(task: Callable[..., Any], batch: Sequence[Any]) -> Any:
     """The sum over tasks of the gradients that `task` gives for each."""
     totals = None
     for one in zip(*batch, strict=True):
-        found = task(*one)
-        totals = found if totals is None else torch._foreach_add(totals, found)
+        grads = task(*one)
+        totals = grads if totals is None else torch._foreach_add(totals, grads)
     return totals
 
 

@@ -83,9 +83,9 @@ def by_torchopt(w: Workload, params: Any, support: Any, query: Any, order: int) 
     def task(xs: Any, ys: Any, xq: Any, yq: Any) -> Any:
         for _ in range(w.steps):
             inner.step(network(xs, ys))
-        found = torch.autograd.grad(network(xq, yq) / len(batch[0]), theta)
+        grads = torch.autograd.grad(network(xq, yq) / len(batch[0]), theta)
         for part, start in zip((network, inner), starts, strict=True):
             torchopt.recover_state_dict(part, start)
-        return found
+        return grads
 
     return made(flat, lambda: summed(task, batch))

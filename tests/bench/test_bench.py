@@ -35,8 +35,8 @@ def test_what_is_wrong_is_refused(wrong, capsys):
 
 def test_whose_turn_it_is():
     def names(*arguments):
-        found, left_out = chosen(*arguments)
-        return {one.name for one in found} | set(left_out)
+        runnable, left_out = chosen(*arguments)
+        return {one.name for one in runnable} | set(left_out)
 
     ours = {"tinymaml-replay", "tinymaml-eager"}
     assert names("W1", 2, ["none"]) == ours
@@ -58,8 +58,8 @@ def test_slow_turns_sit_rounds_out(monkeypatch):
 
 
 def test_the_leanest_algorithm():
-    found = {name: w.gflop(2) for name, w in WORKLOADS.items()}
-    assert found == pytest.approx({"W1": 0.00996, "W2a": 9.98, "W2b": 45.2, "W3": 79.8, "W4": 88.7}, rel=5e-3)
+    gflop = {name: w.gflop(2) for name, w in WORKLOADS.items()}
+    assert gflop == pytest.approx({"W1": 0.00996, "W2a": 9.98, "W2b": 45.2, "W3": 79.8, "W4": 88.7}, rel=5e-3)
 
 
 @pytest.mark.parametrize("workload", ["W1", "W2a"])

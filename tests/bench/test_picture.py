@@ -17,9 +17,8 @@ MACHINE = {"processor": "A processor", "cores": 3}
 
 def row(implementation, median, workload="W1", order=2, floor=0.5, **more):
     spread = {"median_ms": median, "low_ms": 0.9 * median, "high_ms": 1.3 * median, "floor_ms": floor}
-    return (
-        {"part": "frameworks", "workload": workload, "order": order, "implementation": implementation} | spread | more
-    )
+    of = {"part": "frameworks", "workload": workload, "order": order, "implementation": implementation}
+    return {**of, **spread, **more}
 
 
 @pytest.fixture(autouse=True)

@@ -100,8 +100,8 @@ def test_kernels(capsys):
         ("W4", "fp32", 28),
         ("W4", "tf32", 11),
     ):
-        own = [row for row in rows if (row["workload"], row["precision"]) == (workload, precision)]
-        assert len(own) == count and all(row["value"] > 0 for row in own)
+        some = [row for row in rows if (row["workload"], row["precision"]) == (workload, precision)]
+        assert len(some) == count and all(row["value"] > 0 for row in some)
 
 
 @pytest.mark.usefixtures("gpu", "tiny_workloads")
@@ -221,9 +221,9 @@ def test_a_part_that_fails_does_not_stop_the_next(monkeypatch, tmp_path, capsys)
     assert bench_gpu.run(tmp_path, ["training", "parity", "sanitizer"], [], 1, None, 1.0) == 1
     assert "failed: training, parity" in capsys.readouterr().err
     assert "needs --data FILE.npz" in (tmp_path / "training.txt").read_text()
-    found = json.loads((tmp_path / "gpu.json").read_text())["rows"]
-    assert [row["part"] for row in found] == ["training", "parity", "parity", "sanitizer"]
-    assert found[1]["result"] == "1 passed, 1 failed" and found[2]["failed"] == "SystemExit: 1 failed"
+    rows = json.loads((tmp_path / "gpu.json").read_text())["rows"]
+    assert [row["part"] for row in rows] == ["training", "parity", "parity", "sanitizer"]
+    assert rows[1]["result"] == "1 passed, 1 failed" and rows[2]["failed"] == "SystemExit: 1 failed"
 
 
 def test_parity_is_that_of_the_tests_on_a_gpu():
