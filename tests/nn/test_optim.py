@@ -65,9 +65,9 @@ def test_against_a_loop(name, dtype, seed, steps, scheduled):
     params = tree_of(rng, dtype)
     gradients = [tree_of(rng, dtype) for _ in range(steps)]
     rate = optim.warmup(optim.exponential(0.1, 0.5, every=3), 2) if scheduled else 0.05
-    found, _ = run(OPTIMISERS[name](rate), params, gradients)
+    actual, _ = run(OPTIMISERS[name](rate), params, gradients)
     columns = [tm.tree.leaves(grads) for grads in gradients]
-    for i, (x, y) in enumerate(zip(tm.tree.leaves(params), tm.tree.leaves(found), strict=True)):
+    for i, (x, y) in enumerate(zip(tm.tree.leaves(params), tm.tree.leaves(actual), strict=True)):
         expected = by_hand(name, x, [np.asarray(leaves[i], np.float64) for leaves in columns], rate)
         tolerance = 1e-12 if dtype is np.float64 else 1e-5
         np.testing.assert_allclose(y, expected, rtol=tolerance, atol=tolerance)
@@ -134,8 +134,8 @@ def test_adams_settings():
     rng = np.random.default_rng(0)
     x, gs = rng.normal(size=4), rng.normal(size=(5, 4))
     settings_ = {"beta1": 0.5, "beta2": 0.7, "epsilon": 0.1}
-    found, _ = run(optim.adam(0.1, **settings_), x, gs)
-    np.testing.assert_allclose(found, by_hand("adam", x, gs, 0.1, **settings_), rtol=1e-12)
+    actual, _ = run(optim.adam(0.1, **settings_), x, gs)
+    np.testing.assert_allclose(actual, by_hand("adam", x, gs, 0.1, **settings_), rtol=1e-12)
 
 
 @every
