@@ -29,11 +29,11 @@ def _stop(number: int, frame: Any) -> None:
     os._exit(INTERRUPTED)
 
 
-def _unraisable(found: Any) -> None:
+def _unraisable(event: Any) -> None:
     """Where Python frees something nothing can be raised: an interruption that comes just then would be lost."""
-    if issubclass(found.exc_type, KeyboardInterrupt):
+    if issubclass(event.exc_type, KeyboardInterrupt):
         _stop(signal.SIGINT, None)
-    sys.__unraisablehook__(found)
+    sys.__unraisablehook__(event)
 
 
 @contextlib.contextmanager

@@ -59,7 +59,9 @@ def _optimiser(moments: Sequence[str], learning_rate: float | Schedule, step: _S
         specs = (((), np.dtype(np.int64)), ((), np.dtype(np.float64)))
         after, at = map(constant, _next_iteration(specs, (_iteration(state),), {}))
         leaves, columns = step(xs, gs, before, rate(at), at)
-        params, *trees = [tree.unflatten(structure, [known(constant(x)) for x in own]) for own in (leaves, *columns)]
+        params, *trees = [
+            tree.unflatten(structure, [known(constant(x)) for x in column]) for column in (leaves, *columns)
+        ]
         return params, {"iteration": known(after), **dict(zip(moments, trees, strict=True))}
 
     return Optimiser(init, update)

@@ -50,7 +50,7 @@ def test_sinusoids(device: str) -> None:
     ranges = {"amplitude": (0.1, 5.0), "phase": (0.0, 3.0), "x": (-5.0, 5.0)}
 
     def step(at: Any) -> Any:
-        return sampling.sinusoids(at, dtype="float64", tasks=4, parts=(3, 5), told=True, split="test", **ranges)
+        return sampling.sinusoids(at, dtype="float64", tasks=4, parts=(3, 5), task_inputs=True, split="test", **ranges)
 
     (one, other), after = to_host(tm.record(step, place(device))(place(device)))
     expected = sinusoid.sample(7, "test", 2**32 - 1, 4, 8, dtype=np.float64, **ranges)

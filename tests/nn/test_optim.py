@@ -134,8 +134,8 @@ def test_adams_settings():
     rng = np.random.default_rng(0)
     x, gs = rng.normal(size=4), rng.normal(size=(5, 4))
     settings_ = {"beta1": 0.5, "beta2": 0.7, "epsilon": 0.1}
-    results, _ = run(optim.adam(0.1, **settings_), x, gs)
-    np.testing.assert_allclose(results, by_hand("adam", x, gs, 0.1, **settings_), rtol=1e-12)
+    actual, _ = run(optim.adam(0.1, **settings_), x, gs)
+    np.testing.assert_allclose(actual, by_hand("adam", x, gs, 0.1, **settings_), rtol=1e-12)
 
 
 @every

@@ -48,8 +48,8 @@ def predictions_after(
                 remaining = remaining[within]
             if k in steps:
                 # Where none remains, any parameters tell the shapes of the predictions.
-                tasks, own = (remaining, phi) if len(remaining) else (np.arange(1), params)
-                answered = outputs(own, _of_tasks(support, tasks), _of_tasks(inputs, tasks))
+                tasks, current = (remaining, phi) if len(remaining) else (np.arange(1), params)
+                answered = outputs(current, _of_tasks(support, tasks), _of_tasks(inputs, tasks))
                 measured.append((remaining, tree.map(np.asarray, answered)))
     return _together(measured, len(support["x"]))
 

@@ -192,8 +192,8 @@ def _decode(value: Any, arrays: dict[int, Any]) -> Tree:
     if kind in ("array", "scalar"):
         if type(content) is not int or content not in arrays:
             raise ValueError(f"there is no array {content}, or it is used twice")
-        found = arrays.pop(content)
-        return found if kind == "array" else found.reshape(())[()]
+        array = arrays.pop(content)
+        return array if kind == "array" else array.reshape(())[()]
     if kind == "float":
         return float.fromhex(content)
     if kind == "dict":
@@ -229,7 +229,7 @@ def latest(folder: Path, report: Callable[[str], None] | None = None) -> Checkpo
         bad: list[str] = []
         for path in numbered:
             try:
-                found = load(path)
+                whole = load(path)
             except NewerCheckpoint:
                 raise
             except CheckpointError as error:
@@ -245,7 +245,7 @@ def latest(folder: Path, report: Callable[[str], None] | None = None) -> Checkpo
                 continue
             for message in bad:
                 (report or _warn)(f"{message}; going on from {path.name}")
-            return found
+            return whole
         else:
             raise CheckpointError(f"no checkpoint in {folder} is good: {'; '.join(bad)}")
     return None
@@ -257,5 +257,5 @@ def _warn(message: str) -> None:
 
 def _numbered(folder: Path) -> list[Path]:
     """Checkpoints in a folder, newest first."""
-    found = (path for path in folder.glob("*.h5") if path.stem.isascii() and path.stem.isdecimal())
-    return sorted(found, key=lambda path: -int(path.stem))
+    numbered = (path for path in folder.glob("*.h5") if path.stem.isascii() and path.stem.isdecimal())
+    return sorted(numbered, key=lambda path: -int(path.stem))

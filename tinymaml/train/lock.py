@@ -97,7 +97,7 @@ def _self() -> dict[str, str | int]:
 
 def _holder(path: Path) -> str:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        return f" by process {found['pid']} on {found['host']} since {found['since']} ({found['command']})"
+        holder = json.loads(path.read_text(encoding="utf-8"))
+        return f" by process {holder['pid']} on {holder['host']} since {holder['since']} ({holder['command']})"
     except (OSError, ValueError, TypeError, KeyError):  # it has only just begun, or ended
         return ""

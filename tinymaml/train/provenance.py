@@ -26,10 +26,10 @@ def provenance(settings: dict[str, Any], trained: Trained) -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Of Python and of what the figures depend on."""
-    found = {"python": platform.python_version()}
+    numbers = {"python": platform.python_version()}
     for name in ("tinymaml", "numpy", "numba"):
         try:
-            found[name] = metadata.version(name)
+            numbers[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
-            found[name] = sys.modules[name].__version__ if name in sys.modules else "not installed"
-    return found
+            numbers[name] = sys.modules[name].__version__ if name in sys.modules else "not installed"
+    return numbers

@@ -40,15 +40,15 @@ def episodes(
 
 
 def sinusoids(
-    place: Tensor, *, dtype: str, tasks: int, parts: Sequence[int], told: bool, split: str, **ranges: Any
+    place: Tensor, *, dtype: str, tasks: int, parts: Sequence[int], task_inputs: bool, split: str, **ranges: Any
 ) -> tuple[list[Batch], Tensor]:
     """(a batch for each part, of so many points, and the next place): tasks of points on sinusoids, in ranges of
-    amplitude, phase and x; where it is `told`, amplitude and phase stand beside x. See
+    amplitude, phase and x; where it is `task_inputs`, amplitude and phase stand beside x. See
     `tinymaml.tasks.sinusoid.sample`.
     """
     specs = []
     for points in parts:
-        specs += [((tasks, points, columns), np.dtype(dtype)) for columns in (3 if told else 1, 1)]
+        specs += [((tasks, points, columns), np.dtype(dtype)) for columns in (3 if task_inputs else 1, 1)]
     *drawn, after = _sinusoids([*specs, _PLACE], [place.data], {"split": split, **ranges})
     return _batches(drawn), constant(after)
 

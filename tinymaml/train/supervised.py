@@ -220,17 +220,17 @@ class SupervisedTrainer:
         done: Any = lambda tasks: None,
     ) -> dict[str, Scored]:
         """Scores [steps, tasks] by condition, of a method for each test, or one for all of them."""
-        found: dict[str, list[Scored]] = {}
+        batches_of: dict[str, list[Scored]] = {}
         for tests, tasks in batches:
             for test, method in zip(
                 tests, methods if len(methods) == len(tests) else methods * len(tests), strict=True
             ):
                 for condition, scored in self._scores_of(state, test, method, steps).items():
-                    found.setdefault(condition, []).append(scored)
+                    batches_of.setdefault(condition, []).append(scored)
             done(tasks)
         return {
             condition: Scored(*(np.concatenate(parts, -1) for parts in zip(*scored, strict=True)))
-            for condition, scored in found.items()
+            for condition, scored in batches_of.items()
         }
 
     def _scores_of(self, state: Tree, test: Test, method: Method, steps: Sequence[int]) -> dict[str, Scored]:
@@ -241,12 +241,12 @@ class SupervisedTrainer:
         worst = np.inf if self.domain.BETTER == "lower" else -np.inf
 
         def scores(predictions: Tree, targets: Any) -> Array:
-            found = []
+            of_steps = []
             for k in range(len(steps)):
                 with np.errstate(over="ignore", invalid="ignore"):
                     scored = np.asarray(self.domain.score(tree.map(lambda x, k=k: x[k], predictions), targets))
-                found.append(np.where(np.isnan(scored), worst, scored))
-            return np.array(found)
+                of_steps.append(np.where(np.isnan(scored), worst, scored))
+            return np.array(of_steps)
 
         if fit:
             fits = scores(predicted[_SUPPORT], test.support["y"])

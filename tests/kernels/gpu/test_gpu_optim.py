@@ -45,11 +45,11 @@ def test_a_recorded_update_carries_its_iteration(make, rate):
         params, state = expected
         expected = optimiser.update(tree.map(np.sin, params), state, params)
     program = tm.record(step, to_device(start, "gpu"))
-    found = to_host(program.repeat(7, to_device(start, "gpu"))[0])
-    for x, y in zip(tree.leaves(found), tree.leaves(expected), strict=True):
+    actual = to_host(program.repeat(7, to_device(start, "gpu"))[0])
+    for x, y in zip(tree.leaves(actual), tree.leaves(expected), strict=True):
         assert x.dtype == y.dtype
         np.testing.assert_allclose(x, y, rtol=1e-12)
-    assert int(found[1]["iteration"]) == 7
+    assert int(actual[1]["iteration"]) == 7
     if make is optim.adam:
         names = [launch.name for launch in program._assembly.plan.launches]
         assert names.count("adam<double>") == names.count("bias_correction<double>") == 1

@@ -112,7 +112,7 @@ def _side_by_side(episodes: list[list[Array]], titles: tuple[str, ...], returns:
     """Frames next to each other, each with its title above; one that is over waits for the other."""
     image, draw = require("PIL.Image", "rl"), require("PIL.ImageDraw", "rl")
     length = max(len(frames) for frames in episodes)
-    found = []
+    frames_beside = []
     for i in range(length):
         parts = []
         for frames, title, gained in zip(episodes, titles, returns, strict=True):
@@ -121,5 +121,5 @@ def _side_by_side(episodes: list[list[Array]], titles: tuple[str, ...], returns:
             whole.paste(image.fromarray(frame), (2, 16))
             draw.Draw(whole).text((4, 3), f"{title}, return {gained:.0f}", fill="black")
             parts.append(np.asarray(whole))
-        found.append(np.concatenate(parts, 1))
-    return found
+        frames_beside.append(np.concatenate(parts, 1))
+    return frames_beside

@@ -79,11 +79,11 @@ class ControlTrainer:
 
     def step(self, state: Tree, count: int = 1) -> tuple[Tree, list[Figures]]:
         """The state after so many meta-iterations, and the figures of each."""
-        found = []
+        of_each = []
         for _ in range(count):
             state, figures = self._iteration(state) if self.method.TRAINED else (_counted(state), {"loss": 0.0})
-            found.append(figures)
-        return state, found
+            of_each.append(figures)
+        return state, of_each
 
     def _iteration(self, state: Tree) -> tuple[Tree, Figures]:
         """Sample with the policy and with the adapted ones, and take an outer step."""

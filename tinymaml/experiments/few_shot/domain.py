@@ -128,7 +128,7 @@ class FewShotImages(Domain):
         return softmax_cross_entropy(outputs, targets)
 
     def figures(self, outputs: Tensor, targets: Any) -> dict[str, Tensor]:
-        """The share of query images that are told right."""
+        """The share of query images that are classified correctly."""
         return {"accuracy": share_of_correct(outputs, targets)}
 
     def score(self, outputs: Array, targets: Any) -> Array:

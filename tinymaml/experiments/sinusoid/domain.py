@@ -43,7 +43,7 @@ class Sinusoids(Domain):
     eval_query: int = setting(100, "query points a task in an evaluation", evaluation=True)
 
     # Whether amplitude and phase are inputs too: of the oracle's domain, not a setting.
-    told: ClassVar[bool] = False
+    task_inputs: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -58,11 +58,11 @@ class Sinusoids(Domain):
 
     def model(self) -> nn.Model:
         """The paper's MLP; the oracle's has two more inputs."""
-        return nn.mlp([3 if self.told else 1, *self.hidden, 1], self.activation, self.initialiser)
+        return nn.mlp([3 if self.task_inputs else 1, *self.hidden, 1], self.activation, self.initialiser)
 
     def informed(self) -> Domain:
         """With amplitude and phase beside x."""
-        return Told(**{field.name: getattr(self, field.name) for field in dataclasses.fields(self)})
+        return InformedSinusoids(**{field.name: getattr(self, field.name) for field in dataclasses.fields(self)})
 
     def episodes(self, seed: int, split: str, first_task: int, tasks: int, dtype: Any) -> Episodes:
         """The first points are the support set, those after them the query set."""
@@ -79,7 +79,7 @@ class Sinusoids(Domain):
 
         def draw(place: Any) -> tuple[Any, Any]:
             batches, after = sampling.sinusoids(
-                place, dtype=training.dtype, tasks=training.meta_batch, parts=points, told=self.told, split="train",
+                place, dtype=training.dtype, tasks=training.meta_batch, parts=points, task_inputs=self.task_inputs, split="train",
                 **self._ranges(),
             )  # fmt: skip
             return (tuple(batches) if stream == "episodes" else batches[0]), after
@@ -154,16 +154,16 @@ class Sinusoids(Domain):
     def _batch(self, drawn: sinusoid.Sinusoids, part: slice = slice(None)) -> Batch:
         """Some of the points of every task, in C order; for the oracle amplitude and phase stand beside x."""
         x, y = drawn.x[:, part], drawn.y[:, part]
-        if self.told:
+        if self.task_inputs:
             task = [np.broadcast_to(a[:, None, None], x.shape) for a in (drawn.amplitude, drawn.phase)]
             x = np.concatenate([x, *task], axis=2)
         return {"x": np.ascontiguousarray(x), "y": np.ascontiguousarray(y)}
 
 
-class Told(Sinusoids):
+class InformedSinusoids(Sinusoids):
     """Sinusoids whose inputs tell the task."""
 
-    told: ClassVar[bool] = True
+    task_inputs: ClassVar[bool] = True
 
 
 def condition(shots: int) -> str:
