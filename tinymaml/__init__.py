@@ -2,7 +2,7 @@
 
 Read the source in this order: autodiff (the recorded graph and its two sweeps), ops (the primitives), transforms (grad,
 hvp and the rest), nn and optim, meta (adaptation and the explicit meta-gradient), compile (a recorded step as a
-program), rl (policies), train.
+program), methods (what learns across tasks), rl (policies), train (the loop, results), experiments (the paper's), cli.
 """
 
 from __future__ import annotations

@@ -333,8 +333,9 @@ class _HostStep:
 
 def _finite(figures: Mapping[str, Any]) -> Figures:
     """The means of figures over the tasks. Raises NonFiniteError: one is not finite."""
-    means = {name: float(np.mean(value, dtype=np.float64)) for name, value in figures.items()}
-    for name, mean in means.items():
+    means = {}
+    for name, value in figures.items():
+        means[name] = mean = float(np.mean(value, dtype=np.float64) if np.ndim(value) else value)
         if not math.isfinite(mean):
             raise NonFiniteError(f"the {name} is not finite")
     return means

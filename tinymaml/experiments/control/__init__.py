@@ -1,1 +1,3 @@
-"""Meta reinforcement learning (paper, section 5.3): settings · training · table · plots · show (a policy, animated)."""
+"""Meta reinforcement learning (paper, section 5.3): domain · methods (what differs between them) · workbench (policies,
+samplers, recorded steps) · outer (TRPO and Adam) · trainer · experiments · table · plots · show (a policy, animated).
+"""

@@ -1,2 +1,2 @@
-"""Few-shot classification of images (paper, section 5.2): settings · data · training · table · plots · show (tasks as a
+"""Few-shot classification of images (paper, section 5.2): domain · experiments · table · plots · show (tasks as a
 picture)."""

@@ -1,1 +1,1 @@
-"""Few-shot regression of sinusoids (paper, section 5.1): settings · training · table · plots."""
+"""Few-shot regression of sinusoids (paper, section 5.1): domain · experiments · table · plots."""

@@ -79,7 +79,8 @@ class Sinusoids(Domain):
 
         def draw(place: Any) -> tuple[Any, Any]:
             batches, after = sampling.sinusoids(
-                place, dtype=training.dtype, tasks=training.meta_batch, parts=points, task_inputs=self.task_inputs, split="train",
+                place, dtype=training.dtype, tasks=training.meta_batch, parts=points,
+                task_inputs=self.task_inputs, split="train",
                 **self._ranges(),
             )  # fmt: skip
             return (tuple(batches) if stream == "episodes" else batches[0]), after
