@@ -52,15 +52,20 @@ __all__ = [
 
 # Names that are imported when they are first asked for, as they need more than NumPy: where they are.
 _LATER = {
+    "Control": "tinymaml.experiments.control.domain",
     "Domain": "tinymaml.train.domain",
     "Experiment": "tinymaml.train.experiment",
+    "Interrupted": "tinymaml.train.loop",
     "Method": "tinymaml.methods",
+    "Problem": "tinymaml.methods",
     "Training": "tinymaml.train.training",
+    "TrainingDiverged": "tinymaml.train.loop",
     "evaluate": "tinymaml.experiments.fit",
     "fit": "tinymaml.experiments.fit",
     "load": "tinymaml.experiments.fit",
     "methods": "",
     "rl": "",
+    "setting": "tinymaml.settings",
     "testing": "",
 }
 __all__ += list(_LATER)

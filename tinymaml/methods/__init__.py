@@ -5,8 +5,9 @@ Read in this order: method (what a method is, and the problem it is given) · in
 tasks, told the task, not trained).
 """
 
+from tinymaml.methods.inner import predictions_after
 from tinymaml.methods.maml import MAML
 from tinymaml.methods.method import Method, Problem
 from tinymaml.methods.pooled import Oracle, Pretrained, Random
 
-__all__ = ["MAML", "Method", "Oracle", "Pretrained", "Problem", "Random"]
+__all__ = ["MAML", "Method", "Oracle", "Pretrained", "Problem", "Random", "predictions_after"]
