@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tinymaml.autodiff import tree
-from tinymaml.autodiff.tensor import Array
+from tinymaml.autodiff.tensor import Array, Tensor, known
 from tinymaml.autodiff.tree import Tree
 from tinymaml.compile.program import record
 from tinymaml.meta.maml import NonFiniteError
@@ -119,7 +119,7 @@ class SupervisedTrainer:
         updated = self.method.update(self.problem, state, batch)
         if not isinstance(updated, tuple) or len(updated) != 2 or not isinstance(updated[1], Mapping):
             raise ValueError(f'{self.name}: update must return (state, {{"loss": ...}}), got {type(updated).__name__}')
-        after, figures = updated
+        after, figures = tree.map(lambda x: known(x) if isinstance(x, Tensor) else x, updated)
         tree.leaves_like(tree.flatten(state)[1], after, f"{self.name}: the state that update returns")
         if "loss" not in figures:
             raise ValueError(f'{self.name}: update must return figures with a "loss", got {sorted(figures)}')
