@@ -129,9 +129,8 @@ def add_method(parser: argparse.ArgumentParser, experiment: Experiment, default:
         group.add_argument(
             "--order",
             dest="method",
-            type=lambda order: ORDERS.get(int(order), order),
+            type=_method_of_order,
             metavar="{1,2}",
-            choices=tuple(ORDERS.values()),
             default=argparse.SUPPRESS,
             help="of MAML's meta-gradient: --order 1 is short for --method fomaml, 2 for maml",
         )
@@ -142,6 +141,13 @@ def add_method(parser: argparse.ArgumentParser, experiment: Experiment, default:
         default=default,
         help="(default: %(default)s)",
     )
+
+
+def _method_of_order(text: str) -> str:
+    """MAML's name of an order of the meta-gradient."""
+    if text not in ("1", "2"):
+        raise argparse.ArgumentTypeError(f"the order is 1 or 2, got {text!r}")
+    return ORDERS[int(text)]
 
 
 def _add(group: Any, option: Option, said: str) -> None:

@@ -13,6 +13,7 @@ from tinymaml.experiments.control.experiments import EXPERIMENTS as CONTROL
 from tinymaml.experiments.few_shot.experiments import EXPERIMENTS as FEW_SHOT
 from tinymaml.experiments.few_shot.experiments import IMAGES
 from tinymaml.experiments.sinusoid.experiments import EXPERIMENTS as SINUSOID
+from tinymaml.train.domain import Domain
 from tinymaml.train.experiment import Experiment
 from tinymaml.train.loop import renamed
 
@@ -22,7 +23,7 @@ EXPERIMENTS: dict[str, Experiment] = {**SINUSOID, **FEW_SHOT, **CONTROL}
 # For any set of images, and for any environment.
 GENERAL: dict[str, Experiment] = {"images": IMAGES, "control": ENVIRONMENT}
 
-GROUP = "tinymaml.experiments"  # of entry points: each an `Experiment`, or a function that returns one
+GROUP = "tinymaml.experiments"  # of entry points: each an `Experiment` or `Domain`, or what returns one when called
 
 
 class RunOfAnother(ValueError):
@@ -35,9 +36,10 @@ def installed() -> dict[str, Experiment]:
     for point in metadata.entry_points(group=GROUP):
         try:
             offered = point.load()
-            experiment = offered if isinstance(offered, Experiment) else offered()
-            if not isinstance(experiment, Experiment):
-                raise TypeError(f"it is no tinymaml.Experiment but {type(experiment).__name__}")
+            made = offered if isinstance(offered, Experiment | Domain) else offered()
+            if not isinstance(made, Experiment | Domain):
+                raise TypeError(f"it is no tinymaml.Experiment or Domain, but a {type(made).__name__}")
+            experiment = Experiment(made) if isinstance(made, Domain) else made
             if experiment.name in {**EXPERIMENTS, **GENERAL, **experiments}:
                 raise ValueError(f"there is an experiment {experiment.name} already")
             experiments[experiment.name] = experiment

@@ -38,10 +38,12 @@ def check_training(experiment: Experiment, run: Path, defaults: Experiment) -> N
         defaults: the experiment as it is without other settings, for a message.
 
     Raises:
+        ValueError: the domain cannot have these settings.
         DeviceError: the device is not there, or cannot do what the settings say.
         TooLarge: more memory is needed than there is.
         ResultsError: the folder's results.json, where the figures are to go, cannot be used.
     """
+    experiment.domain.check(experiment.training)
     devices.check_training(experiment.training)
     memory.check(experiment, defaults)
     _check_results(experiment, run)

@@ -90,6 +90,7 @@ class SupervisedTrainer:
         self.domain.episodes(self.training.seed, "train", 0, 1, dtype)
         if self.method.VALIDATED:
             self.domain.validation_tests(self.training.eval_seed, 0, 1, dtype)
+        self.domain.tests(self.training.eval_seed, "test", 0, 1, dtype)
 
     # Training.
 
