@@ -228,14 +228,14 @@ class TestSeeds:
     [
         (
             ["train", "sinusoid", "--method", "maml", "--finetune-alphas", "0.1"],
-            "--finetune-alphas is a setting of pretrained, random, not of maml",
+            "--finetune-alphas is a setting of pretrained, not of maml",
         ),
         (["train", "sinusoid", "--method", "pretrained", "--steps", "2"], "--steps is a setting of maml, fomaml, not of pretrained"),
         (
             ["evaluate", "sinusoid", "--method", "maml", "--finetune-alphas", "0.1"],
-            "--finetune-alphas is a setting of pretrained, random, not of maml",
+            "--finetune-alphas is a setting of pretrained, not of maml",
         ),
-        (["train", "sinusoid", "--order", "1", "--method", "maml"], "not allowed with argument --order"),
+        (["train", "sinusoid", "--order", "1", "--method", "maml", "--iterations", "1"], "not allowed with argument --order"),
         (["train", "sinusoid", "--order", "3"], "argument --order: the order is 1 or 2, got '3'"),
         (["train", "sinusoid", "--order", "first"], "argument --order: the order is 1 or 2, got 'first'"),
         (["train", "sinusoids"], "there is no experiment 'sinusoids': did you mean sinusoid?"),

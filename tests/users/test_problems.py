@@ -218,64 +218,69 @@ def test_another_setting_of_the_domain_is_refused_by_its_name(change: dict[str, 
         fit(other, tmp_path, **{**few, "iterations": 4})
 
 
-class TestChase:
-    """An environment of Gymnasium, with a policy."""
+CHASE: dict[str, Any] = {
+    "iterations": 12,
+    "meta_batch": 10,
+    "validate_every": 6,
+    "checkpoint_every": 5,
+    "eval_goals": 10,
+    "alpha": 0.5,
+    "progress": False,
+}
 
-    LOOP: Any = {
-        "iterations": 12,
-        "meta_batch": 10,
-        "validate_every": 6,
-        "checkpoint_every": 5,
-        "eval_goals": 10,
-        "alpha": 0.5,
-        "progress": False,
-    }
 
-    @pytest.fixture(scope="class")
-    def domain(self) -> Any:
-        pytest.importorskip("gymnasium", reason="needs gymnasium: pip install 'tinymaml[rl]'")
-        from tests.users.problems import chase
+@pytest.fixture(scope="module")
+def chase() -> Any:
+    """The domain of an environment of Gymnasium."""
+    pytest.importorskip("gymnasium", reason="needs gymnasium: pip install 'tinymaml[rl]'")
+    from tests.users.problems.chase import domain
 
-        return chase.domain
+    return domain
 
-    @pytest.fixture(scope="class")
-    def run(self, domain: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
-        return tm.fit("maml", domain, out=tmp_path_factory.mktemp("chase"), **self.LOOP)
 
-    def test_adaptation_helps_and_is_shown(self, run: Any) -> None:
-        (figures,) = run.entry["parameters"]["last"]["figures"].values()
-        assert figures["mean"][3] > 0.75 * figures["mean"][0]  # they are negative: a quarter of the way to 0
-        assert "return" in run.table()
-        assert [path.name for path in run.plot()] != []
+@pytest.fixture(scope="module")
+def chase_run(chase: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return tm.fit("maml", chase, out=tmp_path_factory.mktemp("chase"), **CHASE)
 
-    def test_it_goes_on_to_the_same_bits_recorded_or_not(self, run: Any, domain: Any, tmp_path: Path) -> None:
-        tm.fit("maml", domain, out=tmp_path, evaluate=False, **{**self.LOOP, "iterations": 7, "record": False})
-        again = tm.fit("maml", domain, out=tmp_path, **{**self.LOOP, "workers": 1})
-        assert again.entry["parameters"] == run.entry["parameters"]
-        assert_same_state(*[tm.load(folder, "maml", domain, best=False) for folder in (run.folder, tmp_path)])
 
-    def test_the_policy_that_is_loaded_earns_what_was_measured(self, run: Any, domain: Any) -> None:
-        from tests.users.problems.chase import Chase
+def test_adaptation_helps_a_policy_and_is_shown(chase_run: Any) -> None:
+    (figures,) = chase_run.entry["parameters"]["last"]["figures"].values()
+    assert figures["mean"][3] > 0.75 * figures["mean"][0]  # they are negative: a quarter of the way to 0
+    assert "return" in chase_run.table()
+    pytest.importorskip("matplotlib", reason="pictures need matplotlib: pip install 'tinymaml[train]'")
+    assert "training.png" in [path.name for path in chase_run.plot()]
 
-        learned, rng = tm.load(run.folder, "maml", domain, best=False), np.random.default_rng(0)
-        returns = []
-        for goal in (-1.0, 1.0) * 100:
-            env = Chase()
-            seen, earned = env.reset(options={"goal": [goal]})[0], 0.0
-            for _ in range(domain.horizon):
-                distribution = learned.model.apply(learned.params, seen[None, None])
-                arrays = {name: part.numpy() for name, part in distribution.items()}
-                action = learned.model.act(arrays, learned.model.noise(rng, (1, 1)))
-                seen, reward, *_ = env.step(np.clip(action[0, 0], -1, 1))
-                earned += reward
-            returns.append(earned)
-        (figures,) = run.entry["parameters"]["last"]["figures"].values()
-        assert abs(np.mean(returns) - figures["mean"][0]) < 3 * figures["half_width"][0]
 
-    def test_another_environment_is_refused(self, run: Any) -> None:
-        other = tm.Control(environment="Pendulum-v1", horizon=10, rollouts=10, hidden=(16,))
-        with pytest.raises(ValueError, match=r"environment = users/Chase-v0, this one has Pendulum-v1: take another"):
-            tm.fit("maml", other, out=run.folder, **{**self.LOOP, "iterations": 13})
+def test_training_a_policy_goes_on_to_the_same_bits_recorded_or_not(chase_run: Any, chase: Any, tmp_path: Path) -> None:
+    tm.fit("maml", chase, out=tmp_path, evaluate=False, **{**CHASE, "iterations": 7, "record": False})
+    again = tm.fit("maml", chase, out=tmp_path, **{**CHASE, "workers": 1})
+    assert again.entry["parameters"] == chase_run.entry["parameters"]
+    assert_same_state(*[tm.load(folder, "maml", chase, best=False) for folder in (chase_run.folder, tmp_path)])
+
+
+def test_the_policy_that_is_loaded_earns_what_was_measured(chase_run: Any, chase: Any) -> None:
+    from tests.users.problems.chase import Chase
+
+    learned, rng = tm.load(chase_run.folder, "maml", chase, best=False), np.random.default_rng(0)
+    returns = []
+    for goal in (-1.0, 1.0) * 100:
+        env = Chase()
+        seen, earned = env.reset(options={"goal": [goal]})[0], 0.0
+        for _ in range(chase.horizon):
+            distribution = learned.model.apply(learned.params, seen[None, None])
+            arrays = {name: part.numpy() for name, part in distribution.items()}
+            action = learned.model.act(arrays, learned.model.noise(rng, (1, 1)))
+            seen, reward, *_ = env.step(np.clip(action[0, 0], -1, 1))
+            earned += reward
+        returns.append(earned)
+    (figures,) = chase_run.entry["parameters"]["last"]["figures"].values()
+    assert abs(np.mean(returns) - figures["mean"][0]) < 3 * figures["half_width"][0]
+
+
+def test_another_environment_is_refused(chase_run: Any) -> None:
+    other = tm.Control(environment="Pendulum-v1", horizon=10, rollouts=10, hidden=(16,))
+    with pytest.raises(ValueError, match=r"environment = users/Chase-v0, this one has Pendulum-v1: take another"):
+        tm.fit("maml", other, out=chase_run.folder, **{**CHASE, "iterations": 13})
 
 
 SCRIPT = """

@@ -138,9 +138,16 @@ def add_method(parser: argparse.ArgumentParser, experiment: Experiment, default:
         "--method",
         type=lambda name: "pretrained" if name == "pretrain" else name,
         choices=(*experiment.methods, "all"),
-        default=default,
-        help="(default: %(default)s)",
+        default=None,  # `chosen_method` puts the default in: argparse takes one that is given for none that is
+        help=f"(default: {default})",
     )
+    parser.set_defaults(default_method=default)
+
+
+def chosen_method(args: argparse.Namespace) -> str:
+    """The method that was given, or the default."""
+    method: str = args.default_method if args.method is None else args.method
+    return method
 
 
 def _method_of_order(text: str) -> str:

@@ -30,8 +30,9 @@ class RunOfAnother(ValueError):
     """A folder's run is not what it was taken for."""
 
 
-def installed() -> dict[str, Experiment]:
-    """The experiments that other packages have installed, by name; what cannot be used is named on standard error."""
+def installed(silent: bool = False) -> dict[str, Experiment]:
+    """The experiments that other packages have installed, by name; what cannot be used is named on standard error,
+    unless that is to be silent."""
     experiments: dict[str, Experiment] = {}
     for point in metadata.entry_points(group=GROUP):
         try:
@@ -45,7 +46,8 @@ def installed() -> dict[str, Experiment]:
             experiments[experiment.name] = experiment
         except Exception as error:  # whatever another package raises, the other experiments are there
             said = " ".join(str(error).split())
-            print(f"tinymaml: the experiment {point.name} ({point.value}) is left out: {said}", file=sys.stderr)
+            if not silent:
+                print(f"tinymaml: the experiment {point.name} ({point.value}) is left out: {said}", file=sys.stderr)
     return experiments
 
 
