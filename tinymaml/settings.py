@@ -183,7 +183,7 @@ def _has_type(value: Any, hint: Any) -> bool:
         return isinstance(value, tuple) and all(_has_type(item, typing.get_args(hint)[0]) for item in value)
     if typing.get_origin(hint) in (types.UnionType, typing.Union):
         return any(_has_type(value, kind) for kind in typing.get_args(hint))
-    return hint in _WORDS and (type(value) is hint or hint is float and type(value) is int)
+    return hint in _WORDS and (type(value) is hint or (hint is float and type(value) is int))
 
 
 def _is_of(value: Any, hint: Any) -> bool:

@@ -14,7 +14,7 @@ pytest.importorskip("h5py", reason="runs need h5py: pip install 'tinymaml[train]
 from tests.cases.experiment_cases import SMALL, TINY, write_small
 from tests.conftest import ROOT
 from tinymaml.cli import main
-from tinymaml.experiments.registry import EXPERIMENTS
+from tinymaml.experiments.registry import EXPERIMENTS, GENERAL
 from tinymaml.train import loop
 
 
@@ -183,7 +183,9 @@ class TestControl:
 
 class TestSeeds:
     def train(self, out: Path, *more: str) -> int:
-        return main(["train", "sinusoid", "--no-evaluate", "--out", str(out), *options({**TINY, "iterations": 4}), *more])
+        return main(
+            ["train", "sinusoid", "--no-evaluate", "--out", str(out), *options({**TINY, "iterations": 4}), *more]
+        )
 
     def test_each_has_a_folder_and_is_what_it_should_be(self, tmp_path: Path) -> None:
         assert self.train(tmp_path / "several", "--seeds", "0-2") == 0
@@ -230,19 +232,28 @@ class TestSeeds:
             ["train", "sinusoid", "--method", "maml", "--finetune-alphas", "0.1"],
             "--finetune-alphas is a setting of pretrained, not of maml",
         ),
-        (["train", "sinusoid", "--method", "pretrained", "--steps", "2"], "--steps is a setting of maml, fomaml, not of pretrained"),
+        (
+            ["train", "sinusoid", "--method", "pretrained", "--steps", "2"],
+            "--steps is a setting of maml, fomaml, not of pretrained",
+        ),
         (
             ["evaluate", "sinusoid", "--method", "maml", "--finetune-alphas", "0.1"],
             "--finetune-alphas is a setting of pretrained, not of maml",
         ),
-        (["train", "sinusoid", "--order", "1", "--method", "maml", "--iterations", "1"], "not allowed with argument --order"),
+        (
+            ["train", "sinusoid", "--order", "1", "--method", "maml", "--iterations", "1"],
+            "not allowed with argument --order",
+        ),
         (["train", "sinusoid", "--order", "3"], "argument --order: the order is 1 or 2, got '3'"),
         (["train", "sinusoid", "--order", "first"], "argument --order: the order is 1 or 2, got 'first'"),
         (["train", "sinusoids"], "there is no experiment 'sinusoids': did you mean sinusoid?"),
-        (["evaluate", "omniglot-5way-1-shot"], "there is no experiment 'omniglot-5way-1-shot': did you mean omniglot-5way-1shot or"),
+        (
+            ["evaluate", "omniglot-5way-1-shot"],
+            "there is no experiment 'omniglot-5way-1-shot': did you mean omniglot-5way-1shot or",
+        ),
         (["train", "sinusoid", "--metabatch", "3"], "unrecognized arguments: --metabatch 3"),
     ],
-)  # fmt: skip
+)
 def test_what_is_refused_by_its_name(
     argv: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -261,8 +272,15 @@ def test_order_1_is_the_method_fomaml(tmp_path: Path) -> None:
 
 
 def test_every_option_is_of_one_thing() -> None:
-    """A method's settings have other names than those of the domain and the loop: else one would be taken for another."""
+    """A method's settings have other names than those of the domain and the loop, as one option is for one setting."""
     for experiment in EXPERIMENTS.values():
         for method in experiment.methods:
             names = [name for part in experiment.parts(method) for name in part.names()]
             assert len(names) == len(set(names)), experiment.name
+
+
+def test_only_experiments_on_any_data_call_their_runs_after_them() -> None:
+    assert all(experiment.general for experiment in GENERAL.values())
+    assert not any(experiment.general for experiment in EXPERIMENTS.values())
+    assert GENERAL["control"].needs == (("gymnasium", "rl"),)
+    assert EXPERIMENTS["navigation"].needs == (("gymnasium", "rl"), ("mujoco", "rl"))

@@ -1,4 +1,4 @@
-"""The recipes for a new method and a new domain, done in a scratch copy: the files they name are all that is touched."""
+"""The recipes for a new method and a new domain, done in a scratch copy: no other file needs to be touched."""
 
 from __future__ import annotations
 
@@ -151,7 +151,11 @@ def train(copy: Path, *argv: str) -> str:
     said = subprocess.run(where, cwd=copy, env=environment, capture_output=True, text=True, check=True).stdout
     assert Path(said.strip()) == copy / "tinymaml" / "__init__.py"
     done = subprocess.run(
-        [sys.executable, "-m", "tinymaml", "train", *argv, *SMALL], cwd=copy, env=environment, capture_output=True, text=True
+        [sys.executable, "-m", "tinymaml", "train", *argv, *SMALL],
+        cwd=copy,
+        env=environment,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -165,7 +169,12 @@ def test_a_method_is_a_file_and_a_line_in_two(copy: Path) -> None:
         "from tinymaml.methods.reptile import Reptile as Reptile\n",
         after="from tinymaml.methods.pooled import Oracle, Pretrained, Random\n",
     )
-    put(copy, "train/domain.py", "from tinymaml.methods import Reptile\n", after="from tinymaml.methods import MAML, Method, Oracle, Pretrained, Random\n")
+    put(
+        copy,
+        "train/domain.py",
+        "from tinymaml.methods import Reptile\n",
+        after="from tinymaml.methods import MAML, Method, Oracle, Pretrained, Random\n",
+    )
     put(copy, "train/domain.py", '        "reptile": Reptile(),\n', after='        "oracle": Oracle(),\n')
     table = train(copy, "sinusoid", "--method", "reptile", "--rate", "1", "--hidden", "8")
     assert "reptile" in table
@@ -185,7 +194,9 @@ def test_a_domain_is_a_folder_and_a_line(copy: Path) -> None:
         after="from tinymaml.experiments.few_shot.experiments import IMAGES\n",
     )
     put(copy, "experiments/registry.py", ", **OSCILLATORS", after="{**SINUSOID, **FEW_SHOT, **CONTROL")
-    table = train(copy, "oscillators", "--method", "pretrained", "--shots", "5", "--hidden", "8", "--finetune-alphas", "0.1")
+    table = train(
+        copy, "oscillators", "--method", "pretrained", "--shots", "5", "--hidden", "8", "--finetune-alphas", "0.1"
+    )
     assert "oscillators: mean squared error; new tasks" in table
     entry = json.loads((copy / "runs/oscillators/results.json").read_text())["methods"]["pretrained"]
     assert entry["settings"]["shots"] == 5

@@ -88,7 +88,10 @@ def test_its_experiments_are_on_the_command_line(site: Path, tmp_path: Path) -> 
     assert done.returncode == 0, done.stderr
     saved = json.loads((tmp_path / "runs/swings/results.json").read_text())
     assert saved["experiment"] == "swings"
-    assert {name: entry["settings"]["alpha"] for name, entry in saved["methods"].items()} == {"maml": 0.02, "mine": 0.03}
+    assert {name: entry["settings"]["alpha"] for name, entry in saved["methods"].items()} == {
+        "maml": 0.02,
+        "mine": 0.03,
+    }
     assert "swings: mean squared error; new tasks" in done.stdout
 
     # Those that cannot be used are named, and are in nobody's way.
@@ -96,7 +99,7 @@ def test_its_experiments_are_on_the_command_line(site: Path, tmp_path: Path) -> 
     assert sorted(lines) == [
         "tinymaml: the experiment broken (scratch:no_such_name) is left out: module 'scratch' has no attribute "
         "'no_such_name'",
-        "tinymaml: the experiment nothing (scratch:nothing) is left out: it is no tinymaml.Experiment or Domain, but a int",
+        "tinymaml: the experiment nothing (scratch:nothing) is left out: it is no Experiment or Domain, but int",
         "tinymaml: the experiment taken (scratch:TAKEN) is left out: there is an experiment sinusoid already",
     ]
 

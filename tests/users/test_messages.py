@@ -34,7 +34,9 @@ class Joint(tm.Method):
         return {"params": problem.model.init(rng, dtype)}
 
     def update(self, problem: Any, state: Any, batch: Any) -> Any:
-        value, gradient = tm.value_and_grad(lambda params: tm.mean(problem.objective(params, batch[1])))(state["params"])
+        value, gradient = tm.value_and_grad(lambda params: tm.mean(problem.objective(params, batch[1])))(
+            state["params"]
+        )
         params = tm.tree.map(lambda p, g: p - 0.1 * g, state["params"], gradient)
         return {**state, "params": params}, {"loss": value}
 
@@ -71,7 +73,7 @@ def test_what_is_right_works(tmp_path: Path) -> None:
         ),
         (
             returning(lambda rng: (part(int(rng.integers(2, 9))), part())),
-            r"Lines.task \(task \d\): support\['x'\] has shape \(\d, 1\), that of other tasks \(\d, 1\): all tasks need",
+            r"Lines.task \(task \d\): support\['x'\] has shape \(\d, 1\), that of other tasks \(\d, 1\): all tasks",
         ),
         (returning(lambda rng: [part(), part()]), r"must return \(support, query\), each .*, got a list$"),
         (returning(lambda rng: (part(), None)), r"must return \(support, query\), each .*, got \(dict, NoneType\)$"),
@@ -80,7 +82,10 @@ def test_what_is_right_works(tmp_path: Path) -> None:
             returning(lambda rng: (part(3, 4), part())),
             r"support must have a target for each input, its first axes are of 'x' 3 and 'y' 4$",
         ),
-        (with_(Lines, loss=lambda self, o, y: tm.mean(tm.abs(o - y))), r"loss must return one number a task, shape \(2,\)"),
+        (
+            with_(Lines, loss=lambda self, o, y: tm.mean(tm.abs(o - y))),
+            r"loss must return one number a task, shape \(2,\)",
+        ),
         (
             with_(Lines, loss=lambda self, o, y: tm.mean(tm.abs(o - y), -1)),
             r"loss must return one number a task, shape \(2,\), as mse does; on support it returned shape \(2, 3\)",
@@ -115,7 +120,10 @@ PARAMS = {"params": [{"w": np.ones((1, 1, 1), np.float32)}]}
         ),
         (with_(Joint, update=lambda *a: None), r'joint: update must return \(state, {"loss": ...}\), got NoneType'),
         (with_(Joint, update=lambda self, p, s, b: s), r'joint: update must return \(state, {"loss": ...}\), got dict'),
-        (with_(Joint, update=lambda self, p, s, b: (s, {})), r'joint: update must return figures with a "loss", got \[\]'),
+        (
+            with_(Joint, update=lambda self, p, s, b: (s, {})),
+            r'joint: update must return figures with a "loss", got \[\]',
+        ),
         (
             with_(Joint, predict=lambda self, problem, state, s, x, steps: s["x"]),
             r"joint: predict must return a dict with the names of its inputs, 'new tasks'.*, got ndarray",
@@ -153,13 +161,25 @@ def test_a_setting_that_there_is_not(settings: Any, message: str, tmp_path: Path
 @pytest.mark.parametrize(
     ("method", "domain", "message"),
     [
-        ("maml", Lines, r"domain must be an instance of a subclass of tinymaml.Domain, got Lines, a class: give Lines\(\)"),
+        (
+            "maml",
+            Lines,
+            r"domain must be an instance of a subclass of tinymaml.Domain, got Lines, a class: give Lines\(\)",
+        ),
         (tm.methods.MAML, Lines(), r"method must be a name, or an instance .*, got MAML, a class: give MAML\(\)"),
         ("mamal", Lines(), r"lines has no method 'mamal': did you mean maml or fomaml\?"),
         (Lines(), "maml", "domain must be an instance of a subclass of tinymaml.Domain, got 'maml'"),
         ("oracle", Lines(), "lines has no inputs that tell the task: there is no oracle for it"),
-        (tm.Control.METHODS["maml"], Lines(), "MAMLPolicy is no method for lines, which has support and query sets: there"),
-        (tm.methods.MAML(), tm.Control(environment="CartPole-v1"), "maml learns from support and query sets, CartPole-v1 has"),
+        (
+            tm.Control.METHODS["maml"],
+            Lines(),
+            "MAMLPolicy is no method for lines, which has support and query sets: there",
+        ),
+        (
+            tm.methods.MAML(),
+            tm.Control(environment="CartPole-v1"),
+            "maml learns from support and query sets, CartPole-v1 has",
+        ),
         ("maml", tm.Control(), "environment: which one"),
     ],
 )
@@ -173,7 +193,9 @@ def test_settings_of_a_class_that_is_no_dataclass() -> None:
         KIND: ClassVar[str] = "is no setting"
         points: int = 5
 
-    with pytest.raises(TypeError, match=r"Points has the settings points: write @dataclass\(frozen=True\) above its class"):
+    with pytest.raises(
+        TypeError, match=r"Points has the settings points: write @dataclass\(frozen=True\) above its class"
+    ):
         Points(points=7)
     with pytest.raises(TypeError, match="Points has the settings points"):
         Points()
@@ -193,7 +215,9 @@ def test_settings_are_numbers_and_text() -> None:
     class Odd(Lines):
         thing: Any = None
 
-    with pytest.raises(ValueError, match="thing must be a number, True or False, text, or several of one of these, got None"):
+    with pytest.raises(
+        ValueError, match="thing must be a number, True or False, text, or several of one of these, got None"
+    ):
         Odd()
 
 
@@ -210,7 +234,9 @@ def test_a_list_is_taken_for_a_tuple() -> None:
 def test_another_network_of_the_same_settings_is_refused(tmp_path: Path) -> None:
     tm.fit(Joint(), Lines(), out=tmp_path, **LOOP)
     wider = with_(Lines, model=lambda self: tm.nn.mlp([1, 7, 1]))
-    message = r"another network: params\[0\]\['b'\] is float32 \[1, 1, 5\] there, and float32 \[1, 1, 7\] here: take another"
+    message = (
+        r"another network: params\[0\]\['b'\] is float32 \[1, 1, 5\] there, and float32 \[1, 1, 7\] here: take another"
+    )
     with pytest.raises(ValueError, match=message):
         tm.fit(Joint(), wider, out=tmp_path, **{**LOOP, "iterations": 4})
     with pytest.raises(ValueError, match=message):

@@ -304,7 +304,11 @@ def test_ctrl_c_stops_after_a_checkpoint_and_the_same_script_goes_on(tmp_path: P
     script.write_text(SCRIPT.format(folder=str(FOLDER), out=str(tmp_path / "run")))
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     child = subprocess.Popen(
-        [sys.executable, str(script), "1000000"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+        [sys.executable, str(script), "1000000"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
     )
     metrics = tmp_path / "run" / "maml" / "metrics.jsonl"
     try:

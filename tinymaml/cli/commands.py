@@ -82,7 +82,7 @@ def prepare(args: argparse.Namespace) -> None:
     try:
         importlib.import_module(name)
     except Exception as error:  # whatever a user's module raises
-        if isinstance(error, ModuleNotFoundError) and error.name is not None and f"{name}.".startswith(f"{error.name}."):
+        if isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}."):
             hint = f", without .py: {name[:-3]}" if name.endswith(".py") else ""
             raise ImportError(f"--import {name}: there is no such module, in this folder or installed{hint}") from None
         raise ImportError(f"--import {name}: {type(error).__name__}: {' '.join(str(error).split())}") from error

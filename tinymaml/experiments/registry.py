@@ -39,7 +39,7 @@ def installed(silent: bool = False) -> dict[str, Experiment]:
             offered = point.load()
             made = offered if isinstance(offered, Experiment | Domain) else offered()
             if not isinstance(made, Experiment | Domain):
-                raise TypeError(f"it is no tinymaml.Experiment or Domain, but a {type(made).__name__}")
+                raise TypeError(f"it is no Experiment or Domain, but {type(made).__name__}")
             experiment = Experiment(made) if isinstance(made, Domain) else made
             if experiment.name in {**EXPERIMENTS, **GENERAL, **experiments}:
                 raise ValueError(f"there is an experiment {experiment.name} already")

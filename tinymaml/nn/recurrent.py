@@ -42,7 +42,7 @@ def rnn(inputs: int, hidden: int, outputs: int, initialiser: str = "xavier-unifo
 
 
 def lstm(inputs: int, hidden: int, outputs: int, initialiser: str = "xavier-uniform") -> Model:
-    """Long short-term memory (Hochreiter & Schmidhuber 1997) with forget gates (Gers et al. 2000), a linear layer behind.
+    """Long short-term memory (Hochreiter & Schmidhuber 1997) with forget gates (Gers et al. 2000), and a linear layer.
 
     With gates i (input), f (forget), o (output) and g, all in one product, [i f o g] = x w + h u + b: the cell becomes
     c' = σ(f) c + σ(i) tanh(g), the state h' = σ(o) tanh(c'), the output y = h' v + d. The forget gate's bias starts at

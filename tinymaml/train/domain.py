@@ -240,7 +240,8 @@ def _check_episode(domain: Domain, episode: Any, first: Any, task: int) -> None:
     """Raises ValueError, which says what is right, if what `task` gave is no episode, or unlike the first."""
     where = f"{type(domain).__name__}.task (task {task})"
     if not isinstance(episode, tuple) or len(episode) != 2 or not all(isinstance(b, Mapping) for b in episode):
-        raise ValueError(f'{where} must return (support, query), each {{"x": [N, ...], "y": [N, ...]}}, got {_kind(episode)}')
+        batch = '{"x": [N, ...], "y": [N, ...]}'
+        raise ValueError(f"{where} must return (support, query), each {batch}, got {_kind(episode)}")
     for name, batch, like in zip(("support", "query"), episode, first, strict=True):
         if set(batch) != {"x", "y"}:
             raise ValueError(f'{where}: {name} must have "x" and "y", got {", ".join(map(repr, batch)) or "nothing"}')

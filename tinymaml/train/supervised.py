@@ -288,9 +288,8 @@ def _check_predictions(name: str, predicted: Any, inputs: Mapping[str, Any], ste
     """Raises ValueError for what a method's `predict` may not return."""
     if not isinstance(predicted, Mapping) or set(predicted) != set(inputs):
         got = ", ".join(map(repr, predicted)) if isinstance(predicted, Mapping) else type(predicted).__name__
-        raise ValueError(
-            f"{name}: predict must return a dict with the names of its inputs, {', '.join(map(repr, inputs))}, got {got}"
-        )
+        names = ", ".join(map(repr, inputs))
+        raise ValueError(f"{name}: predict must return a dict with the names of its inputs, {names}, got {got}")
     for key, of_name in predicted.items():
         expected = (steps, len(tree.leaves(inputs[key])[0]))
         for leaf in tree.leaves(of_name):

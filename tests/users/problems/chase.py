@@ -1,4 +1,4 @@
-"""An environment of Gymnasium of one's own: a point on a line is to go where it is not told, and is rewarded for."""
+"""An environment of Gymnasium of one's own: a point on a line is to go to a goal that only its rewards tell."""
 
 import gymnasium
 import numpy as np

@@ -1,4 +1,4 @@
-"""Reptile (Nichol et al. 2018), its batched version: the start moves towards where inner steps lead, no meta-gradient."""
+"""Reptile (Nichol et al. 2018), its batched version: the start moves towards where inner steps lead."""
 
 from dataclasses import dataclass
 

@@ -9,7 +9,7 @@ import tinymaml as tm
 
 @dataclass(frozen=True)
 class Systems(tm.Domain):
-    """y_k of s_k+1 = r rotation(w) s_k + b u_k, y_k = s_k[0], for inputs u drawn at random; a task has its own r, w, b."""
+    """s_k = r rotation(w) s_k-1 + b u_k, y_k = s_k[0], for inputs u drawn at random; a task has its own r, w, b."""
 
     length: int = tm.setting(8, "steps of a sequence")
     hidden: int = tm.setting(16, "units of the recurrent layer")

@@ -26,7 +26,7 @@ def experiment(
         table.table,
         PICTURES,
         "policy",
-        (("gymnasium", "rl"), ("mujoco", "rl")) if fixed else (("gymnasium", "rl"),),
+        needs=(("gymnasium", "rl"), ("mujoco", "rl")) if fixed else (("gymnasium", "rl"),),
     )
 
 
