@@ -74,6 +74,9 @@ def _check(images: ImageSet, counts: Array, first_task: int, numbers: dict[str, 
     wanted = numbers["shots"] + numbers["queries"]
     if counts.min() < wanted:
         name = images.classes[int(counts.argmin())]
-        raise ValueError(f"class {name} of {images.name} has {counts.min()} images, a task takes {wanted} of a class")
+        raise ValueError(
+            f"class {name} of {images.name} has {counts.min()} images, a task takes {wanted} of a class: "
+            f"{numbers['shots']} shots and {numbers['queries']} query images"
+        )
     if rotations and images.images.shape[1] != images.images.shape[2]:
         raise ValueError(f"only square images can be turned, those of {images.name} are {images.images.shape[1:3]}")

@@ -28,9 +28,11 @@ if TYPE_CHECKING:
     from tinymaml import device, methods, rl, testing
     from tinymaml.experiments.control.domain import Control
     from tinymaml.experiments.fit import evaluate, fit, load
-    from tinymaml.methods import Method
+    from tinymaml.methods import Method, Problem
+    from tinymaml.settings import setting
     from tinymaml.train.domain import Domain
     from tinymaml.train.experiment import Experiment
+    from tinymaml.train.loop import Interrupted, TrainingDiverged
     from tinymaml.train.training import Training
 
 __version__ = "0.1.0"
@@ -40,14 +42,18 @@ _LAZY = {
     "Control": ("tinymaml.experiments.control.domain", "Control"),
     "Domain": ("tinymaml.train.domain", "Domain"),
     "Experiment": ("tinymaml.train.experiment", "Experiment"),
+    "Interrupted": ("tinymaml.train.loop", "Interrupted"),
     "Method": ("tinymaml.methods", "Method"),
+    "Problem": ("tinymaml.methods", "Problem"),
     "Training": ("tinymaml.train.training", "Training"),
+    "TrainingDiverged": ("tinymaml.train.loop", "TrainingDiverged"),
     "device": ("tinymaml.device", ""),
     "evaluate": ("tinymaml.experiments.fit", "evaluate"),
     "fit": ("tinymaml.experiments.fit", "fit"),
     "load": ("tinymaml.experiments.fit", "load"),
     "methods": ("tinymaml.methods", ""),
     "rl": ("tinymaml.rl", ""),
+    "setting": ("tinymaml.settings", "setting"),
     "testing": ("tinymaml.testing", ""),
 }
 
@@ -55,11 +61,14 @@ __all__ = [
     "Control",
     "Domain",
     "Experiment",
+    "Interrupted",
     "Method",
     "NonFiniteError",
+    "Problem",
     "Program",
     "Tensor",
     "Training",
+    "TrainingDiverged",
     "adapt",
     "device",
     "draw",
@@ -82,6 +91,7 @@ __all__ = [
     "push",
     "record",
     "rl",
+    "setting",
     "testing",
     "tree",
     "value_and_grad",

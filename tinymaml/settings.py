@@ -6,6 +6,7 @@ Methods, domains and the training loop each have a class of them; a run's settin
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 import math
 import types
@@ -64,16 +65,33 @@ class Settings:
     """What all settings have: they are checked when they are made, and go to JSON and back.
 
     A field of a subclass is an integer, a float, a boolean, text, a tuple of one of these, or one of these or None.
-    It may be made by `setting`; of a plain dataclass field the type alone is checked.
+    It may be made by `setting`; of a plain dataclass field the type alone is checked. A list is taken for a tuple.
+
+    Raises:
+        ValueError: a setting of another type, or out of its range.
+        TypeError: a setting that there is not; a subclass with fields that is no frozen dataclass.
     """
+
+    def __new__(cls, *arguments: Any, **settings: Any) -> Self:
+        if "__dataclass_fields__" not in vars(cls):
+            hints, annotated = cls.hints(), inspect.get_annotations(cls)
+            plain = [name for name in annotated if typing.get_origin(hints[name]) is not typing.ClassVar]
+            if plain:
+                raise TypeError(
+                    f"{cls.__name__} has the settings {', '.join(plain)}: write @dataclass(frozen=True) above its class"
+                )
+        return super().__new__(cls)
 
     def __post_init__(self) -> None:
         hints = self.hints()
         for field_ in dataclasses.fields(self):
             name, value, choices = field_.name, getattr(self, field_.name), field_.metadata.get("choices")
+            if isinstance(value, list):
+                value = tuple(value)
+                object.__setattr__(self, name, value)
+            if not _has_type(value, hints[name]):
+                raise ValueError(f"{name} must be {_in_words(hints[name])}, got {value!r}")
             if not field_.metadata:
-                if not _is_of(value, hints[name]):
-                    raise ValueError(f"{name} must be of the type {hints[name]}, got {value!r}")
                 continue
             if choices and value not in choices:
                 raise ValueError(f"{name} must be one of {', '.join(map(str, choices))}, got {value!r}")
@@ -147,6 +165,27 @@ def _check_range(field_: dataclasses.Field[Any], kind: type, value: Any) -> None
     else:
         right = "must be a finite number" if least is None else f"must be in [{least:g}, {most:g}]"
     raise ValueError(f"{field_.name} {right}, got {value}")
+
+
+_WORDS = {int: "a whole number", float: "a number", bool: "True or False", str: "text", types.NoneType: "None"}
+
+
+def _in_words(hint: Any) -> str:
+    """The type of a field."""
+    if typing.get_origin(hint) is tuple:
+        return f"several, each {_in_words(typing.get_args(hint)[0])}"
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):
+        return " or ".join(map(_in_words, typing.get_args(hint)))
+    return _WORDS.get(hint, "a number, True or False, text, or several of one of these")
+
+
+def _has_type(value: Any, hint: Any) -> bool:
+    """Whether it is of the type of a field, a number of any size."""
+    if typing.get_origin(hint) is tuple:
+        return isinstance(value, tuple) and all(_has_type(item, typing.get_args(hint)[0]) for item in value)
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):
+        return any(_has_type(value, kind) for kind in typing.get_args(hint))
+    return hint in _WORDS and (type(value) is hint or (hint is float and type(value) is int))
 
 
 def _is_of(value: Any, hint: Any) -> bool:

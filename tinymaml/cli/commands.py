@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import importlib
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,8 @@ def train(args: argparse.Namespace, experiment: Experiment) -> None:
     values = given(args, experiment)
     if args.method != "all":
         check_given(values, experiment, args.method)
+    if args.seeds is not None and "seed" in values:
+        raise ValueError("--seed and --seeds: give one of them")
     asked = experiment.replaced(**values)
     pictures = args.evaluate and not args.json_progress
     out = folder(args, asked)
@@ -68,11 +72,22 @@ def _train_one(
 
 
 def prepare(args: argparse.Namespace) -> None:
-    """Import what registers environments."""
-    if getattr(args, "import_module", None):
-        from tinymaml.rl.vector_env import import_environments
+    """Import what registers environments: a module of this folder, or one that is installed.
 
-        import_environments(args.import_module)
+    Raises ImportError: there is no such module, or it fails.
+    """
+    name = getattr(args, "import_module", None)
+    if not name:
+        return
+    if os.getcwd() not in sys.path and "" not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        importlib.import_module(name)
+    except Exception as error:  # whatever a user's module raises
+        if isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}."):
+            hint = f", without .py: {name[:-3]}" if name.endswith(".py") else ""
+            raise ImportError(f"--import {name}: there is no such module, in this folder or installed{hint}") from None
+        raise ImportError(f"--import {name}: {type(error).__name__}: {' '.join(str(error).split())}") from error
 
 
 def _first_screen(
@@ -114,7 +129,10 @@ def evaluate(args: argparse.Namespace, experiment: Experiment) -> None:
         methods = [method for method in methods if (out / method / "checkpoints").is_dir()]
         if not methods:
             raise FileNotFoundError(f"{out} has no trained method: tinymaml train {args.experiment} --out {out}")
-    say(experiment.table(run.evaluate(experiment, out, methods, given(args, experiment))))
+    protocol = given(args, experiment)
+    if args.method != "all":
+        check_given(protocol, experiment, args.method)
+    say(experiment.table(run.evaluate(experiment, out, methods, protocol)))
 
 
 def plot(args: argparse.Namespace, experiment: Experiment) -> None:

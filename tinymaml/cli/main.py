@@ -15,7 +15,7 @@ from typing import Any
 from tinymaml import __version__
 from tinymaml.cli import commands, data
 from tinymaml.cli.commands import say
-from tinymaml.cli.options import add_method, add_out, add_settings, is_of_evaluation
+from tinymaml.cli.options import add_method, add_out, add_settings, chosen_method, is_of_evaluation
 from tinymaml.command import INTERRUPTED, begun
 from tinymaml.experiments import registry
 from tinymaml.train.experiment import Experiment, nearest
@@ -172,10 +172,13 @@ def _main(argv: list[str]) -> int:
     args = argparse.Namespace(command=None)
     try:
         try:
-            experiments = {**registry.EXPERIMENTS, **registry.GENERAL, **registry.installed()}
+            installed = registry.installed(silent="--stop-with-input" in argv)  # whose parent has said it
+            experiments = {**registry.EXPERIMENTS, **registry.GENERAL, **installed}
             parser = _parser(experiments)
             _check_name(parser, argv, experiments)
             args = parser.parse_args(argv)
+            if "default_method" in args:
+                args.method = chosen_method(args)
             _act(args, experiments)
         finally:
             if sys.stdout is not None:  # it is closed

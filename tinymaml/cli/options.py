@@ -131,9 +131,8 @@ def add_method(parser: argparse.ArgumentParser, experiment: Experiment, default:
         group.add_argument(
             "--order",
             dest="method",
-            type=lambda order: ORDERS.get(int(order), order),
+            type=_method_of_order,
             metavar="{1,2}",
-            choices=tuple(ORDERS.values()),
             default=argparse.SUPPRESS,
             help="of MAML's meta-gradient: --order 1 is short for --method fomaml, 2 for maml",
         )
@@ -141,9 +140,23 @@ def add_method(parser: argparse.ArgumentParser, experiment: Experiment, default:
         "--method",
         type=lambda name: "pretrained" if name == "pretrain" else name,
         choices=(*experiment.methods, "all"),
-        default=default,
-        help="(default: %(default)s)",
+        default=None,  # `chosen_method` puts the default in: argparse takes one that is given for none that is
+        help=f"(default: {default})",
     )
+    parser.set_defaults(default_method=default)
+
+
+def chosen_method(args: argparse.Namespace) -> str:
+    """The method that was given, or the default."""
+    method: str = args.default_method if args.method is None else args.method
+    return method
+
+
+def _method_of_order(text: str) -> str:
+    """MAML's name of an order of the meta-gradient."""
+    if text not in ("1", "2"):
+        raise argparse.ArgumentTypeError(f"the order is 1 or 2, got {text!r}")
+    return ORDERS[int(text)]
 
 
 def _add(group: Any, option: Option, said: str) -> None:

@@ -84,17 +84,23 @@ def fit(
     experiment, name = _experiment(method, domain)
     experiment = experiment.replaced(**training) if training else experiment
     run.train(experiment, Path(out), name, report=None if progress else _silent)
-    return evaluate_run(experiment, Path(out), name, {}) if evaluate else None
+    return _evaluated(experiment, Path(out), name, {}, progress) if evaluate else None
 
 
 def evaluate(
-    out: str | Path, method: Settings | str, domain: Domain | Experiment | None = None, **protocol: Any
+    out: str | Path,
+    method: Settings | str,
+    domain: Domain | Experiment | None = None,
+    *,
+    progress: bool = True,
+    **protocol: Any,
 ) -> Run:
     """Evaluate again what was trained in a folder.
 
     Args:
         out, method: as of `fit`.
         domain: as of `fit`; an experiment of the package is known by its checkpoints.
+        progress: whether progress is shown on standard error.
         protocol: settings of the evaluation: eval_tasks, eval_steps, eval_seed, ...; all others are as in training.
 
     Raises:
@@ -106,12 +112,11 @@ def evaluate(
     for setting in protocol:
         if setting not in allowed:
             raise ValueError(f"{setting!r} is no setting of the evaluation{nearest(setting, allowed)}")
-    return evaluate_run(experiment, Path(out), name, protocol)
+    return _evaluated(experiment, Path(out), name, protocol, progress)
 
 
-def evaluate_run(experiment: Experiment, out: Path, method: str, protocol: dict[str, Any]) -> Run:
-    """Evaluate a method's run in a folder."""
-    return Run(out, experiment, method, run.evaluate(experiment, out, [method], protocol))
+def _evaluated(experiment: Experiment, out: Path, method: str, protocol: dict[str, Any], progress: bool) -> Run:
+    return Run(out, experiment, method, run.evaluate(experiment, out, [method], protocol, progress))
 
 
 def load(
@@ -134,9 +139,9 @@ def load(
     chosen = trained.best if best and trained.best else None
     params = trained.state["params"] if chosen is None else chosen["params"]
     iteration = trained.iterations if chosen is None else chosen["iteration"]
-    return Learned(
-        params, trained_with.trainer(name).model, iteration, trained_with, {**trained.state, "params": params}
-    )
+    trainer = trained_with.trainer(name)
+    loop.check_parameters(Path(out) / name, trainer, params)
+    return Learned(params, trainer.model, iteration, trained_with, {**trained.state, "params": params})
 
 
 def _experiment(method: Settings | str, domain: Domain | Experiment) -> tuple[Experiment, str]:

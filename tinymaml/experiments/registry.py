@@ -13,6 +13,7 @@ from tinymaml.experiments.control.experiments import EXPERIMENTS as CONTROL
 from tinymaml.experiments.few_shot.experiments import EXPERIMENTS as FEW_SHOT
 from tinymaml.experiments.few_shot.experiments import IMAGES
 from tinymaml.experiments.sinusoid.experiments import EXPERIMENTS as SINUSOID
+from tinymaml.train.domain import Domain
 from tinymaml.train.experiment import Experiment
 from tinymaml.train.loop import renamed
 
@@ -22,28 +23,31 @@ EXPERIMENTS: dict[str, Experiment] = {**SINUSOID, **FEW_SHOT, **CONTROL}
 # For any set of images, and for any environment.
 GENERAL: dict[str, Experiment] = {"images": IMAGES, "control": ENVIRONMENT}
 
-GROUP = "tinymaml.experiments"  # of entry points: each an `Experiment`, or a function that returns one
+GROUP = "tinymaml.experiments"  # of entry points: each an `Experiment` or `Domain`, or what returns one when called
 
 
 class RunOfAnother(ValueError):
     """A folder's run is not what it was taken for."""
 
 
-def installed() -> dict[str, Experiment]:
-    """The experiments that other packages have installed, by name; what cannot be used is named on standard error."""
+def installed(silent: bool = False) -> dict[str, Experiment]:
+    """The experiments that other packages have installed, by name; what cannot be used is named on standard error,
+    unless that is to be silent."""
     experiments: dict[str, Experiment] = {}
     for point in metadata.entry_points(group=GROUP):
         try:
             offered = point.load()
-            experiment = offered if isinstance(offered, Experiment) else offered()
-            if not isinstance(experiment, Experiment):
-                raise TypeError(f"it is no tinymaml.Experiment but {type(experiment).__name__}")
+            made = offered if isinstance(offered, Experiment | Domain) else offered()
+            if not isinstance(made, Experiment | Domain):
+                raise TypeError(f"it is no Experiment or Domain, but {type(made).__name__}")
+            experiment = Experiment(made) if isinstance(made, Domain) else made
             if experiment.name in {**EXPERIMENTS, **GENERAL, **experiments}:
                 raise ValueError(f"there is an experiment {experiment.name} already")
             experiments[experiment.name] = experiment
         except Exception as error:  # whatever another package raises, the other experiments are there
             said = " ".join(str(error).split())
-            print(f"tinymaml: the experiment {point.name} ({point.value}) is left out: {said}", file=sys.stderr)
+            if not silent:
+                print(f"tinymaml: the experiment {point.name} ({point.value}) is left out: {said}", file=sys.stderr)
     return experiments
 
 

@@ -196,11 +196,14 @@ def train_side_by_side(
             print(f"tinymaml: {method}: {message}", file=sys.stderr)
 
 
-def evaluate(experiment: Experiment, run: Path, methods: Sequence[str], protocol: dict[str, Any]) -> results.Results:
+def evaluate(
+    experiment: Experiment, run: Path, methods: Sequence[str], protocol: dict[str, Any], progress: bool = True
+) -> results.Results:
     """Evaluate what was trained in a run's folder; `results.json` there gets an entry for each method.
 
     Args:
         protocol: settings of the evaluation; all others are those of the training.
+        progress: whether it is shown.
 
     Raises:
         FileNotFoundError: a method has no checkpoint.
@@ -221,7 +224,9 @@ def evaluate(experiment: Experiment, run: Path, methods: Sequence[str], protocol
     for method, trained_with, trained in runs:
         devices.use(trained_with.training)
         with _one_blas_thread(), memory.enough(trained_with, experiment):
-            entry = trained_with.trainer(method).evaluate(trained)
+            trainer = trained_with.trainer(method)
+            loop.check_parameters(run / method, trainer, trained.state["params"])
+            entry = trainer.evaluate(trained, progress)
         results.merge(run / "results.json", experiment.name, method, entry)
     return results.load(run / "results.json", experiment.name)
 

@@ -5,8 +5,9 @@ maml (the paper's, of first and second order, with learned step sizes) · pooled
 all tasks, told the task, not trained).
 """
 
+from tinymaml.methods.inner import predictions_after
 from tinymaml.methods.maml import MAML
 from tinymaml.methods.method import Method, Problem
 from tinymaml.methods.pooled import Oracle, Pretrained, Random
 
-__all__ = ["MAML", "Method", "Oracle", "Pretrained", "Problem", "Random"]
+__all__ = ["MAML", "Method", "Oracle", "Pretrained", "Problem", "Random", "predictions_after"]

@@ -17,7 +17,7 @@ from tinymaml.methods.method import Batch, Problem
 def predictions_after(
     problem: Problem,
     params: Tree,
-    alpha: Tree,
+    alpha: Tree | float,
     support: Batch,
     inputs: Tree,
     steps: Sequence[int],
@@ -26,7 +26,7 @@ def predictions_after(
     """Predictions for inputs by name after inner steps of size `alpha` from `params` on the support set.
 
     Args:
-        alpha: a tree of arrays, or one array ().
+        alpha: a number, or a tree of arrays.
         adapted: as of `tinymaml.adapt`.
 
     Returns:
@@ -38,7 +38,9 @@ def predictions_after(
     outputs = problem.replayed(
         "outputs", lambda params, batch, inputs: tree.map(known, problem.answer(params, batch, inputs))
     )
-    remaining = np.arange(len(support["x"]))  # the tasks that are within bounds
+    if isinstance(alpha, float | int):
+        alpha = np.asarray(alpha, tree.leaves(params)[0].dtype)
+    remaining = np.arange(_tasks(support))  # the tasks that are within bounds
     measured: list[tuple[Array, Tree]] = []  # (remaining tasks, their predictions) after each of `steps`
     phi = params
     with np.errstate(over="ignore", invalid="ignore"):
@@ -51,7 +53,7 @@ def predictions_after(
                 tasks, current = (remaining, phi) if len(remaining) else (np.arange(1), params)
                 answered = outputs(current, _of_tasks(support, tasks), _of_tasks(inputs, tasks))
                 measured.append((remaining, tree.map(np.asarray, answered)))
-    return _together(measured, len(support["x"]))
+    return _together(measured, _tasks(support))
 
 
 def _together(measured: list[tuple[Array, Tree]], tasks: int) -> Tree:
@@ -66,6 +68,11 @@ def _together(measured: list[tuple[Array, Tree]], tasks: int) -> Tree:
     return tree.map(stacked, *[predictions for _, predictions in measured])
 
 
+def _tasks(batch: Batch) -> int:
+    """How many a batch is of."""
+    return len(tree.leaves(batch["x"])[0])
+
+
 def _of_tasks(batch: Tree, tasks: Array) -> Tree:
     """A batch of some of the tasks."""
     return tree.map(lambda x: x[tasks], batch)
@@ -73,7 +80,7 @@ def _of_tasks(batch: Tree, tasks: Array) -> Tree:
 
 def _step_within_bounds(step: Callable[..., Tree], params: Tree, support: Tree, alpha: Tree) -> tuple[Tree, Array]:
     """One inner step, and the indices of the tasks that it did not take beyond all bounds, none perhaps."""
-    within = np.arange(len(support["x"]))
+    within = np.arange(_tasks(support))
     while len(within):
         try:
             return step(params, _of_tasks(support, within), alpha), within

@@ -92,11 +92,9 @@ class MAML(Method):
 
     def predict(self, problem: Problem, state: Tree, support: Batch, inputs: Tree, steps: Sequence[int]) -> Tree:
         """Predictions after inner steps on the support set."""
-        params = state["params"]
+        params, alpha = state["params"], self.alpha * problem.inner_scale
         if self.learn_alpha:
             params, alpha = params["network"], params["alpha"]
-        else:
-            alpha = np.asarray(self.alpha * problem.inner_scale, tree.leaves(params)[0].dtype)
         return predictions_after(problem, params, alpha, support, inputs, steps, self._mask(problem, params))
 
     def _mask(self, problem: Problem, params: Tree) -> Tree:

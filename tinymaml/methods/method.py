@@ -62,8 +62,7 @@ class Problem:
 class Method(Settings):
     """Base of all methods: a frozen dataclass of settings with three pure functions on pytrees.
 
-    A state is a dict of arrays, numbers and text, as checkpoints hold them, with "params" in it: those that were best
-    in validation are kept.
+    A state is a dict of pytrees of arrays, with "params" in it: those that were best in validation are kept.
     """
 
     STREAM: ClassVar[str] = "episodes"  # which of a domain's streams it learns from: "episodes" or "examples"

@@ -62,9 +62,7 @@ class FineTuned(Method):
 
     def predict(self, problem: Problem, state: Tree, support: Batch, inputs: Tree, steps: Sequence[int]) -> Tree:
         """Predictions after steps of the first size of the search."""
-        params = state["params"]
-        alpha = np.asarray(self.finetune_alphas[0], tree.leaves(params)[0].dtype)
-        return predictions_after(problem, params, alpha, support, inputs, steps)
+        return predictions_after(problem, state["params"], self.finetune_alphas[0], support, inputs, steps)
 
 
 @dataclass(frozen=True)

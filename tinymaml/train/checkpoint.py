@@ -87,6 +87,11 @@ def save(path: Path, state: Tree, settings: dict[str, Any], iteration: int) -> N
     files.atomic_write(path, header + hashlib.sha256(header).digest() + content)
 
 
+def check(state: Tree) -> None:
+    """Raises TypeError if a checkpoint cannot hold a state; see `save`."""
+    _encode(state, [])
+
+
 def load(path: Path) -> Checkpoint:
     """Read a checkpoint.
 

@@ -11,7 +11,7 @@ import numpy as np
 from tinymaml.autodiff import tree
 from tinymaml.autodiff.tensor import Array, Tensor
 from tinymaml.autodiff.tree import Tree
-from tinymaml.methods import MAML, Oracle, Pretrained, Random
+from tinymaml.methods import MAML, Method, Oracle, Pretrained, Random
 from tinymaml.methods.method import Batch, Episodes
 from tinymaml.ops import mse
 from tinymaml.settings import Settings
@@ -204,6 +204,11 @@ class Domain(Settings):
         """
         from tinymaml.train.supervised import SupervisedTrainer
 
+        if not isinstance(method, Method):
+            raise ValueError(
+                f"{type(method).__name__} is no method for {self.name}, which has support and query sets: "
+                f"there are {', '.join(self.METHODS)}"
+            )
         return SupervisedTrainer(self, method, training, experiment, name)
 
 
@@ -224,16 +229,26 @@ def _stacked(batches: Iterable[Batch], dtype: Any) -> Batch:
     return cast(Batch, tree.map(stack, *[dict(batch) for batch in batches]))
 
 
+def _kind(value: Any) -> str:
+    """For a message."""
+    if isinstance(value, tuple):
+        return f"({', '.join(type(item).__name__ for item in value)})"
+    return f"a {type(value).__name__}"
+
+
 def _check_episode(domain: Domain, episode: Any, first: Any, task: int) -> None:
     """Raises ValueError, which says what is right, if what `task` gave is no episode, or unlike the first."""
     where = f"{type(domain).__name__}.task (task {task})"
     if not isinstance(episode, tuple) or len(episode) != 2 or not all(isinstance(b, Mapping) for b in episode):
-        raise ValueError(
-            f'{where} must return (support, query), each {{"x": [N, ...], "y": [N, ...]}}, got {episode!r}'
-        )
+        batch = '{"x": [N, ...], "y": [N, ...]}'
+        raise ValueError(f"{where} must return (support, query), each {batch}, got {_kind(episode)}")
     for name, batch, like in zip(("support", "query"), episode, first, strict=True):
         if set(batch) != {"x", "y"}:
             raise ValueError(f'{where}: {name} must have "x" and "y", got {", ".join(map(repr, batch)) or "nothing"}')
+        counts = {key: {np.shape(x)[0] for x in tree.leaves(batch[key]) if np.shape(x)} for key in ("x", "y")}
+        if len(counts["x"] | counts["y"]) > 1:
+            said = " and ".join(f"{key!r} {' or '.join(map(str, sorted(n)))}" for key, n in counts.items())
+            raise ValueError(f"{where}: {name} must have a target for each input, its first axes are of {said}")
         for key in ("x", "y"):
             shapes = [[np.shape(x) for x in tree.leaves(one[key])] for one in (batch, like)]
             if not shapes[0] or any(not shape or 0 in shape for shape in shapes[0]):

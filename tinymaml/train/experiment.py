@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -57,6 +58,12 @@ class Experiment:
     def trainer(self, method: str) -> Trainer:
         """Of one of the methods, by name. Raises ValueError: there is none of this name, or it does not go with the
         domain."""
+        for one, other in itertools.combinations(self.parts(method), 2):
+            for name in sorted(one.names() & other.names()):
+                raise ValueError(
+                    f"{type(one).__name__} and {type(other).__name__} both have a setting {name!r}: "
+                    "give it another name in one of them"
+                )
         return self.domain.trainer(self.method(method), self.training, self.name, method)
 
     def method(self, name: str) -> Settings:

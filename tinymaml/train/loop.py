@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tinymaml.autodiff import tree
 from tinymaml.autodiff.tree import Tree
 from tinymaml.meta.maml import NonFiniteError
 from tinymaml.train import checkpoint, lock
@@ -67,6 +68,7 @@ def _train(folder: Path, trainer: Trainer, report: Report, defaults: Mapping[str
     else:
         iteration, state = resumed.iteration, resumed.state["state"]
         running, seconds, best = (resumed.state[name] for name in ("running", "seconds", "best"))
+        check_parameters(folder, trainer, state["params"])
     if iteration >= settings.iterations:
         return state
 
@@ -177,6 +179,20 @@ def latest(folder: Path) -> Trained:
     return Trained(
         renamed(saved.settings), saved.state["state"], saved.iteration, saved.state["seconds"], saved.state["best"]
     )
+
+
+def check_parameters(folder: Path, trainer: Trainer, params: Tree) -> None:
+    """Raises SettingsDiffer if a run's parameters are not those of the trainer's network."""
+    before, now = (
+        {path: f"{x.dtype} {list(x.shape)}" for path, x in zip(tree.paths(of), tree.leaves(of), strict=True)}
+        for of in (params, trainer.start()["params"])
+    )
+    for path in [*before, *now]:
+        if before.get(path) != now.get(path):
+            raise SettingsDiffer(
+                f"{folder} holds a run of another network: params{path} is {before.get(path, 'not')} there, and "
+                f"{now.get(path, 'not')} here: take another folder, or the same network"
+            )
 
 
 # Settings that had other names once.

@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tinymaml.autodiff import tree
-from tinymaml.autodiff.tensor import Array
+from tinymaml.autodiff.tensor import Array, Tensor, known
 from tinymaml.autodiff.tree import Tree
 from tinymaml.compile.program import record
 from tinymaml.meta.maml import NonFiniteError
 from tinymaml.methods import Method, Problem
-from tinymaml.train import results
+from tinymaml.train import checkpoint, results
 from tinymaml.train.device_loop import DeviceStep
 from tinymaml.train.domain import Domain, Test
 from tinymaml.train.progress import Progress
@@ -49,9 +49,14 @@ class SupervisedTrainer:
             offered = " and ".join(domain.STREAMS)
             raise ValueError(f"{self.name} learns from a stream of {method.STREAM}, {domain.name} has one of {offered}")
         domain.check(training)
-        self._told = domain  # of whose settings the run is
+        self._uninformed = domain  # of whose settings the run is
         self.domain = domain.informed() if method.INFORMED else domain
         model = self.domain.model()
+        if not callable(getattr(model, "init", None)) or not callable(getattr(model, "apply", None)):
+            raise ValueError(
+                f"{type(self.domain).__name__}.model must return a network with init(rng, dtype) and apply(params, x), "
+                f"such as nn.mlp([1, 40, 40, 1]), got a {type(model).__name__}"
+            )
         self.problem = Problem(
             model,
             self.domain.loss,
@@ -73,11 +78,11 @@ class SupervisedTrainer:
 
     def settings(self) -> dict[str, Any]:
         """All settings, for JSON."""
-        return {**self.training.as_dict(), **self._told.as_dict(), **self.method.as_dict()}
+        return {**self.training.as_dict(), **self._uninformed.as_dict(), **self.method.as_dict()}
 
     def free(self) -> frozenset[str]:
         """The settings that may differ between a checkpoint and the run that goes on from it."""
-        return self.training.names("free") | self._told.names("free") | self.method.names("free")
+        return self.training.names("free") | self._uninformed.names("free") | self.method.names("free")
 
     def ready(self) -> None:
         """Raises what can be said before training begins: there are no data, or they do not suffice for the tasks."""
@@ -85,16 +90,14 @@ class SupervisedTrainer:
         self.domain.episodes(self.training.seed, "train", 0, 1, dtype)
         if self.method.VALIDATED:
             self.domain.validation_tests(self.training.eval_seed, 0, 1, dtype)
+        self.domain.tests(self.training.eval_seed, "test", 0, 1, dtype)
 
     # Training.
 
     def start(self) -> Tree:
         """The method's state from the seed, and the place in the stream of tasks."""
         state = self.method.init(self.problem, np.random.default_rng(self.training.seed), np.dtype(self.training.dtype))
-        if not isinstance(state, dict) or "params" not in state or STREAM in state:
-            raise ValueError(
-                f'{self.name}: init must return a dict with "params" and without "{STREAM}", got {state!r}'
-            )
+        _check_state(self.name, state)
         data = {} if self._data is None else {"data": self._data}
         return {**state, STREAM: {"seed": self.training.seed, "next_task": 0, **data}}
 
@@ -112,7 +115,14 @@ class SupervisedTrainer:
 
     def update(self, state: Tree, batch: Any) -> tuple[Tree, dict[str, Any]]:
         """The method's state after a meta-batch, and figures."""
-        return self.method.update(self.problem, state, batch)
+        updated = self.method.update(self.problem, state, batch)
+        if not isinstance(updated, tuple) or len(updated) != 2 or not isinstance(updated[1], Mapping):
+            raise ValueError(f'{self.name}: update must return (state, {{"loss": ...}}), got {type(updated).__name__}')
+        after, figures = tree.map(lambda x: known(x) if isinstance(x, Tensor) else x, updated)
+        tree.leaves_like(tree.flatten(state)[1], after, f"{self.name}: the state that update returns")
+        if "loss" not in figures:
+            raise ValueError(f'{self.name}: update must return figures with a "loss", got {sorted(figures)}')
+        return after, figures
 
     def _on_gpu(self) -> DeviceStep:
         training = self.training
@@ -131,7 +141,7 @@ class SupervisedTrainer:
         scores = self._scores(state, self._validation, [self.method], steps)
         return self.domain.validation({condition: scored.scores for condition, scored in scores.items()})
 
-    def evaluate(self, trained: Trained) -> dict[str, Any]:
+    def evaluate(self, trained: Trained, progress: bool = True) -> dict[str, Any]:
         """The entry of results.json: scores on fresh test tasks after every inner step, of the last parameters and of
         those that were best in validation."""
         domain, training, best = self.domain, self.training, trained.best
@@ -142,20 +152,21 @@ class SupervisedTrainer:
         steps = range(training.eval_steps + 1)
 
         again = best is not None and best["iteration"] != trained.iterations  # else the best parameters are the last
-        progress = Progress(f"{self.name}, test", training.eval_tasks * (1 + again), unit="task")
-        done = _Counter(progress)
+        shown = Progress(f"{self.name}, test", training.eval_tasks * (1 + again), unit="task") if progress else None
+        done = _Counter(shown)
         last = self._scores(trained.state, tests, methods, steps, done)
         parameters = {"last": results.measured(trained.iterations, _figures(last))}
         if best is not None:
             state = {**trained.state, "params": best["params"]}
             scored = self._scores(state, tests, methods, steps, done) if again else last
             parameters["best in validation"] = results.measured(best["iteration"], _figures(scored))
-        progress.close()
+        if shown:
+            shown.close()
 
         of_condition = {c: method for method, names in zip(methods, conditions, strict=True) for c in names}
         sizes = {condition: method.step_size for condition, method in of_condition.items()}
         return results.entry(
-            domain=self._told.name,
+            domain=self._uninformed.name,
             metric=domain.METRIC,
             unit=domain.UNIT,
             better=domain.BETTER,
@@ -238,6 +249,7 @@ class SupervisedTrainer:
         fit = self.domain.CHECKS_FIT
         inputs = {**test.inputs, _SUPPORT: test.support["x"]} if fit else test.inputs
         predicted = method.predict(self.problem, state, test.support, inputs, steps)
+        _check_predictions(self.name, predicted, inputs, len(steps))
         worst = np.inf if self.domain.BETTER == "lower" else -np.inf
 
         def scores(predictions: Tree, targets: Any) -> Array:
@@ -258,6 +270,34 @@ class SupervisedTrainer:
             condition: Scored(scores(predicted[condition], test.targets[condition]), diverged)
             for condition in test.inputs
         }
+
+
+def _check_state(name: str, state: Tree) -> None:
+    """Raises ValueError for a method's first state that training cannot go on from, or that no checkpoint holds."""
+    if not isinstance(state, dict) or "params" not in state or STREAM in state:
+        got = f"one of {', '.join(map(repr, state))}" if isinstance(state, dict) else type(state).__name__
+        raise ValueError(f'{name}: init must return a dict with "params" and without "{STREAM}", got {got}')
+    for i, leaf in enumerate(tree.leaves(state)):
+        if not isinstance(leaf, np.ndarray) or leaf.dtype.kind not in checkpoint.KINDS:
+            place = tree.place("state", state, i)
+            raise ValueError(f"{name}: a state is of arrays of numbers alone, and {place} is {leaf!r}")
+    checkpoint.check(state)
+
+
+def _check_predictions(name: str, predicted: Any, inputs: Mapping[str, Any], steps: int) -> None:
+    """Raises ValueError for what a method's `predict` may not return."""
+    if not isinstance(predicted, Mapping) or set(predicted) != set(inputs):
+        got = ", ".join(map(repr, predicted)) if isinstance(predicted, Mapping) else type(predicted).__name__
+        names = ", ".join(map(repr, inputs))
+        raise ValueError(f"{name}: predict must return a dict with the names of its inputs, {names}, got {got}")
+    for key, of_name in predicted.items():
+        expected = (steps, len(tree.leaves(inputs[key])[0]))
+        for leaf in tree.leaves(of_name):
+            if tuple(leaf.shape[:2]) != expected:
+                raise ValueError(
+                    f"{name}: predict must return predictions [steps, tasks, ...], for {key!r} {list(expected)} and "
+                    f"more, got the shape {list(leaf.shape)}"
+                )
 
 
 _SUPPORT = "the support set itself"  # the name of its inputs, which no condition has
@@ -288,12 +328,13 @@ def _best(searched: Mapping[str, tuple[Method, float | None]], better: str, meth
 class _Counter:
     """Tells progress how many tasks were evaluated, and for how long."""
 
-    def __init__(self, progress: Progress) -> None:
+    def __init__(self, progress: Progress | None) -> None:
         self.progress, self.tasks, self.began = progress, 0, time.perf_counter()
 
     def __call__(self, tasks: int) -> None:
         self.tasks += tasks
-        self.progress.update(self.tasks, time.perf_counter() - self.began)
+        if self.progress:
+            self.progress.update(self.tasks, time.perf_counter() - self.began)
 
 
 class _HostStep:

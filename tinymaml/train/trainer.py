@@ -69,5 +69,5 @@ class Trainer(Protocol):
     def validate(self, state: Tree) -> Figures | None:
         """{"validation": the error on held-out tasks}, with other figures perhaps; None: there is no validation."""
 
-    def evaluate(self, trained: Trained) -> Mapping[str, Any]:
-        """The entry of results.json."""
+    def evaluate(self, trained: Trained, progress: bool = True) -> Mapping[str, Any]:
+        """The entry of results.json. `progress` says whether it is shown on standard error."""

@@ -26,7 +26,8 @@ def _trust_region(bench: Workbench, state: Tree, supports: Sequence[Batch], quer
     loss, gradient = bench.gradient(params, supports, query)
 
     def losses(x: Array) -> tuple[float, float]:
-        surrogate, divergence = bench.losses(_like(params, x), supports, query)
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is not accepted
+            surrogate, divergence = bench.losses(_like(params, x), supports, query)
         return float(surrogate), float(divergence)
 
     done = trpo.step(

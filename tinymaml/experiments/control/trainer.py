@@ -142,7 +142,7 @@ class ControlTrainer:
         after = means[1:] if len(means) > 1 else means
         return {"validation": -float(after.mean()), **{f"validation_{k}": float(m) for k, m in enumerate(means)}}
 
-    def evaluate(self, trained: Trained) -> dict[str, Any]:
+    def evaluate(self, trained: Trained, progress: bool = True) -> dict[str, Any]:
         """The method's entry of results.json: returns on new goals before and after inner steps (paper, table 5)."""
         domain, evaluation = self.domain, self.evaluation
         goals = self._goals(domain.eval_seed)
