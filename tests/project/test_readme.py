@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -51,8 +52,22 @@ def test_maml_on_ones_own_loss() -> None:
     assert after < 0.8 * before
 
 
+def test_a_problem_of_ones_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("h5py", reason="runs need h5py: pip install 'tinymaml[train]'")
+    assert len(EXAMPLES[2].splitlines()) < 40
+    monkeypatch.chdir(tmp_path)
+    names = run(EXAMPLES[2].replace("iterations=2000", "iterations=60, eval_tasks=20, validation_tasks=20"))
+    assert "oscillators: mean squared error" in capsys.readouterr().out
+    figures = names["run"].entry["parameters"]["last"]["figures"]["new tasks"]
+    assert figures["mean"][2] < 0.9 * figures["mean"][0]
+    outputs = names["learned"].model.apply(names["learned"].params, np.zeros((1, 3, 1), np.float32))
+    assert outputs.shape == (1, 3, 1)
+
+
 def test_a_recorded_step(capsys: pytest.CaptureFixture[str]) -> None:
-    names = run(EXAMPLES[2])
+    names = run(EXAMPLES[3])
     assert "launches" in capsys.readouterr().out
     value, grads = names["step"](names["params"], names["support"], names["query"])
     np.testing.assert_allclose(names["value"], value, rtol=1e-12)
@@ -71,7 +86,7 @@ def test_the_core_is_as_short_as_claimed() -> None:
 
 @pytest.mark.usefixtures("gpu")
 def test_on_a_gpu() -> None:
-    names = run(EXAMPLES[2] + EXAMPLES[3])
+    names = run(EXAMPLES[3] + EXAMPLES[4])
     value, grads = names["step"](names["params"], names["support"], names["query"])
     np.testing.assert_allclose(names["value"], value, rtol=1e-11)
     np.testing.assert_allclose(names["grads"]["w"], grads["w"], rtol=1e-8)

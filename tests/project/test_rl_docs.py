@@ -11,6 +11,7 @@ pytest.importorskip("mujoco", reason="environments need mujoco: pip install 'tin
 
 from tests.conftest import ROOT
 from tinymaml.cli.main import _parser
+from tinymaml.experiments.registry import EXPERIMENTS, GENERAL
 
 TEXT = (ROOT / "docs" / "meta-rl.md").read_text(encoding="utf-8")
 
@@ -27,5 +28,6 @@ def test_examples(capsys: pytest.CaptureFixture[str]) -> None:
 def test_commands() -> None:
     commands = re.findall(r"^    tinymaml (.*?)(?:  .*)?$", TEXT, re.MULTILINE)
     assert len(commands) >= 4
+    parser = _parser({**EXPERIMENTS, **GENERAL})
     for command in commands:
-        _parser().parse_args(command.split())
+        parser.parse_args(command.split())
