@@ -63,6 +63,8 @@ PROBLEMS = {
     "reptile, sinusoids": Problem(REPTILE, SINUSOIDS, 10, 0.6, {}),
     "reptile, oscillators": Problem(REPTILE, Oscillators(), 10, 0.85, {}),
 }
+SLOW = ["reptile, oscillators"]  # what the others together show
+NAMES = [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in PROBLEMS]
 
 
 def fit(problem: Problem, out: Path, **changes: Any) -> Any:
@@ -103,7 +105,7 @@ def test_a_problem_is_short_and_imports_the_package_alone(path: Path) -> None:
     assert imported <= {"tinymaml", "numpy", "gymnasium", "dataclasses", "oscillators"}
 
 
-@pytest.mark.parametrize("name", PROBLEMS)
+@pytest.mark.parametrize("name", NAMES)
 def test_adaptation_helps_and_is_shown(name: str, trained: Any) -> None:
     run, problem = trained(name), PROBLEMS[name]
     (figures,) = run.entry["parameters"]["last"]["figures"].values()
@@ -123,7 +125,7 @@ def test_pictures(name: str, trained: Any) -> None:
     assert all(path.stat().st_size > 1000 for path in paths)
 
 
-@pytest.mark.parametrize("name", PROBLEMS)
+@pytest.mark.parametrize("name", NAMES)
 def test_a_run_that_was_stopped_goes_on_to_the_same_bits(name: str, trained: Any, tmp_path: Path) -> None:
     run, problem = trained(name), PROBLEMS[name]
     half = {**LOOP, **problem.loop}["iterations"] // 2 - 3
@@ -136,7 +138,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits(name: str, trained: Any
     assert_same_state(*both)
 
 
-@pytest.mark.parametrize("name", PROBLEMS)
+@pytest.mark.parametrize("name", NAMES)
 def test_recorded_or_not_the_bits_are_the_same(name: str, tmp_path: Path) -> None:
     problem = PROBLEMS[name]
     both = []
@@ -150,7 +152,7 @@ def test_recorded_or_not_the_bits_are_the_same(name: str, tmp_path: Path) -> Non
     assert measured[0] == measured[1]
 
 
-@pytest.mark.parametrize("name", PROBLEMS)
+@pytest.mark.parametrize("name", NAMES)
 def test_the_number_of_tasks_evaluated_at_a_time_does_not_matter(name: str, trained: Any) -> None:
     run, problem = trained(name), PROBLEMS[name]
     before = run.entry["parameters"]
@@ -161,7 +163,7 @@ def test_the_number_of_tasks_evaluated_at_a_time_does_not_matter(name: str, trai
     tm.evaluate(run.folder, problem.method, problem.domain, progress=False)
 
 
-@pytest.mark.parametrize("name", PROBLEMS)
+@pytest.mark.parametrize("name", NAMES)
 def test_the_figures_are_those_of_the_parameters_that_are_loaded(name: str, trained: Any) -> None:
     run, problem = trained(name), PROBLEMS[name]
     learned = tm.load(run.folder, problem.method, problem.domain, best=False)
