@@ -162,17 +162,20 @@ class TestControl:
     @pytest.mark.parametrize(
         ("module", "message"),
         [
-            ("chaise", "--import chaise: there is no such module, in this folder or installed"),
-            ("chase_of_mine.py", "there is no such module, in this folder or installed, without .py: chase_of_mine"),
-            ("fails", "--import fails: RuntimeError: it is not ready"),
-            ("lacks", "--import lacks: ModuleNotFoundError: No module named 'no_such_package'"),
+            ("chaise", "import: there is no module 'chaise', on Python's path or in "),
+            ("chase_of_mine.py", " (without .py: chase_of_mine)"),
+            ("fails", "import: the module 'fails' cannot be imported: RuntimeError: it is not ready"),
+            (
+                "lacks",
+                "import: the module 'lacks' cannot be imported: ModuleNotFoundError: No module named ",
+            ),
         ],
     )
     def test_a_module_that_is_not_there_or_fails(
         self, module: str, message: str, capsys: pytest.CaptureFixture[str]
     ) -> None:
         said = refused(capsys, "train", "control", "--environment", "users/Chase-v1", "--import", module)
-        assert said.endswith(message)
+        assert message in said
 
     def test_an_environment_that_is_not_there(self, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert "environment: which one?" in refused(capsys, "train", "control", *options(CONTROL))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -72,22 +70,11 @@ def _train_one(
 
 
 def prepare(args: argparse.Namespace) -> None:
-    """Import what registers environments: a module of this folder, or one that is installed.
+    """Import the module that registers environments, if one was named."""
+    if getattr(args, "import_module", None):
+        from tinymaml.rl.vector_env import import_environments
 
-    Raises ImportError: there is no such module, or it fails.
-    """
-    name = getattr(args, "import_module", None)
-    if not name:
-        return
-    if os.getcwd() not in sys.path and "" not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    try:
-        importlib.import_module(name)
-    except Exception as error:  # whatever a user's module raises
-        if isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}."):
-            hint = f", without .py: {name[:-3]}" if name.endswith(".py") else ""
-            raise ImportError(f"--import {name}: there is no such module, in this folder or installed{hint}") from None
-        raise ImportError(f"--import {name}: {type(error).__name__}: {' '.join(str(error).split())}") from error
+        import_environments(args.import_module)
 
 
 def _first_screen(

@@ -49,8 +49,11 @@ def import_environments(module: str) -> None:
         importlib.import_module(module)
     except Exception as error:  # it may raise whatever its author's code does
         if isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}."):
-            raise ImportError(f"import: there is no module {module!r}, on Python's path or in {folder}") from error
-        what = f"{type(error).__name__}: {error}"
+            hint = f" (without .py: {module[:-3]})" if module.endswith(".py") else ""
+            raise ImportError(
+                f"import: there is no module {module!r}, on Python's path or in {folder}{hint}"
+            ) from error
+        what = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise ImportError(f"import: the module {module!r} cannot be imported: {what}") from error
 
 
