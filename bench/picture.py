@@ -9,7 +9,7 @@ from typing import Any
 
 from bench.output import Row
 from bench.workloads import WORKLOADS
-from tinymaml.tasks.writing import whole
+from tinymaml.tasks.atomic_files import replacing
 
 ORDERS = {1: "first order", 2: "second order"}
 OURS, OTHERS = "#D55E00", "#0072B2"  # of Okabe and Ito's palette, which the colour-blind can tell apart
@@ -23,7 +23,7 @@ def draw(path: Path, machine: dict[str, Any], rows: Sequence[Row]) -> None:
         SystemExit: the part frameworks found nothing, or matplotlib is not installed.
     """
     figure = picture(machine, rows)
-    with whole(path) as temporary:
+    with replacing(path) as temporary:
         figure.savefig(temporary, format=path.suffix[1:] or "png", dpi=120)
 
 

@@ -44,11 +44,12 @@ def test_every_kind_is_both_refused_and_read(tmp_path: Path, monkeypatch: pytest
 
     monkeypatch.setattr(files, "_read", noted)
     bases = files.Bases(tmp_path)
-    for number in range(25 * len(files.KINDS)):
-        kind = files.kind_of(number).__name__
-        files.run_case(bases, 0, number)
     # Of a checksum block any change is refused; lines of metrics are left out; a pipe is never read.
     apart = (files.forged_block, files.damaged_metrics, files.no_file)
+    for number in range(100 * len(files.KINDS)):
+        kind = files.kind_of(number).__name__
+        if number < 25 * len(files.KINDS) or (len(outcomes[kind]) < 2 and files.kind_of(number) not in apart):
+            files.run_case(bases, 0, number)
     for own in files.KINDS:
         if own not in apart:
             assert (own.__name__, outcomes[own.__name__]) == (own.__name__, {False, True})

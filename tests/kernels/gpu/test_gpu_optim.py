@@ -51,7 +51,7 @@ def test_a_recorded_update_carries_its_iteration(make, rate):
         np.testing.assert_allclose(x, y, rtol=1e-12)
     assert int(actual[1]["iteration"]) == 7
     if make is optim.adam:
-        names = [launch.name for launch in program._assembly.plan.launches]
+        names = [launch.name for launch in program._executable.plan.launches]
         assert names.count("adam<double>") == names.count("bias_correction<double>") == 1
 
 
