@@ -229,6 +229,7 @@ def test_contributing_names_the_files_in_order(title: str) -> None:
     assert listed == list(recipe.edits)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("title", RECIPES)
 def test_recipe(title: str, repository_files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = RECIPES[title]

@@ -183,6 +183,7 @@ def test_a_method_is_a_file_and_a_line_in_two(copy: Path) -> None:
     assert (copy / "runs/sinusoid/figures/training.png").exists()
 
 
+@pytest.mark.slow
 def test_a_domain_is_a_folder_and_a_line(copy: Path) -> None:
     write(copy, "experiments/oscillators/__init__.py", '"""Regression of damped oscillators."""\n')
     write(copy, "experiments/oscillators/domain.py", DOMAIN)
