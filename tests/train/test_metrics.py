@@ -56,7 +56,7 @@ def events(folder: Path) -> list[Any]:
     return found
 
 
-def test_tensorboard_gets_every_value(tmp_path: Path) -> None:
+def test_tensorboard_gets_every_value_that_it_can_draw(tmp_path: Path) -> None:
     pytest.importorskip("tensorboardX", reason="needs tensorboardX: pip install 'tinymaml[tensorboard]'")
     assert metrics.tensorboard_is_written()
     writer = metrics.Metrics(tmp_path, 0)
@@ -65,8 +65,7 @@ def test_tensorboard_gets_every_value(tmp_path: Path) -> None:
     writer.close()
     found = [event for event in events(tmp_path / "tensorboard") if event.HasField("summary")]
     shown = [(event.step, one.tag, one.simple_value) for event in found for one in event.summary.value]
-    assert shown[:2] == [(10, "loss", 1.5), (10, "seconds", 0.25)]
-    assert shown[2][:2] == (20, "loss") and math.isnan(shown[2][2])
+    assert shown == [(10, "loss", 1.5), (10, "seconds", 0.25)]
     assert not any(event.HasField("session_log") for event in events(tmp_path / "tensorboard"))
 
 

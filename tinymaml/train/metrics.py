@@ -34,7 +34,8 @@ class Metrics:
             self._file.flush()
         if self._board is not None:
             for name, value in values.items():
-                self._board.add_scalar(name, value, iteration)
+                if math.isfinite(value):  # TensorBoard draws no others, and its writer complains of each
+                    self._board.add_scalar(name, value, iteration)
 
     def close(self) -> None:
         with files.naming(self.path):
