@@ -69,6 +69,7 @@ def test_all_methods_from_training_to_pictures(tmp_path: Path, capsys: pytest.Ca
     assert "training.png" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_number_of_jobs_does_not_matter(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="pictures need matplotlib: pip install 'tinymaml[train]'")
     found = []

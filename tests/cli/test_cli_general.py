@@ -138,7 +138,7 @@ class TestControl:
         """A working folder with a module that registers an environment."""
         pytest.importorskip("gymnasium", reason="needs gymnasium: pip install 'tinymaml[rl]'")
         text = (ROOT / "tests/users/problems/chase.py").read_text(encoding="utf-8")
-        (tmp_path / "chase_of_mine.py").write_text(text.replace("users/Chase-v0", "users/Chase-v1"), encoding="utf-8")
+        (tmp_path / "chase_of_mine.py").write_text(text.replace("users/Chase-v0", "users/Pursuit-v0"), encoding="utf-8")
         (tmp_path / "fails.py").write_text("raise RuntimeError('it is\\nnot ready')\n")
         (tmp_path / "lacks.py").write_text("import no_such_package\n")
         monkeypatch.chdir(tmp_path)
@@ -147,13 +147,13 @@ class TestControl:
 
     def test_from_training_to_pictures(self, capsys: pytest.CaptureFixture[str]) -> None:
         pytest.importorskip("matplotlib", reason="pictures need matplotlib: pip install 'tinymaml[train]'")
-        given = ["--environment", "users/Chase-v1", "--import", "chase_of_mine"]
+        given = ["--environment", "users/Pursuit-v0", "--import", "chase_of_mine"]
         assert main(["train", "control", *given, *options(CONTROL)]) == 0
-        folder = Path("runs/users-Chase-v1")
+        folder = Path("runs/users-Pursuit-v0")
         assert "Pictures:" in capsys.readouterr().out
         results = json.loads((folder / "results.json").read_text())
         before = results["methods"]["maml"]
-        assert before["settings"]["environment"] == "users/Chase-v1"
+        assert before["settings"]["environment"] == "users/Pursuit-v0"
         again = ["evaluate", "control", "--out", str(folder), "--import", "chase_of_mine"]
         assert main(again) == 0
         after = json.loads((folder / "results.json").read_text())["methods"]["maml"]
@@ -174,7 +174,7 @@ class TestControl:
     def test_a_module_that_is_not_there_or_fails(
         self, module: str, message: str, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        said = refused(capsys, "train", "control", "--environment", "users/Chase-v1", "--import", module)
+        said = refused(capsys, "train", "control", "--environment", "users/Pursuit-v0", "--import", module)
         assert message in said
 
     def test_an_environment_that_is_not_there(self, here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -257,10 +257,14 @@ def test_data_that_do_not_suffice(folder: Path, changes: dict[str, Any], message
 
 
 def test_more_query_images_evaluated_than_there_are(tmp_path: Path, folder: Path) -> None:
-    settings = small(folder, iterations=4, eval_query=9)
-    run(tmp_path, settings)
-    with pytest.raises(ValueError, match="class test0 of small has 10 images, a task takes 11 of a class"):
-        evaluated(tmp_path, settings)
+    """Which is said before training begins, and where it is asked for afterwards."""
+    message = "class test0 of small has 10 images, a task takes 11 of a class"
+    with pytest.raises(ValueError, match=message):
+        run(tmp_path, small(folder, iterations=4, eval_query=9))
+    assert not any(tmp_path.iterdir())
+    run(tmp_path, small(folder, iterations=4))
+    with pytest.raises(ValueError, match=message):
+        evaluated(tmp_path, small(folder, iterations=4, eval_query=9))
 
 
 def test_a_run_does_not_go_on_with_other_images(tmp_path: Path) -> None:

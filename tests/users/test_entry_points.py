@@ -105,6 +105,7 @@ def test_its_experiments_are_on_the_command_line(site: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_a_domain_is_an_experiment_from_training_to_pictures(site: Path, tmp_path: Path) -> None:
     done = command(site, tmp_path, "train", "oscillators", "--no-evaluate", *SMALL)
     assert done.returncode == 0, done.stderr

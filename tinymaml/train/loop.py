@@ -80,11 +80,11 @@ def _train(folder: Path, trainer: Trainer, report: Report, defaults: Mapping[str
         checkpoint.write_numbered(places, content, wanted, iteration, settings.keep)
         saved = iteration
 
-    metrics = Metrics(folder, iteration)
     validated: Figures = {}
     before = time.perf_counter() - seconds
-    try:
-        with stop_signals() as stopped:
+    with stop_signals() as stopped:
+        metrics = Metrics(folder, iteration)
+        try:
             while iteration < settings.iterations:
                 began, count = time.perf_counter(), _until_next_event(iteration, settings)
                 try:
@@ -115,8 +115,8 @@ def _train(folder: Path, trainer: Trainer, report: Report, defaults: Mapping[str
                     save()
                     if stopped() and iteration < settings.iterations:
                         raise Interrupted(f"stopped at iteration {iteration}; the same command goes on from there")
-    finally:
-        metrics.close()
+        finally:
+            metrics.close()
     return state
 
 
