@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +17,7 @@ import tinymaml as tm
 from tests.cases.experiment_cases import small, write_small
 from tests.train.test_resume import assert_same_bits
 from tinymaml import nets
-from tinymaml.experiments.few_shot.domain import INDUCTIVE, TRANSDUCTIVE
+from tinymaml.experiments.few_shot.domain import INDUCTIVE, TRANSDUCTIVE, FewShotImages
 from tinymaml.experiments.few_shot.experiments import EXPERIMENTS
 from tinymaml.tasks import episodes
 from tinymaml.train import loop, metrics
@@ -184,6 +186,25 @@ def test_the_number_of_tasks_evaluated_at_a_time_does_not_matter(tmp_path: Path,
     run(tmp_path, settings)
     found = [last(evaluated(tmp_path, small(folder, iterations=4, eval_batch=n))) for n in (1, 3, 7, 100)]
     assert found[0] == found[1] == found[2] == found[3]
+
+
+def test_an_evaluation_holds_few_tasks_at_a_time(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of MiniImagenet together would be gigabytes."""
+    settings = small(folder, iterations=4, eval_tasks=12, validation_tasks=12)
+    drawn: list[Any] = []
+    draw = FewShotImages._test
+
+    def counted(self: Any, *arguments: Any) -> Any:
+        gc.collect()
+        assert sum(array() is not None for array in drawn) <= 2
+        test = draw(self, *arguments)
+        drawn.append(weakref.ref(next(iter(test.inputs.values()))))
+        return test
+
+    monkeypatch.setattr(FewShotImages, "_test", counted)
+    run(tmp_path, settings)
+    evaluated(tmp_path, settings)
+    assert len(drawn) > 10
 
 
 def test_tasks_that_leave_all_bounds_count_as_wrong(tmp_path: Path, folder: Path) -> None:

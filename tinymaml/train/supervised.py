@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -69,7 +69,6 @@ class SupervisedTrainer:
         )
         self.images, self._data = self.domain.images(training), self.domain.identity()
         self._step: Any = None
-        self._validation: list[tuple[list[Test], int]] | None = None
 
     @property
     def model(self) -> Any:
@@ -135,18 +134,16 @@ class SupervisedTrainer:
         """The error on validation tasks, for methods that are followed by it."""
         if not self.method.VALIDATED:
             return None
-        if self._validation is None:
-            self._validation = list(self._batches("validation", following=True))
         steps = self.domain.validation_steps(self.training)
-        scores = self._scores(state, self._validation, [self.method], steps)
+        scores = self._scores(state, self._validation_batches(), [self.method], steps)
         return self.domain.validation({condition: scored.scores for condition, scored in scores.items()})
 
     def evaluate(self, trained: Trained, progress: bool = True) -> dict[str, Any]:
         """The entry of results.json: scores on fresh test tasks after every inner step, of the last parameters and of
         those that were best in validation."""
         domain, training, best = self.domain, self.training, trained.best
-        tests = list(self._batches("test"))
-        conditions = [_conditions(test) for test in tests[0][0]]
+        one_task = domain.tests(training.eval_seed, "test", 0, 1, np.dtype(training.dtype))
+        conditions = [list(test.inputs) for test in one_task]
         searched = [self._search(trained.state, index) for index in range(len(conditions))]
         methods = [_best(search, domain.BETTER, self.method) for search in searched]
         steps = range(training.eval_steps + 1)
@@ -154,11 +151,11 @@ class SupervisedTrainer:
         again = best is not None and best["iteration"] != trained.iterations  # else the best parameters are the last
         shown = Progress(f"{self.name}, test", training.eval_tasks * (1 + again), unit="task") if progress else None
         done = _Counter(shown)
-        last = self._scores(trained.state, tests, methods, steps, done)
+        last = self._scores(trained.state, self._batches("test"), methods, steps, done)
         parameters = {"last": results.measured(trained.iterations, _figures(last))}
         if best is not None:
             state = {**trained.state, "params": best["params"]}
-            scored = self._scores(state, tests, methods, steps, done) if again else last
+            scored = self._scores(state, self._batches("test"), methods, steps, done) if again else last
             parameters["best in validation"] = results.measured(best["iteration"], _figures(scored))
         if shown:
             shown.close()
@@ -196,17 +193,18 @@ class SupervisedTrainer:
             ),
         )
 
-    def _batches(self, split: str, following: bool = False) -> Any:
-        """(tests, their number of tasks), of `eval_batch` tasks at a time."""
+    def _batches(self, split: str) -> Iterator[tuple[list[Test], int]]:
+        """(tests, their number of tasks), drawn as they are asked for, `eval_batch` tasks at a time."""
         training = self.training
         count = training.eval_tasks if split == "test" else training.validation_tasks
-        for first in range(0, count, training.eval_batch):
-            tasks = min(training.eval_batch, count - first)
-            given = (first, tasks, np.dtype(training.dtype))
-            if following:
-                yield self.domain.validation_tests(training.eval_seed, *given), tasks
-            else:
-                yield self.domain.tests(training.eval_seed, split, *given), tasks
+        for first, tasks in _parts(count, training.eval_batch):
+            yield self.domain.tests(training.eval_seed, split, first, tasks, np.dtype(training.dtype)), tasks
+
+    def _validation_batches(self) -> Iterator[tuple[list[Test], int]]:
+        """As `_batches`, of the tests that follow training."""
+        training = self.training
+        for first, tasks in _parts(training.validation_tasks, training.eval_batch):
+            yield self.domain.validation_tests(training.eval_seed, first, tasks, np.dtype(training.dtype)), tasks
 
     def _search(self, state: Tree, index: int) -> dict[str, tuple[Method, float | None]]:
         """The method's candidates with their mean scores after all inner steps on validation tasks, for a test; None
@@ -214,9 +212,9 @@ class SupervisedTrainer:
         candidates = self.method.candidates()
         if not candidates:
             return {}
-        batches = [([tests[index]], tasks) for tests, tasks in self._batches("validation")]
         steps, searched = [self.training.eval_steps], {}
         for name, candidate in candidates.items():
+            batches = (([tests[index]], tasks) for tests, tasks in self._batches("validation"))
             (scored, *_) = self._scores(state, batches, [candidate], steps).values()
             mean = float(scored.scores[-1].mean(dtype=np.float64))
             searched[name] = (candidate, mean if math.isfinite(mean) else None)
@@ -225,7 +223,7 @@ class SupervisedTrainer:
     def _scores(
         self,
         state: Tree,
-        batches: Sequence[tuple[list[Test], int]],
+        batches: Iterable[tuple[list[Test], int]],
         methods: list[Method],
         steps: Sequence[int],
         done: Any = lambda tasks: None,
@@ -310,8 +308,10 @@ class Scored(NamedTuple):
     diverged: Array  # booleans [tasks]
 
 
-def _conditions(test: Test) -> list[str]:
-    return list(test.inputs)
+def _parts(count: int, size: int) -> Iterator[tuple[int, int]]:
+    """(first, how many) of so many at a time."""
+    for first in range(0, count, size):
+        yield first, min(size, count - first)
 
 
 def _figures(scored: Mapping[str, Scored]) -> dict[str, Any]:
