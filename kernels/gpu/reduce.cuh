@@ -76,3 +76,35 @@ __global__ void __launch_bounds__(256) max_last(const T* x, T* y, long long* ind
     }
     if (lane == 0) y[row] = largest, index[row] = place;
 }
+
+// The places of the `count` largest of each row, the largest first: a thread counts what comes before its number.
+template <class T>
+__global__ void __launch_bounds__(256) top_last(const T* x, long long* index, int length, int count) {
+    const T* entry = x + (long long)blockIdx.y * length;
+    const int i = blockIdx.x * 256 + threadIdx.x;
+    if (i >= length) return;
+    const T mine = entry[i];
+    const bool nan = mine != mine;
+    int before = 0;
+    for (int j = 0; j < length; j++) {
+        const T other = entry[j];
+        const bool other_nan = other != other;
+        const bool equal = nan ? other_nan : other == mine;
+        before += equal ? j < i : other_nan || (!nan && other > mine);
+    }
+    if (before < count) index[(long long)blockIdx.y * count + before] = i;
+}
+
+// y: the running sums of x[outer, length, inner] along the middle axis, from its other end if `reverse`.
+template <class T>
+__global__ void __launch_bounds__(256) cumsum(const T* x, T* y, int rows, int length, int inner, int reverse) {
+    const int row = blockIdx.x * 256 + threadIdx.x;
+    if (row >= rows) return;
+    const long long start = (long long)(row / inner) * length * inner + row % inner;
+    T total = 0;
+    for (int i = 0; i < length; i++) {
+        const long long place = start + (long long)(reverse ? length - 1 - i : i) * inner;
+        total += x[place];
+        y[place] = total;
+    }
+}

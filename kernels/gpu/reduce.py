@@ -18,7 +18,7 @@ _LANES = (1, 32, 256)
 _AXES, _BLOCK, _FILL = 4, 256, 264  # axes that a kernel takes; threads; blocks that keep a GPU busy
 
 INSTANCES = {
-    real: (*[f"sum<{real}, {lanes}>" for lanes in _LANES], f"logsumexp<{real}>", f"max_last<{real}>")
+    real: (*[f"sum<{real}, {lanes}>" for lanes in _LANES], f"logsumexp<{real}>", *[f"{name}<{real}>" for name in ("max_last", "top_last", "cumsum")])
     for real in REAL.values()
 }
 
@@ -76,3 +76,23 @@ def max_last(plan: Plan, outs: Arrays, ins: Arrays) -> None:
         raise TypeError(f"max_last gives indices of int64, not {index.dtype}")
     x = plan.in_order(x)
     plan.launch("reduce", f"max_last<{REAL[y.dtype]}>", (blocks(y.size, 8),), _BLOCK, x, y, index, y.size, x.shape[-1])
+
+
+def top_last(plan: Plan, outs: Arrays, ins: Arrays, count: int) -> None:
+    """The indices of the `count` largest along the last axis, the largest first, and of equal ones the first."""
+    (x,), (index,) = ins, outs
+    if index.dtype != np.int64:
+        raise TypeError(f"top_last gives indices of int64, not {index.dtype}")
+    x, length = plan.in_order(x), x.shape[-1]
+    rows = prod(x.shape[:-1])
+    plan.launch("reduce", f"top_last<{REAL[x.dtype]}>", (blocks(length, _BLOCK), rows), _BLOCK, x, index, length, count)
+
+
+def cumsum(plan: Plan, outs: Arrays, ins: Arrays, axis: int, reverse: bool) -> None:
+    """The sums of the first 1, 2, ... numbers along an axis, or from the last one on backward."""
+    (x,), (y,) = ins, outs
+    x, length, inner = plan.in_order(x), x.shape[axis], prod(x.shape[axis + 1 :])
+    rows = prod(x.shape[:axis]) * inner
+    plan.launch(
+        "reduce", f"cumsum<{REAL[x.dtype]}>", (blocks(rows, _BLOCK),), _BLOCK, x, y, rows, length, inner, int(reverse)
+    )

@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 
 import tinymaml as tm
-from tests.cases import norm_cases, pool_cases
+from tests.cases import conv_cases, norm_cases, pool_cases
 from tests.cases.primitive_cases import Case, Source, axes_of, logsumexp_of
 
-COMPOSITES: dict[str, Callable[[Source], Case]] = norm_cases.COMPOSITES | pool_cases.COMPOSITES
+COMPOSITES: dict[str, Callable[[Source], Case]] = (
+    conv_cases.COMPOSITES | norm_cases.COMPOSITES | pool_cases.COMPOSITES
+)
 
 
 def composite(function: Callable[[Source], Case]) -> Callable[[Source], Case]:
@@ -33,6 +35,8 @@ def _reduction(name: str, least: int, values: str) -> None:
 _reduction("sum", 0, "normal")
 _reduction("mean", 1, "normal")
 _reduction("max", 1, "distinct")
+_reduction("min", 1, "distinct")
+_reduction("var", 1, "normal")
 
 
 def _choice(name: str) -> None:
@@ -174,6 +178,114 @@ def _softmax_cross_entropy(s: Source) -> Case:
         return -np.take_along_axis(logp, labels[..., None], -1)[..., 0].mean(1)
 
     return Case(tm.softmax_cross_entropy, (s.normal((tasks, n, classes)), labels), reference)
+
+
+@composite
+def _norm(s: Source) -> Case:
+    x = s.away(s.shape())
+    axis, keep = axes_of(s, x.ndim), s.pick(False, True)
+    return Case(lambda x: tm.norm(x, axis, keep), (x,), lambda x: np.sqrt(np.sum(x * x, axis, keepdims=keep)))
+
+
+@composite
+def _elu(s: Source) -> Case:
+    alpha = s.pick(1.0, 0.5, 2)
+    reference = lambda x: np.where(x > 0, x, x.dtype.type(alpha) * np.expm1(np.minimum(x, 0)))  # noqa: E731
+    return Case(lambda x: tm.elu(x, alpha), (s.away(s.shape()),), reference)
+
+
+@composite
+def _dropout(s: Source) -> Case:
+    shape, keep = s.shape(), s.pick(0.3, 0.5, 1)
+    uniform = s.rng.uniform(size=s.narrowed(shape)).astype(s.pick(np.float32, np.float64))
+    kept = uniform < keep
+    given = s.pick(uniform, kept)
+    # The numbers that are drawn are no variables: they are closed over.
+    return Case(
+        lambda x: tm.dropout(x, given, keep), (s.normal(shape),), lambda x: np.where(kept, x * s.dtype.type(1 / keep), 0)
+    )
+
+
+@composite
+def _top_k(s: Source) -> Case:
+    x = s.distinct(s.shape(1))
+    axis = s.axis(x.ndim)
+    k = s.integer(0, x.shape[axis])
+
+    def reference(x: Any) -> Any:
+        places = np.take(np.argsort(-x, axis), range(k), axis)
+        return np.take_along_axis(x, places, axis), places
+
+    return Case(lambda x: tm.top_k(x, k, axis), (x,), reference)
+
+
+def _two_sets(s: Source) -> tuple[Any, Any]:
+    lead, size = s.shape(0, 2), s.side()
+    x = s.away((*s.narrowed(lead), s.side(), size))
+    return x, s.away((*s.narrowed(lead), s.side(), size))
+
+
+@composite
+def _cosine_similarity(s: Source) -> Case:
+    def unit(x: Any) -> Any:
+        return x / np.sqrt(np.maximum((x * x).sum(-1, keepdims=True), 1e-16)).astype(x.dtype)
+
+    return Case(tm.cosine_similarity, _two_sets(s), lambda x, y: np.matmul(unit(x), unit(y).swapaxes(-1, -2)))
+
+
+@composite
+def _pairwise_squared_distances(s: Source) -> Case:
+    return Case(
+        tm.pairwise_squared_distances,
+        _two_sets(s),
+        lambda x, y: ((x[..., :, None, :].astype(np.float64) - y[..., None, :, :]) ** 2).sum(-1),
+    )
+
+
+@composite
+def _attention(s: Source) -> Case:
+    lead, n, m, d = s.shape(0, 2), s.side(), s.side(1), s.side()
+    queries, keys = s.normal((*s.narrowed(lead), n, d)), s.normal((*s.narrowed(lead), m, d))
+    values = s.normal((*s.narrowed(lead), m, s.side()))
+    full = np.broadcast_shapes(queries.shape[:-2], keys.shape[:-2])
+    mask = s.pick(None, s.rng.uniform(size=s.narrowed((*full, n, m))) < 0.6)
+
+    def reference(queries: Any, keys: Any, values: Any) -> Any:
+        weights = np.exp(np.matmul(queries, keys.swapaxes(-1, -2)) / np.sqrt(s.dtype.type(max(d, 1))))
+        weights = weights if mask is None else np.where(mask, weights, 0)
+        total = weights.sum(-1, keepdims=True)
+        return np.matmul(weights / np.where(total > 0, total, 1), values)
+
+    return Case(lambda *xs: tm.attention(*xs, mask), (queries, keys, values), reference)
+
+
+EINSUMS = (
+    "tnd,tdk->tnk", "tnd,tmd->tnm", "tnd,tnd->tn", "tnd,t->ntd", "tn,tm->tmn", "tn,tm,tnm->t", "tij->jt", "tij->t", "->",
+    "ij,jk,kl->li", "tabc,tbcd->tad", "nta,amt->mtn", "i,i->", "t,tnd->nd", "ta,tb->b",
+)  # fmt: skip
+
+
+@composite
+def _einsum(s: Source) -> Case:
+    subscripts = s.pick(*EINSUMS)
+    inputs = subscripts.partition("->")[0].split(",")
+    lengths = {label: s.side() for label in sorted(set("".join(inputs)))}
+    arrays = [s.normal(tuple(s.pick(lengths[a], lengths[a], 1) if a == "t" else lengths[a] for a in i)) for i in inputs]
+    return Case(
+        lambda *xs: tm.einsum(subscripts, *xs), tuple(arrays), lambda *xs: np.asarray(np.einsum(subscripts, *xs))
+    )
+
+
+@composite
+def _sigmoid_cross_entropy(s: Source) -> Case:
+    shape = (s.side(), s.side(1), *s.shape(0, 1, side=1))
+    targets = s.rng.uniform(size=shape).astype(s.dtype)
+
+    def reference(z: Any, t: Any) -> Any:
+        losses = -t * np.log(1 / (1 + np.exp(-z))) - (1 - t) * np.log(1 / (1 + np.exp(z)))
+        return losses.reshape(len(z), -1).mean(1) if len(z) else np.zeros(0, z.dtype)
+
+    return Case(tm.sigmoid_cross_entropy, (s.normal(shape), targets), reference)
 
 
 @composite

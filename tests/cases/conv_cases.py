@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+import tinymaml as tm
 from tests.cases.primitive_cases import Case, Source, case
 from tinymaml.autodiff.primitive import REGISTRY
 from tinymaml.ops.conv import explicit_padding, output_size
@@ -98,3 +99,33 @@ def _conv2d_dw(s: Source) -> Case:
         return REGISTRY["conv2d_dw"](*xs, **d.static, size=d.kernel)
 
     return Case(function, (s.normal(d.x), s.normal(d.y), *c), reference)
+
+
+def _conv_transpose2d(s: Source) -> Case:
+    tasks, inputs, outputs = s.pick(1, 2), s.pick(1, 2), s.pick(1, 3)
+    kernel, stride = (s.pick(2, 3), s.pick(1, 2)), (s.pick(1, 2, 3), s.pick(1, 2))
+    small = (s.pick(1, 2), s.pick(2, 3))
+    padding = s.pick("SAME", "VALID", ((1, 0), (0, 0)))
+    valid = [(n - 1) * step + k for n, step, k in zip(small, stride, kernel, strict=True)]
+    if padding == "SAME":
+        size = (small[0] * stride[0], small[1] * stride[1])
+    else:
+        size = (valid[0] - (padding != "VALID"), valid[1])
+    around = explicit_padding(padding, size, kernel, stride)
+
+    def reference(x: Any, w: Any, b: Any = 0) -> Any:
+        tasks = max(len(x), len(w))
+        y = np.zeros((tasks, x.shape[1], *size, w.shape[3]), x.dtype)
+        for i in np.ndindex(*y.shape[2:]):
+            unit = np.zeros((1, 1, *y.shape[2:]), x.dtype)
+            unit[0, 0][i] = 1
+            y[(slice(None), slice(None), *i)] = (_correlate(unit, w, stride, around) * x).sum((2, 3, 4))
+        return y + b
+
+    x = s.normal((s.pick(1, tasks), s.pick(1, 2), *small, inputs))
+    w = s.normal((s.pick(1, tasks), *kernel, outputs, inputs))
+    b = (s.normal((s.pick(1, max(len(x), len(w))), 1, 1, 1, outputs)),) if s.pick(True, False) else ()
+    return Case(lambda *xs: tm.conv_transpose2d(*xs, stride=stride, padding=padding), (x, w, *b), reference)
+
+
+COMPOSITES = {"conv_transpose2d": _conv_transpose2d}

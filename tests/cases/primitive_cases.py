@@ -100,6 +100,7 @@ CONSTANT: dict[str, Callable[..., Any]] = {  # no derivative passes these
     "first_is_smaller": lambda x, y: (x <= y) | np.isnan(x),
     "sign": np.sign,
     "stop_gradient": np.asarray,
+    "top_last": lambda x: np.argsort(-x, -1, kind="stable")[..., :2],
 }
 
 
@@ -304,6 +305,16 @@ def _linear(s: Source) -> Case:
 def max_last(s: Source) -> Case:
     x = s.distinct((*s.shape(0, 2), s.side(1)))
     return Case(REGISTRY["max_last"], (x,), lambda x: (x.max(-1, keepdims=True), x.argmax(-1, keepdims=True)))
+
+
+@case
+def _cumsum(s: Source) -> Case:
+    x, reverse = s.normal(s.shape(1)), s.pick(False, True)
+    axis = s.integer(0, x.ndim - 1)
+    order = (*[slice(None)] * axis, slice(None, None, -1 if reverse else 1))
+    return Case(
+        lambda x: REGISTRY["cumsum"](x, axis=axis, reverse=reverse), (x,), lambda x: np.cumsum(x[order], axis)[order]
+    )
 
 
 def axes_of(s: Source, ndim: int) -> Any:

@@ -1,12 +1,12 @@
 """The primitives and what is made of them. Names that are NumPy's mean what they mean there. Read in this order:
 
-shape (views and their adjoints, indexing, joining) · elementwise · reduce (sums, maxima, softmax) · linear (products of
-matrices) · conv (three kernels, closed under differentiation) · pool · norm (batch norm with ReLU, a potential) ·
-losses.
+shape (views and their adjoints, indexing, joining) · elementwise · reduce (sums, maxima, softmax) · indices (argmax,
+top_k, one_hot) · linear (products of matrices), einsum and pairs (made of them) · conv (three kernels, closed under
+differentiation) · pool · norm (batch norm with ReLU, a potential) · losses.
 """
 
 from tinymaml.autodiff.tensor import OPERATORS, as_tensor
-from tinymaml.ops.conv import conv2d
+from tinymaml.ops.conv import conv2d, conv_transpose2d
 from tinymaml.ops.elementwise import (
     abs,
     add,
@@ -14,6 +14,8 @@ from tinymaml.ops.elementwise import (
     clip,
     cos,
     divide,
+    dropout,
+    elu,
     equal,
     exp,
     expm1,
@@ -40,11 +42,14 @@ from tinymaml.ops.elementwise import (
     tanh,
     where,
 )
+from tinymaml.ops.einsum import einsum
+from tinymaml.ops.indices import argmax, one_hot, top_k
 from tinymaml.ops.linear import dense, linear, matmul, matrix_transpose
-from tinymaml.ops.losses import mse, softmax_cross_entropy
+from tinymaml.ops.losses import mse, sigmoid_cross_entropy, softmax_cross_entropy
 from tinymaml.ops.norm import batch_norm, batch_norm_relu, batch_statistics, layer_norm
+from tinymaml.ops.pairs import attention, cosine_similarity, pairwise_squared_distances
 from tinymaml.ops.pool import avg_pool2d, max_pool2d, spatial_mean
-from tinymaml.ops.reduce import log_softmax, logsumexp, max, mean, softmax, sum
+from tinymaml.ops.reduce import cumsum, log_softmax, logsumexp, max, mean, min, norm, softmax, sum, var
 from tinymaml.ops.shape import (
     broadcast_to,
     concatenate,
@@ -66,8 +71,10 @@ from tinymaml.ops.shape import (
 __all__ = [
     "abs",
     "add",
+    "argmax",
     "as_tensor",
     "astype",
+    "attention",
     "avg_pool2d",
     "batch_norm",
     "batch_norm_relu",
@@ -76,9 +83,15 @@ __all__ = [
     "clip",
     "concatenate",
     "conv2d",
+    "conv_transpose2d",
     "cos",
+    "cosine_similarity",
+    "cumsum",
     "dense",
     "divide",
+    "dropout",
+    "einsum",
+    "elu",
     "equal",
     "exp",
     "expand_dims",
@@ -100,18 +113,23 @@ __all__ = [
     "max_pool2d",
     "maximum",
     "mean",
+    "min",
     "minimum",
     "mse",
     "multiply",
     "negative",
+    "norm",
     "not_equal",
+    "one_hot",
     "ones_like",
     "pad",
+    "pairwise_squared_distances",
     "power",
     "relu",
     "reshape",
     "scatter_add",
     "sigmoid",
+    "sigmoid_cross_entropy",
     "sign",
     "sin",
     "softmax",
@@ -128,7 +146,9 @@ __all__ = [
     "take",
     "take_along_axis",
     "tanh",
+    "top_k",
     "transpose",
+    "var",
     "where",
     "zeros_like",
 ]

@@ -20,6 +20,7 @@ from typing import Any
 from tinymaml.autodiff.dispatch import kernel
 from tinymaml.autodiff.primitive import Primitive, Spec, Tangent
 from tinymaml.autodiff.tensor import Array, Tensor, as_tensor
+from tinymaml.ops.elementwise import add
 from tinymaml.ops.shape import broadcast_to, sum_to
 
 Pair = tuple[int, int]
@@ -181,3 +182,49 @@ def conv2d(
         raise ValueError(f"conv2d: w {w.shape} is a kernel of no pixels")
     padding = explicit_padding(padding, (x.shape[2], x.shape[3]), kernel_size, stride)
     return _conv2d(x, w, *([] if b is None else [b]), stride=stride, padding=padding)
+
+
+def conv_transpose2d(
+    x: Any, w: Any, b: Any = None, *, stride: int | Sequence[int] = 1, padding: str | Sequence[Any] = "SAME"
+) -> Tensor:
+    """The adjoint of `conv2d` in its images, with the same kernel, stride and padding: it enlarges images by the stride.
+
+    Args:
+        x: [T, N, P, Q, I].
+        w: [T, kh, kw, O, I], or [1, kh, kw, O, I] shared by the tasks: the kernel of the convolution from O to I
+            channels of which this is the adjoint.
+        b: added to each pixel: [1, 1, 1, 1, O] or [T, 1, 1, 1, O].
+        stride: one number, or (vertical, horizontal).
+        padding: of that convolution: "SAME" (P * stride rows come out), "VALID" ((P - 1) * stride + kh), or
+            ((top, bottom), (left, right)), which takes as many rows off that.
+
+    Returns:
+        [T, N, H, W, O].
+
+    Raises:
+        ValueError: shapes that do not fit, a padding that leaves nothing, a bad stride or padding.
+    """
+    x, w = as_tensor(x), as_tensor(w)
+    tasks = _tasks("conv_transpose2d", x.data, w.data)
+    stride, kernel_size, channels = pair("stride", stride), (w.shape[1], w.shape[2]), w.shape[3]
+    if x.shape[4] != w.shape[4]:
+        raise ValueError(f"conv_transpose2d: x {x.shape} has {x.shape[4]} channels, w {w.shape} takes {w.shape[4]}")
+    if 0 in kernel_size:
+        raise ValueError(f"conv_transpose2d: w {w.shape} is a kernel of no pixels")
+    enlarged = (x.shape[2] * stride[0], x.shape[3] * stride[1])
+    around = explicit_padding(padding, enlarged, kernel_size, stride)
+    size = enlarged
+    if padding != "SAME":
+        lengths = zip(x.shape[2:4], stride, kernel_size, around, strict=True)
+        rows, columns = [(n - 1) * s + k - sum(zeros) for n, s, k, zeros in lengths]
+        size = (rows, columns)
+    if min(size) < 1:
+        raise ValueError(f"conv_transpose2d: padding {padding} leaves nothing of an image of {x.shape[2:4]}")
+    y = _conv2d_dx(x, w, stride=stride, padding=around, size=size)
+    if b is None:
+        return y
+    b = as_tensor(b)
+    if b.shape[1:] != (1, 1, 1, channels) or b.shape[0] not in (1, tasks):
+        expected = f"[1, 1, 1, 1, {channels}] or [{tasks}, 1, 1, 1, {channels}]"
+        raise ValueError(f"conv_transpose2d: b must be {expected}, got {b.shape}")
+    return add(y, b)

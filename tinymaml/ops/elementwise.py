@@ -256,6 +256,35 @@ def clip(x: Any, low: Any, high: Any) -> Tensor:
     return x if high is None else minimum(x, high)
 
 
+def elu(x: Any, alpha: float = 1.0) -> Tensor:
+    """x above 0, alpha (exp(x) - 1) below (Clevert et al. 2016). At 0 the derivatives are those from below."""
+    x = as_tensor(x)
+    below = expm1(minimum(x, 0.0))  # of nothing above 0, where it would overflow
+    return add(relu(x), below if alpha == 1 else multiply(below, float(alpha)))
+
+
+def dropout(x: Any, uniform: Any, keep: float) -> Tensor:
+    """x / keep where a number is kept, else 0 (Srivastava et al. 2014). The random numbers are given, so that a step
+    can be recorded and repeated.
+
+    Args:
+        uniform: numbers drawn uniformly from [0, 1), of which those below `keep` keep theirs; or booleans, which say
+            what is kept. Their shape broadcasts to that of x: a channel or an example may be dropped as a whole.
+        keep: the probability to be kept, in (0, 1].
+
+    Raises:
+        ValueError: a `keep` that is no probability, or shapes that do not fit.
+    """
+    if not 0 < keep <= 1:
+        raise ValueError(f"dropout: keep must be in (0, 1], got {keep}")
+    x, uniform = as_tensor(x), as_tensor(uniform)
+    kept = uniform if uniform.dtype == np.bool_ else less(uniform, float(keep))
+    result = where(kept, multiply(x, 1 / keep), 0.0)
+    if result.shape != x.shape:
+        raise ValueError(f"dropout: random numbers of shape {uniform.shape} do not broadcast to x {x.shape}")
+    return result
+
+
 # Identities.
 
 # A fresh node with the same values: where a transform starts, so that its input is a separate variable.

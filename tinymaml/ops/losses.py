@@ -9,8 +9,8 @@ from typing import Any
 from tinymaml.autodiff.dispatch import kernel
 from tinymaml.autodiff.primitive import Primitive, Spec, Tangent
 from tinymaml.autodiff.tensor import Array, Tensor, as_tensor
-from tinymaml.autodiff.tracing import is_below, when_known
-from tinymaml.ops.elementwise import add_tangents, multiply, negative, stop_gradient, subtract
+from tinymaml.ops.elementwise import add, add_tangents, multiply, negative, softplus, stop_gradient, subtract
+from tinymaml.ops.indices import check_labels
 from tinymaml.ops.reduce import max as largest
 from tinymaml.ops.reduce import softmax
 from tinymaml.ops.reduce import sum as sum_over
@@ -202,14 +202,27 @@ def softmax_cross_entropy(logits: Any, labels: Any) -> Tensor:
         raise TypeError(f"softmax_cross_entropy: labels must be integers, got {labels.dtype}")
     if 0 in labels.shape[1:]:
         raise ValueError(f"softmax_cross_entropy: no examples in {logits.shape}")
-    classes = logits.shape[-1]
-
-    def in_range(labels: Array) -> None:
-        if labels.size and (labels.min() < 0 or labels.max() >= classes):
-            raise ValueError(
-                f"softmax_cross_entropy: labels must be in [0, {classes}), got {labels.min()} to {labels.max()}"
-            )
-
-    if not is_below(labels.data, classes):
-        when_known(labels.data, in_range, needed=True)
+    check_labels("softmax_cross_entropy", labels.data, logits.shape[-1])
     return _cross_entropy(logits, labels)
+
+
+def sigmoid_cross_entropy(logits: Any, targets: Any) -> Tensor:
+    """Mean cross-entropy of each task's independent yes-or-no answers: logits[T, N, ...], targets of the same shape and
+    dtype -> [T].
+
+    A target is the probability of yes, in [0, 1]. With t for it and z for the logit, the sum of
+    t softplus(-z) + (1 - t) softplus(z): both terms are positive, so that no digits are lost for logits of any size.
+
+    Raises:
+        ValueError: the shapes differ, or there are no examples.
+    """
+    logits, targets = as_tensor(logits), as_tensor(targets)
+    if logits.shape != targets.shape or logits.ndim < 1:
+        raise ValueError(
+            f"sigmoid_cross_entropy: logits {logits.shape} and targets {targets.shape} must have one shape"
+        )
+    count = math.prod(logits.shape[1:])
+    if count == 0:
+        raise ValueError(f"sigmoid_cross_entropy: no examples in {logits.shape}")
+    yes, no = multiply(targets, softplus(negative(logits))), multiply(subtract(1.0, targets), softplus(logits))
+    return multiply(sum_per_task(add(yes, no)), 1 / count)

@@ -1,4 +1,4 @@
-"""Reductions over axes. A sum is the adjoint of a broadcast; the rest is made of it, but for max and logsumexp."""
+"""Reductions over axes, and running sums. A sum is the adjoint of a broadcast; most else is made of it."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 
 from tinymaml.autodiff.dispatch import kernel
+from tinymaml.autodiff.operators import public_name
 from tinymaml.autodiff.primitive import Primitive, Spec, Tangent, each
 from tinymaml.autodiff.tensor import Array, Tensor, as_tensor
-from tinymaml.ops.elementwise import exp, multiply, subtract
+from tinymaml.ops.elementwise import equal, exp, multiply, negative, sqrt, subtract, where
 from tinymaml.ops.shape import (
     normal_axes,
+    normal_axis,
     reshape,
     scatter_add,
     sum_to,
@@ -48,9 +50,47 @@ def mean(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
     return multiply(total, total.size / x.size)
 
 
+def var(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """The variance over axes: the mean square of the distance from the mean (biased). Raises ValueError over no
+    elements."""
+    x = as_tensor(x)
+    away = subtract(x, mean(x, axis, keepdims=True))
+    return mean(multiply(away, away), axis, keepdims)
+
+
+def norm(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """The Euclidean norm over axes: the root of the sum of squares, which must neither overflow nor vanish. Where all
+    is 0 the derivative is taken to be 0."""
+    x = as_tensor(x)
+    square = sum(multiply(x, x), axis, keepdims)
+    none = equal(square, 0.0)
+    return where(none, 0.0, sqrt(where(none, 1.0, square)))
+
+
+def _cumsum_adjoint(g: Tensor, y: Tensor, x: Tensor, axis: int, reverse: bool) -> Tensor:
+    return _cumsum(g, axis=axis, reverse=not reverse)
+
+
+_cumsum: Primitive = Primitive(
+    "cumsum",
+    kernel("reduce", "cumsum"),
+    lambda x, axis, reverse: ((x.shape, x.dtype),),
+    vjp=each(_cumsum_adjoint),
+    jvp=lambda tangents, y, x, axis, reverse: _cumsum(tangents[0], axis=axis, reverse=reverse),
+)
+
+
+def cumsum(x: Any, axis: int | None = None) -> Tensor:
+    """The sums of the first 1, 2, ... numbers along an axis; without one of all numbers in C order, on one axis."""
+    x = as_tensor(x)
+    if axis is None:
+        return _cumsum(reshape(x, (x.size,)), axis=0, reverse=False)
+    return _cumsum(x, axis=normal_axis("cumsum", axis, x.ndim), reverse=False)
+
+
 def _last_specs(x: Array) -> Sequence[Spec]:
     if x.shape[-1] == 0:
-        raise ValueError(f"max: no elements along an axis of {x.shape}")
+        raise ValueError(f"{public_name('max')}: no elements along an axis of {x.shape}")
     return ((*x.shape[:-1], 1), x.dtype), ((*x.shape[:-1], 1), np.dtype(np.intp))
 
 
@@ -71,12 +111,23 @@ _max_last: Primitive = Primitive(
 
 def max(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:  # noqa: A001
     """The largest over axes; where several are equal the derivative goes to the first in C order."""
-    x = as_tensor(x)
+    kept, largest, _ = max_and_index(as_tensor(x), axis)
+    return reshape(largest, kept if keepdims else largest.shape[:-1])
+
+
+def max_and_index(x: Tensor, axis: Axis) -> tuple[tuple[int, ...], Tensor, Tensor]:
+    """(shape with the axes at length 1, the largest over axes, its place among them in C order); the last two with one
+    more axis, of length 1, in the reduced ones' place."""
     kept, dropped = _shapes("max", x, axis)
     axes = normal_axes("max", axis, x.ndim)
     rest = [i for i in range(x.ndim) if i not in axes]
     last = reshape(transpose(x, [*rest, *axes]), (*dropped, math.prod(x.shape[i] for i in axes)))
-    return reshape(_max_last(last)[0], kept if keepdims else dropped)
+    return kept, *_max_last(last)
+
+
+def min(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:  # noqa: A001
+    """The smallest over axes; where several are equal the derivative goes to the first in C order."""
+    return negative(max(negative(x), axis, keepdims))
 
 
 def _logsumexp_jvp(tangents: Sequence[Tangent], y: Tensor, x: Tensor, shape: tuple[int, ...]) -> Tangent:

@@ -63,7 +63,7 @@ _broadcast_to: Primitive = _linear(
     "broadcast_to", view("shape", "broadcast_to"), None, lambda g, x, shape: sum_to(g, x.shape)
 )
 _slice: Primitive = _linear(
-    "slice", view("shape", "slice"), None, lambda g, x, index: _scatter(g, index=index, shape=x.shape)
+    "slice", view("shape", "slice"), None, lambda g, x, index: scatter(g, index=index, shape=x.shape)
 )
 
 
@@ -183,10 +183,10 @@ _gather: Primitive = _linear(
     "gather",
     kernel("shape", "gather"),
     _gather_specs,
-    lambda g, x, *arrays, index: _scatter(g, *arrays, index=index, shape=x.shape),
+    lambda g, x, *arrays, index: scatter(g, *arrays, index=index, shape=x.shape),
     integer_inputs=tuple(range(1, 32)),
 )
-_scatter: Primitive = _linear(
+scatter: Primitive = _linear(
     "scatter",
     kernel("shape", "scatter"),
     lambda g, *arrays, index, shape: ((shape, g.dtype),),
@@ -253,7 +253,7 @@ def scatter_add(x: Any, index: Any, updates: Any) -> Tensor:
     x = as_tensor(x)
     static, arrays = _parse(index, x.shape)
     ((shape, _),) = _gather_specs(x.data, *arrays, index=static)
-    return x + _scatter(broadcast_to(updates, shape), *arrays, index=static, shape=x.shape)
+    return x + scatter(broadcast_to(updates, shape), *arrays, index=static, shape=x.shape)
 
 
 def _integers(name: str, indices: Any) -> Array:
@@ -331,7 +331,7 @@ def pad(x: Any, widths: Sequence[tuple[int, int]]) -> Tensor:
     if len(pairs) != x.ndim or any(len(pair) != 2 or min(pair) < 0 for pair in pairs):
         raise ValueError(f"pad: expected (before, after) >= 0 for each of {x.ndim} axes, got {widths}")
     index = tuple(slice(before, before + n) for (before, _), n in zip(pairs, x.shape, strict=True))
-    return _scatter(x, index=index, shape=tuple(b + n + a for (b, a), n in zip(pairs, x.shape, strict=True)))
+    return scatter(x, index=index, shape=tuple(b + n + a for (b, a), n in zip(pairs, x.shape, strict=True)))
 
 
 # Axes.

@@ -68,10 +68,10 @@ FAMILIES = {name.name: name for name in names("cpu", cpu)}
 NAMES = {name: FAMILIES[name] for name in REGISTRY if name in FAMILIES}
 
 
-# Those without derivatives, which test_gpu_elementwise.py compares.
+# Those without derivatives, which test_gpu_elementwise.py compares, and the last test here.
 CONSTANT = {
     "equal", "first_is_larger", "first_is_smaller", "greater", "greater_equal", "less", "less_equal", "not_equal",
-    "sign", "stop_gradient",
+    "sign", "stop_gradient", "top_last",
 }  # fmt: skip
 
 
@@ -92,3 +92,13 @@ def test_a_primitive_on_the_gpu(name, dtype, data):
         case.function(*case.arrays)
     finally:
         object.__setattr__(primitive, "kernel", original)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("rows", "length", "count"), [(3, 7, 7), (2, 300, 5), (1, 1, 1), (4, 3, 0), (0, 3, 2)])
+def test_the_places_of_the_largest_on_the_gpu(rows, length, count, dtype):
+    x = np.random.default_rng(0).integers(-4, 4, (rows, length)).astype(dtype)  # with many that are equal
+    x[..., 2::5] = np.nan
+    x[..., 1::6] = np.inf
+    for laid in (x, np.asfortranarray(x), x[:, ::-1]):
+        gpu_cases.check(("reduce", "top_last"), [((rows, count), np.int64)], [laid], {"count": count})
