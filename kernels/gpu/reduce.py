@@ -18,7 +18,11 @@ _LANES = (1, 32, 256)
 _AXES, _BLOCK, _FILL = 4, 256, 264  # axes that a kernel takes; threads; blocks that keep a GPU busy
 
 INSTANCES = {
-    real: (*[f"sum<{real}, {lanes}>" for lanes in _LANES], f"logsumexp<{real}>", *[f"{name}<{real}>" for name in ("max_last", "top_last", "cumsum")])
+    real: (
+        *[f"sum<{real}, {lanes}>" for lanes in _LANES],
+        f"logsumexp<{real}>",
+        *[f"{name}<{real}>" for name in ("max_last", "top_last", "cumsum")],
+    )
     for real in REAL.values()
 }
 

@@ -11,9 +11,7 @@ import tinymaml as tm
 from tests.cases import conv_cases, norm_cases, pool_cases
 from tests.cases.primitive_cases import Case, Source, axes_of, logsumexp_of
 
-COMPOSITES: dict[str, Callable[[Source], Case]] = (
-    conv_cases.COMPOSITES | norm_cases.COMPOSITES | pool_cases.COMPOSITES
-)
+COMPOSITES: dict[str, Callable[[Source], Case]] = conv_cases.COMPOSITES | norm_cases.COMPOSITES | pool_cases.COMPOSITES
 
 
 def composite(function: Callable[[Source], Case]) -> Callable[[Source], Case]:
@@ -202,7 +200,9 @@ def _dropout(s: Source) -> Case:
     given = s.pick(uniform, kept)
     # The numbers that are drawn are no variables: they are closed over.
     return Case(
-        lambda x: tm.dropout(x, given, keep), (s.normal(shape),), lambda x: np.where(kept, x * s.dtype.type(1 / keep), 0)
+        lambda x: tm.dropout(x, given, keep),
+        (s.normal(shape),),
+        lambda x: np.where(kept, x * s.dtype.type(1 / keep), 0),
     )
 
 
@@ -221,8 +221,10 @@ def _top_k(s: Source) -> Case:
 
 def _two_sets(s: Source) -> tuple[Any, Any]:
     lead, size = s.shape(0, 2), s.side()
-    x = s.away((*s.narrowed(lead), s.side(), size))
-    return x, s.away((*s.narrowed(lead), s.side(), size))
+    shapes = [(*s.narrowed(lead), s.side(), size) for _ in range(2)]
+    # Not short: derivatives of what is divided by the length grow with 1 / length.
+    one, other = (np.sign(x) + x for x in (s.away(shape) for shape in shapes))
+    return one, other
 
 
 @composite
@@ -260,8 +262,8 @@ def _attention(s: Source) -> Case:
 
 
 EINSUMS = (
-    "tnd,tdk->tnk", "tnd,tmd->tnm", "tnd,tnd->tn", "tnd,t->ntd", "tn,tm->tmn", "tn,tm,tnm->t", "tij->jt", "tij->t", "->",
-    "ij,jk,kl->li", "tabc,tbcd->tad", "nta,amt->mtn", "i,i->", "t,tnd->nd", "ta,tb->b",
+    "tnd,tdk->tnk", "tnd,tmd->tnm", "tnd,tnd->tn", "tnd,t->ntd", "tn,tm->tmn", "tn,tm,tnm->t", "tij->jt", "tij->t",
+    "->", "ij,jk,kl->li", "tabc,tbcd->tad", "nta,amt->mtn", "i,i->", "t,tnd->nd", "ta,tb->b",
 )  # fmt: skip
 
 

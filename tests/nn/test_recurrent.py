@@ -6,7 +6,7 @@ import pytest
 import tinymaml as tm
 from tinymaml import nn
 
-MAKERS = {"rnn": nn.rnn, "lstm": nn.lstm}
+MAKERS = {"rnn": nn.rnn, "lstm": nn.lstm, "gru": nn.gru}
 
 
 def drawn(name, tasks=2, count=3, length=4, inputs=2, hidden=3, outputs=2, own=False):
@@ -38,6 +38,10 @@ def loop(name, params, x):
                 gates = x[t, n, step] @ w + h @ u + b[0]
                 if name == "rnn":
                     h = np.tanh(gates)
+                elif name == "gru":
+                    (r, z, new), again = np.split(x[t, n, step] @ w + b[0], 3), np.split(h @ u, 3)
+                    r, z = sigmoid(r + again[0]), sigmoid(z + again[1])
+                    h = (1 - z) * np.tanh(new + r * again[2]) + z * h
                 else:
                     i, f, o, g = np.split(gates, 4)
                     c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
@@ -62,6 +66,18 @@ def test_derivatives(name, own):
     tm.testing.check_derivatives(
         lambda x, *leaves: model.apply(tm.tree.unflatten(structure, leaves), x), x, *leaves, order=2
     )
+
+
+@pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize("name", ["lstm", "gru"])
+def test_one_step_after_another_is_the_scan(name, own):
+    model, params, x = drawn(name, own=own)
+    state, states = None, []
+    for t in range(x.shape[2]):
+        state = getattr(nn, f"{name}_step")(params, x[:, :, t], state)
+        states.append(state[0] if name == "lstm" else state)
+    outputs = [tm.dense(h, params["head"]["w"], params["head"]["b"]) for h in states]
+    np.testing.assert_allclose(tm.stack(outputs, 2).numpy(), model.apply(params, x).numpy(), rtol=1e-12, atol=1e-14)
 
 
 @pytest.mark.parametrize("name", MAKERS)

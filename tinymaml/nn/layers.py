@@ -16,13 +16,15 @@ import numpy as np
 from tinymaml.autodiff.tensor import FLOATS, Tensor
 from tinymaml.autodiff.tree import Tree
 from tinymaml.nn.initialisers import INITIALISERS, choose
-from tinymaml.ops import dense, relu, sigmoid, softplus, tanh
+from tinymaml.ops import as_tensor, dense, elu, getitem, relu, sigmoid, softplus, tanh
+from tinymaml.ops.indices import check_labels
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": relu,
     "tanh": tanh,
     "sigmoid": sigmoid,
     "softplus": softplus,
+    "elu": elu,
 }
 
 
@@ -46,6 +48,35 @@ def linear(inputs: int, outputs: int, initialiser: str = "he-normal") -> Model:
         return {"w": draw(rng, inputs, outputs).astype(dtype), "b": np.zeros((1, 1, outputs), dtype)}
 
     return Model(init, lambda params, x: dense(x, params["w"], params["b"]))
+
+
+def embedding(count: int, size: int) -> Model:
+    """A vector for each of `count` symbols: whole numbers labels[T, ...] in [0, count) -> [T, ..., size].
+
+    The parameter is {"w": [1, count, size]}, standard normal at the start. Raises ValueError for a size < 1, and
+    applied for labels that are not in range.
+    """
+    for name, n in (("count", count), ("size", size)):
+        if not isinstance(n, Integral) or n < 1:
+            raise ValueError(f"embedding: {name} must be a whole number >= 1, got {n!r}")
+
+    def init(rng: np.random.Generator, dtype: Any = np.float32) -> Tree:
+        if np.dtype(dtype) not in FLOATS:
+            raise TypeError(f"dtype must be float32 or float64, got {np.dtype(dtype)}")
+        return {"w": INITIALISERS["standard-normal"](rng, count, size).astype(dtype)}
+
+    def apply(params: Tree, labels: Any) -> Tensor:
+        w, labels = as_tensor(params["w"]), as_tensor(labels)
+        if labels.ndim < 1 or labels.dtype.kind not in "iu":
+            raise TypeError(f"embedding: labels [T, ...] must be integers, got {labels.dtype} of shape {labels.shape}")
+        check_labels("embedding", labels.data, count)
+        if w.shape[0] == 1:
+            return getitem(w, (0, labels))
+        if labels.shape[0] not in (1, w.shape[0]):
+            raise ValueError(f"embedding: w is for {w.shape[0]} tasks, labels for {labels.shape[0]}")
+        return getitem(w, (np.arange(w.shape[0]).reshape(-1, *[1] * (labels.ndim - 1)), labels))
+
+    return Model(init, apply)
 
 
 def mlp(sizes: Sequence[int], activation: str = "relu", initialiser: str = "he-normal") -> Model:

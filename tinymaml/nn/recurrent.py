@@ -19,9 +19,9 @@ from tinymaml.nn.layers import Model, linear
 from tinymaml.ops import as_tensor, dense, reshape, sigmoid, stack, tanh
 from tinymaml.ops import linear as product
 
-# From the gates before their nonlinearity [T, N, gates * hidden] and the cell [T, N, hidden], None at the start: the
-# hidden state and the cell after the step.
-_Step = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor | None]]
+# A step of N sequences a task: from the inputs' share of the gates [T, N, gates * hidden], the recurrent weights, the
+# state [T, N, hidden] and the cell, both None at the start, to the state and the cell after it.
+_Step = Callable[[Tensor, Any, Tensor | None, Tensor | None], tuple[Tensor, Tensor | None]]
 
 
 def rnn(inputs: int, hidden: int, outputs: int, initialiser: str = "xavier-uniform") -> Model:
@@ -35,8 +35,8 @@ def rnn(inputs: int, hidden: int, outputs: int, initialiser: str = "xavier-unifo
         ValueError: a size < 1, an unknown name.
     """
 
-    def step(gates: Tensor, cell: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        return tanh(gates), None
+    def step(share: Tensor, u: Any, state: Tensor | None, cell: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        return tanh(_gates(share, u, state)), None
 
     return _recurrent("rnn", inputs, hidden, outputs, initialiser, (0.0,), step)
 
@@ -50,14 +50,61 @@ def lstm(inputs: int, hidden: int, outputs: int, initialiser: str = "xavier-unif
 
     Args, Raises: as of `rnn`.
     """
+    return _recurrent("lstm", inputs, hidden, outputs, initialiser, (0.0, 1.0, 0.0, 0.0), _lstm_step)
 
-    def step(gates: Tensor, cell: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        opened = sigmoid(gates[..., : 3 * hidden])
-        kept = opened[..., :hidden] * tanh(gates[..., 3 * hidden :])
-        cell = kept if cell is None else kept + opened[..., hidden : 2 * hidden] * cell
-        return opened[..., 2 * hidden :] * tanh(cell), cell
 
-    return _recurrent("lstm", inputs, hidden, outputs, initialiser, (0.0, 1.0, 0.0, 0.0), step)
+def gru(inputs: int, hidden: int, outputs: int, initialiser: str = "xavier-uniform") -> Model:
+    """Gated recurrent units (Cho et al. 2014), a linear layer behind.
+
+    With gates r (reset), z (update) and n, [r z n] = x w + b and [r' z' n'] = h u, each in one product: the state
+    becomes h' = (1 - σ(z + z')) tanh(n + σ(r + r') n') + σ(z + z') h, the output y = h' v + d.
+
+    Args, Raises: as of `rnn`.
+    """
+    return _recurrent("gru", inputs, hidden, outputs, initialiser, (0.0, 0.0, 0.0), _gru_step)
+
+
+def lstm_step(params: Tree, x: Any, state: tuple[Any, Any] | None = None) -> tuple[Tensor, Tensor]:
+    """One step of an LSTM with the parameters w, u and b of `lstm`, for networks whose next input depends on it.
+
+    Args:
+        x: [T, N, inputs].
+        state: (h, c) as the step before returned it, [T, N, hidden] each; None at the start, when both are 0.
+
+    Returns:
+        (h, c).
+    """
+    h, c = (None, None) if state is None else state
+    return _lstm_step(dense(x, params["w"], params["b"]), params["u"], h, c)
+
+
+def gru_step(params: Tree, x: Any, state: Any = None) -> Tensor:
+    """One step of gated recurrent units with the parameters w, u and b of `gru`: x[T, N, inputs] and the state h before
+    it [T, N, hidden], None at the start, when it is 0, give the state after it."""
+    return _gru_step(dense(x, params["w"], params["b"]), params["u"], state, None)[0]
+
+
+def _gates(share: Tensor, u: Any, state: Tensor | None) -> Tensor:
+    return share if state is None else product(state, u, share)
+
+
+def _lstm_step(share: Tensor, u: Any, state: Tensor | None, cell: Tensor | None) -> tuple[Tensor, Tensor]:
+    gates, hidden = _gates(share, u, state), share.shape[-1] // 4
+    opened = sigmoid(gates[..., : 3 * hidden])
+    kept = opened[..., :hidden] * tanh(gates[..., 3 * hidden :])
+    cell = kept if cell is None else kept + opened[..., hidden : 2 * hidden] * cell
+    return opened[..., 2 * hidden :] * tanh(cell), cell
+
+
+def _gru_step(share: Tensor, u: Any, state: Tensor | None, cell: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    hidden = share.shape[-1] // 3
+    split = 2 * hidden
+    if state is None:
+        return (1.0 - sigmoid(share[..., hidden:split])) * tanh(share[..., split:]), None
+    again = product(state, u)
+    opened = sigmoid(share[..., :split] + again[..., :split])
+    new = tanh(share[..., split:] + opened[..., :hidden] * again[..., split:])
+    return new + opened[..., hidden:] * (state - new), None
 
 
 def _recurrent(
@@ -93,7 +140,7 @@ def _recurrent(
         cell: Tensor | None = None
         for t in range(length):
             before = of_inputs[:, :, t]
-            state, cell = step(product(states[-1], params["u"], before) if states else before, cell)
+            state, cell = step(before, params["u"], states[-1] if states else None, cell)
             states.append(state)
         together = stack(states, 2)
         result = head.apply(params["head"], reshape(together, (together.shape[0], count * length, hidden)))

@@ -1,11 +1,12 @@
 """The primitives and what is made of them. Names that are NumPy's mean what they mean there. Read in this order:
 
 shape (views and their adjoints, indexing, joining) · elementwise · reduce (sums, maxima, softmax) · indices (argmax,
-top_k, one_hot) · linear (products of matrices), einsum and pairs (made of them) · conv (three kernels, closed under
-differentiation) · pool · norm (batch norm with ReLU, a potential) · losses.
+top_k, one_hot) · linear (products of matrices), contraction and pairs, made of them · conv (three kernels, closed
+under differentiation) · pool · norm (batch norm with ReLU, a potential) · losses.
 """
 
 from tinymaml.autodiff.tensor import OPERATORS, as_tensor
+from tinymaml.ops.contraction import einsum
 from tinymaml.ops.conv import conv2d, conv_transpose2d
 from tinymaml.ops.elementwise import (
     abs,
@@ -42,7 +43,6 @@ from tinymaml.ops.elementwise import (
     tanh,
     where,
 )
-from tinymaml.ops.einsum import einsum
 from tinymaml.ops.indices import argmax, one_hot, top_k
 from tinymaml.ops.linear import dense, linear, matmul, matrix_transpose
 from tinymaml.ops.losses import mse, sigmoid_cross_entropy, softmax_cross_entropy

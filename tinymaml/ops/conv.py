@@ -187,7 +187,7 @@ def conv2d(
 def conv_transpose2d(
     x: Any, w: Any, b: Any = None, *, stride: int | Sequence[int] = 1, padding: str | Sequence[Any] = "SAME"
 ) -> Tensor:
-    """The adjoint of `conv2d` in its images, with the same kernel, stride and padding: it enlarges images by the stride.
+    """The adjoint of `conv2d` in its images, with the same kernel, stride and padding: images grow by the stride.
 
     Args:
         x: [T, N, P, Q, I].

@@ -26,9 +26,9 @@ from tinymaml.ops.shape import (
 _reshape_view, _transpose_view = view("shape", "reshape"), view("shape", "transpose")
 
 
-def _reshaped(indices: Array, shape: Sequence[int]) -> Array:
-    """A view: tensors of whole numbers have no derivative that the primitive of this name could carry."""
-    return _reshape_view(None, [indices], {"shape": tuple(shape)})[0]
+def reshaped(array: Array, shape: Sequence[int]) -> Array:
+    """A view of whole numbers or booleans, which have no derivative that `reshape` could carry."""
+    return _reshape_view(None, [array], {"shape": tuple(shape)})[0]
 
 
 def argmax(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
@@ -42,7 +42,7 @@ def argmax(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
     kept, largest, place = max_and_index(x, axis)
     index = place.data
     declare_below(index, max(x.size // max(largest.size, 1), 1))
-    return constant(_reshaped(index, kept if keepdims else largest.shape[:-1]))
+    return constant(reshaped(index, kept if keepdims else largest.shape[:-1]))
 
 
 def _top_specs(x: Array, count: int) -> Sequence[Spec]:
@@ -90,7 +90,7 @@ def one_hot(labels: Any, classes: int, dtype: Any = np.float32) -> Tensor:
     if dtype not in FLOATS:
         raise TypeError(f"one_hot: dtype must be float32 or float64, got {dtype}")
     check_labels("one_hot", labels, classes)
-    flat = _reshaped(labels, (labels.size,))
+    flat = reshaped(labels, (labels.size,))
     ones = broadcast_to(constant(1.0, dtype), (labels.size,))
     rows = scatter(ones, np.arange(labels.size), flat, index=(ARRAY, ARRAY), shape=(labels.size, classes))
     return reshape(rows, (*labels.shape, classes))

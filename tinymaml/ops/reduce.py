@@ -46,7 +46,7 @@ def mean(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
     x = as_tensor(x)
     total = sum(x, axis, keepdims)
     if x.size == 0:
-        raise ValueError(f"mean: no elements in {x.shape} over axis {axis}")
+        raise ValueError(f"{public_name('mean')}: no elements in {x.shape} over axis {axis}")
     return multiply(total, total.size / x.size)
 
 
