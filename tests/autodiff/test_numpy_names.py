@@ -33,6 +33,11 @@ CASES: dict[str, list[Function]] = {
     "sum": [lambda m, x, y, a=a: m.sum(x, a) for a in (None, 0, (0, 1))],
     "mean": [lambda m, x, y, a=a: m.mean(x, a) for a in (None, 1, -2)],
     "max": [lambda m, x, y, a=a: m.max(x, a) for a in (None, 0, 1)] + [lambda m, x, y: m.max(x[:, :-1], 1)],
+    "min": [lambda m, x, y, a=a: m.min(x, a) for a in (None, 0, 1)] + [lambda m, x, y: m.min(x[:, :-1], 1)],
+    "var": [lambda m, x, y, a=a: m.var(x, a) for a in (None, 1, -2)],
+    "argmax": [lambda m, x, y, a=a: m.argmax(x, a) for a in (None, 0, 1)],
+    "cumsum": [lambda m, x, y, a=a: m.cumsum(x, a) for a in (None, 0, 1)],
+    "einsum": [lambda m, x, y: m.einsum("ij,ik->jk", x[:2, :3], y[:2, :3])],
     "matmul": [lambda m, x, y: m.matmul(x, y), lambda m, x, y: m.matmul(x[:2, :3], y[:3, 5])],
     "where": [lambda m, x, y: m.where(x > y, x, y)],
     "astype": [lambda m, x, y: m.astype(x, np.float32), lambda m, x, y: m.astype(x, np.float64)],
@@ -54,7 +59,7 @@ CASES: dict[str, list[Function]] = {
 POWERS = (0, 1, 2, 3, -1, 0.5, -2.5, 1.0)
 CASES["power"] += [lambda m, x, y, n=n: m.power(x, n) for n in POWERS]
 # Which of two zeros comes out is not said by NumPy: it adds in an order of its own, and takes either for the larger.
-EITHER_ZERO = {"sum", "mean", "max", "maximum", "minimum", "clip", "matmul"}
+EITHER_ZERO = {"sum", "mean", "max", "min", "var", "cumsum", "einsum", "maximum", "minimum", "clip", "matmul"}
 
 
 def special(dtype: Any) -> list[Any]:
@@ -164,22 +169,24 @@ def test_what_is_no_axis(bad):
 
 # Errors speak of the function that was called.
 
-IMAGE, KERNEL = np.ones((1, 1, 4, 4, 2)), np.ones((1, 3, 3, 2, 2))
+IMAGE, KERNEL, LABELS = np.ones((1, 1, 4, 4, 2)), np.ones((1, 3, 3, 2, 2)), np.arange(6).reshape(2, 3)
 OTHERS: dict[str, tuple[Any, ...]] = {  # what the functions take beside their first argument, or others than X
     "astype": (np.float32,), "broadcast_to": ((4, 2, 3),), "clip": (0.0, 1.0), "expand_dims": (0,), "getitem": (0,),
     "pad": ([(0, 1), (0, 1)],), "power": (2,), "reshape": (6,), "swapaxes": (0, 1), "take": ([0], 0),
     "take_along_axis": ([[0], [0]], 1), "where": (X, X), "scatter_add": (0, X[0]), "softmax_cross_entropy": ([0, 0],),
     "conv2d": (KERNEL,), "dense": (np.ones((1, 3, 2)),), "matmul": (X.T,), "linear": (X.T,), "mse": (X,),
+    "attention": (X, X), "conv_transpose2d": (KERNEL,), "cosine_similarity": (X,), "dropout": (X, 0.5),
+    "one_hot": (7,), "pairwise_squared_distances": (X,), "sigmoid_cross_entropy": (X,), "top_k": (1,),
     **dict.fromkeys(("add", "subtract", "multiply", "divide", "maximum", "minimum"), (X,)),
 }  # fmt: skip
 FIRST: dict[str, Any] = {
-    **dict.fromkeys(("conv2d", "avg_pool2d", "max_pool2d", "spatial_mean", "batch_norm", "batch_norm_relu",
-                     "batch_statistics"), IMAGE),
-    "dense": X[None], "squeeze": X[None],
+    **dict.fromkeys(("conv2d", "conv_transpose2d", "avg_pool2d", "max_pool2d", "spatial_mean", "batch_norm",
+                     "batch_norm_relu", "batch_statistics"), IMAGE),
+    "dense": X[None], "squeeze": X[None], "one_hot": LABELS,
 }  # fmt: skip
 LISTS = ("concatenate", "stack")
 # They take integers, or anything that there is.
-ANY = {"as_tensor", "astype", "ones_like", "zeros_like", "sign", "stop_gradient", "where",
+ANY = {"as_tensor", "astype", "ones_like", "zeros_like", "sign", "stop_gradient", "where", "one_hot",
        "equal", "greater", "greater_equal", "less", "less_equal", "not_equal"}  # fmt: skip
 MIXED = [
     "add", "subtract", "multiply", "divide", "maximum", "minimum", "matmul", "mse", "concatenate", "stack", "dense",
@@ -191,6 +198,8 @@ def call(name: str, change: Callable[[Any], Any], others: Callable[[Any], Any] =
     first = change(FIRST.get(name, X))
     if name in LISTS:
         return getattr(tm, name)([first, others(X)])
+    if name == "einsum":
+        return tm.einsum("ij->ji", first)
     return getattr(tm, name)(first, *[others(x) if isinstance(x, np.ndarray) else x for x in OTHERS.get(name, ())])
 
 
@@ -244,7 +253,22 @@ def test_shapes_are_refused_by_the_name_that_was_called(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["sum", "mean", "max", "logsumexp", "softmax", "log_softmax", "squeeze", "expand_dims"]
+    "name",
+    [
+        "sum",
+        "mean",
+        "max",
+        "min",
+        "var",
+        "norm",
+        "cumsum",
+        "argmax",
+        "logsumexp",
+        "softmax",
+        "log_softmax",
+        "squeeze",
+        "expand_dims",
+    ],
 )
 def test_axes_are_refused_by_the_name_that_was_called(name):
     with pytest.raises(ValueError, match=f"^{name}: axis 7 is out of range"):
