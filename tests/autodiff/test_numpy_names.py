@@ -45,6 +45,7 @@ CASES: dict[str, list[Function]] = {
     "concatenate": [lambda m, x, y: m.concatenate([x, y], 1)],
     "stack": [lambda m, x, y: m.stack([x, y], 1)],
     "expand_dims": [lambda m, x, y: m.expand_dims(x, 1)],
+    "split": [lambda m, x, y, k=k: m.split(x, 5, 1)[k] for k in (0, 4)] + [lambda m, x, y: m.split(x, [3, 3], -1)[2]],
     "squeeze": [lambda m, x, y: m.squeeze(x[:1])],
     "reshape": [lambda m, x, y: m.reshape(x, (-1, 2))],
     "swapaxes": [lambda m, x, y: m.swapaxes(x, 0, 1)],
@@ -176,7 +177,7 @@ OTHERS: dict[str, tuple[Any, ...]] = {  # what the functions take beside their f
     "take_along_axis": ([[0], [0]], 1), "where": (X, X), "scatter_add": (0, X[0]), "softmax_cross_entropy": ([0, 0],),
     "conv2d": (KERNEL,), "dense": (np.ones((1, 3, 2)),), "matmul": (X.T,), "linear": (X.T,), "mse": (X,),
     "attention": (X, X), "conv_transpose2d": (KERNEL,), "cosine_similarity": (X,), "dropout": (X, 0.5),
-    "one_hot": (7,), "pairwise_squared_distances": (X,), "sigmoid_cross_entropy": (X,), "top_k": (1,),
+    "one_hot": (7,), "pairwise_squared_distances": (X,), "sigmoid_cross_entropy": (X,), "top_k": (1,), "split": (2,),
     **dict.fromkeys(("add", "subtract", "multiply", "divide", "maximum", "minimum"), (X,)),
 }  # fmt: skip
 FIRST: dict[str, Any] = {
@@ -205,7 +206,7 @@ def call(name: str, change: Callable[[Any], Any], others: Callable[[Any], Any] =
 
 def test_the_calls_are_right():
     for name in set(tm.ops.__all__) - {"equal", "greater", "greater_equal", "less", "less_equal", "not_equal"}:
-        assert isinstance(call(name, np.copy), tm.Tensor | tuple)
+        assert isinstance(call(name, np.copy), tm.Tensor | tuple | list)
 
 
 @pytest.mark.parametrize("name", sorted(set(tm.ops.__all__) - ANY))

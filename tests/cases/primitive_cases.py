@@ -282,6 +282,24 @@ def _concatenate(s: Source) -> Case:
     return Case(lambda *xs: tm.concatenate(xs, axis), tuple(parts), lambda *xs: np.concatenate(xs, axis))
 
 
+@case
+def _split(s: Source) -> Case:
+    x = s.normal(s.shape(1))
+    axis = s.axis(x.ndim)
+    n = x.shape[axis]
+    sections = s.pick(1, max(n, 1), [n // 2], [0, n // 2, n])
+
+    def ours(x: Any) -> Any:
+        parts = tm.split(x, sections, axis)
+        return [*parts[:1], *[y * y for y in parts[2:]]]  # the second is not used
+
+    def theirs(x: Any) -> Any:
+        parts = np.split(x, sections, axis)
+        return (*parts[:1], *[y * y for y in parts[2:]])
+
+    return Case(ours, (x,), theirs)
+
+
 # Products, reductions, losses.
 
 

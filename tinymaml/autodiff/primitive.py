@@ -46,7 +46,8 @@ class Primitive:
             `g` and `y` are the cotangent and the value of the output, or tuples if there are several. See `each`.
         jvp: `jvp(tangents, y, *inputs, **static) -> tangent` of the output, or a tuple if there are several.
             Both rules None: the outputs are locally constant (comparisons, indices), and no derivative passes.
-        outputs: how many outputs have derivatives. Those after them are residuals, of which none is ever taken.
+        outputs: how many outputs, at most, have derivatives. Those after them are residuals, of which none is ever
+            taken.
         residual_inputs: positions at which a floating residual may come in. Its rules must be total in the residual's
             source, which the primitive takes as well; everywhere else a residual raises.
         integer_inputs: positions that take integers or booleans (indices, labels, masks).

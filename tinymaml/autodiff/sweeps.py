@@ -42,7 +42,7 @@ def pull(outputs: Sequence[Tensor], inputs: Sequence[Tensor], cotangents: Sequen
                 g: Any = total.pop((node, 0), None)
                 missing = g is None
             else:
-                g = tuple([total.pop((node, i), None) for i in range(primitive.outputs)])
+                g = tuple([total.pop((node, i), None) for i in range(min(primitive.outputs, len(node.outputs)))])
                 missing = all(part is None for part in g)
             if missing:
                 continue

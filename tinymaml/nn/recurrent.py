@@ -16,7 +16,7 @@ from tinymaml.autodiff.tensor import FLOATS, Array, Tensor
 from tinymaml.autodiff.tree import Tree
 from tinymaml.nn.initialisers import INITIALISERS, choose
 from tinymaml.nn.layers import Model, linear
-from tinymaml.ops import as_tensor, dense, reshape, sigmoid, stack, tanh
+from tinymaml.ops import as_tensor, dense, reshape, sigmoid, split, stack, tanh
 from tinymaml.ops import linear as product
 
 # A step of N sequences a task: from the inputs' share of the gates [T, N, gates * hidden], the recurrent weights, the
@@ -89,22 +89,19 @@ def _gates(share: Tensor, u: Any, state: Tensor | None) -> Tensor:
 
 
 def _lstm_step(share: Tensor, u: Any, state: Tensor | None, cell: Tensor | None) -> tuple[Tensor, Tensor]:
-    gates, hidden = _gates(share, u, state), share.shape[-1] // 4
-    opened = sigmoid(gates[..., : 3 * hidden])
-    kept = opened[..., :hidden] * tanh(gates[..., 3 * hidden :])
-    cell = kept if cell is None else kept + opened[..., hidden : 2 * hidden] * cell
-    return opened[..., 2 * hidden :] * tanh(cell), cell
+    i, f, o, g = split(_gates(share, u, state), 4, -1)
+    kept = sigmoid(i) * tanh(g)
+    cell = kept if cell is None else kept + sigmoid(f) * cell
+    return sigmoid(o) * tanh(cell), cell
 
 
 def _gru_step(share: Tensor, u: Any, state: Tensor | None, cell: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    hidden = share.shape[-1] // 3
-    split = 2 * hidden
+    r, z, n = split(share, 3, -1)
     if state is None:
-        return (1.0 - sigmoid(share[..., hidden:split])) * tanh(share[..., split:]), None
-    again = product(state, u)
-    opened = sigmoid(share[..., :split] + again[..., :split])
-    new = tanh(share[..., split:] + opened[..., :hidden] * again[..., split:])
-    return new + opened[..., hidden:] * (state - new), None
+        return (1.0 - sigmoid(z)) * tanh(n), None
+    r_again, z_again, n_again = split(product(state, u), 3, -1)
+    new = tanh(n + sigmoid(r + r_again) * n_again)
+    return new + sigmoid(z + z_again) * (state - new), None
 
 
 def _recurrent(
@@ -138,8 +135,8 @@ def _recurrent(
         of_inputs = reshape(flat, (flat.shape[0], count, length, gates * hidden))
         states: list[Tensor] = []
         cell: Tensor | None = None
-        for t in range(length):
-            before = of_inputs[:, :, t]
+        for share in split(of_inputs, length, 2):
+            before = reshape(share, (share.shape[0], count, gates * hidden))
             state, cell = step(before, params["u"], states[-1] if states else None, cell)
             states.append(state)
         together = stack(states, 2)

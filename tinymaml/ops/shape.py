@@ -7,8 +7,10 @@ slices.
 
 from __future__ import annotations
 
+import itertools
 import math
 import operator
+import sys
 from collections.abc import Callable, Sequence
 from types import EllipsisType
 from typing import Any
@@ -302,6 +304,54 @@ def concatenate(tensors: Any, axis: int = 0) -> Tensor:
     if not parts:
         raise ValueError("concatenate: at least one tensor is needed")
     return _concatenate(*parts, axis=normal_axis("concatenate", axis, as_tensor(parts[0]).ndim))
+
+
+def _ranges(x: Any, sizes: Shape, axis: int) -> list[tuple[Any, ...]]:
+    """The index of each of the parts along an axis."""
+    ends = np.cumsum(sizes).tolist()
+    return [(*[slice(None)] * axis, slice(end - n, end)) for end, n in zip(ends, sizes, strict=True)]
+
+
+def _split_kernel(specs: Any, ins: Sequence[Array], static: dict[str, Any]) -> tuple[Array, ...]:
+    return tuple([_slice.kernel(None, ins, {"index": index})[0] for index in _ranges(ins[0], **static)])
+
+
+def _split_vjp(
+    wanted: Sequence[bool], gs: Sequence[Tangent], ys: Sequence[Tensor], x: Tensor, sizes: Shape, axis: int
+) -> Sequence[Tangent]:
+    zero = constant(0, x.dtype)
+    return [_concatenate(*[broadcast_to(zero, y.shape) if g is None else g for g, y in zip(gs, ys, strict=True)],
+                         axis=axis)]  # fmt: skip
+
+
+# Views side by side of all of x: beside slices one by one, its adjoint is one concatenation and no sum.
+_split: Primitive = Primitive(
+    "split",
+    _split_kernel,
+    None,
+    _split_vjp,
+    jvp=lambda tangents, ys, x, sizes, axis: _split(tangents[0], sizes=sizes, axis=axis),
+    outputs=sys.maxsize,  # all
+)
+
+
+def split(x: Any, sections: int | Sequence[int], axis: int = 0) -> list[Tensor]:
+    """Parts along an axis, as views: as many of one length as `sections` says, or cut before each of the places that
+    it lists, in order. Raises ValueError for parts that do not come out even, or places that are out of order."""
+    x = as_tensor(x)
+    axis = normal_axis("split", axis, x.ndim)
+    length = x.shape[axis]
+    if isinstance(sections, Sequence):
+        ends = [0, *whole_numbers("split", "sections", sections), length]
+        sizes = tuple([end - start for start, end in itertools.pairwise(ends)])
+    else:
+        count = whole_number("split", "sections", sections)
+        sizes = (length // count,) * count if count > 0 and length % count == 0 else (-1,)
+    if min(sizes) < 0:
+        raise ValueError(f"split: {sections} does not say how axis {axis} of {x.shape} is cut")
+    if len(sizes) == 1:
+        return [x]
+    return list(_split(x, sizes=sizes, axis=axis))
 
 
 def stack(tensors: Any, axis: int = 0) -> Tensor:
