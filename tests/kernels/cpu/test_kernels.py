@@ -25,7 +25,7 @@ DRAWN = settings(
 )
 TOLERANCE = {np.float32: 1e-5, np.float64: 1e-12}
 # No primitive has these: tests below have the optimisers', test_peephole.py the others.
-ELSEWHERE = {"adam", "bias_correction", "next_iteration"} | {
+ELSEWHERE = {"top_last", "adam", "bias_correction", "next_iteration"} | {
     *[f"batch_norm{part}_pool" for part in ("", "_tangent", "_gradient", "_hessian")]
 }
 
@@ -85,6 +85,20 @@ def test_compiled_equals_reference(name, dtype, data):
         assert calls == 1
     finally:
         object.__setattr__(primitive, "kernel", original)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize(("rows", "length", "count"), [(3, 7, 7), (2, 300, 20), (1, 1, 1), (4, 3, 0), (0, 3, 2)])
+def test_the_places_of_the_largest(rows, length, count, dtype):
+    x = np.random.default_rng(0).integers(-4, 4, (rows, length)).astype(dtype)  # with many that are equal
+    for special in (None, np.nan, np.inf):
+        if special is not None:
+            x[..., 2::5] = special
+        for laid in (x, np.asfortranarray(x), x[:, ::-1]):
+            places = [np.full((rows, count), -1) for _ in range(2)]
+            cpu.numpy_kernel("reduce", "top_last")(places[:1], [laid], count=count)
+            cpu.numba_kernel("reduce", "top_last")(places[1:], [laid], count=count)
+            np.testing.assert_array_equal(*places)
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
