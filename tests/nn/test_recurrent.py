@@ -63,9 +63,7 @@ def test_as_a_loop_in_numpy(name, own, length):
 def test_derivatives(name, own):
     model, params, x = drawn(name, count=2, length=3, own=own)
     leaves, structure = tm.tree.flatten(params)
-    tm.testing.check_derivatives(
-        lambda x, *leaves: model.apply(tm.tree.unflatten(structure, leaves), x), x, *leaves, order=2
-    )
+    tm.testing.check_derivatives(lambda x, *leaves: model.apply(tm.tree.unflatten(structure, leaves), x), x, *leaves)
 
 
 @pytest.mark.parametrize("own", [False, True])
