@@ -26,7 +26,7 @@ from tinymaml.train.supervised import STREAM, SupervisedTrainer
 METHODS = {"sinusoid": dict(Sinusoids.METHODS), "images": dict(FewShotImages.METHODS)}
 SETTINGS: dict[str, dict[str, Any]] = {
     "sinusoid": {**TINY, "eval_shots": (3,), "eval_query": 5},
-    "images": {**SMALL, "test_steps": 1},
+    "images": {**SMALL, "test_steps": 1, "layers": 3},
 }
 
 # What does not hold for a method, by what it is.

@@ -5,9 +5,10 @@ maml (the paper's, of first and second order, with learned step sizes) · pooled
 all tasks, told the task, not trained).
 """
 
+from tinymaml.methods.context import CAVIA, ContextVector
 from tinymaml.methods.inner import predictions_after
 from tinymaml.methods.maml import MAML
 from tinymaml.methods.method import Method, Problem
 from tinymaml.methods.pooled import Oracle, Pretrained, Random
 
-__all__ = ["MAML", "Method", "Oracle", "Pretrained", "Problem", "Random", "predictions_after"]
+__all__ = ["CAVIA", "MAML", "ContextVector", "Method", "Oracle", "Pretrained", "Problem", "Random", "predictions_after"]

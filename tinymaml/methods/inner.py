@@ -35,23 +35,50 @@ def predictions_after(
     inner = problem.replayed(
         "inner step", lambda params, batch, alpha: adapt(problem.objective, params, batch, alpha, 1, adapted=adapted)
     )
+    if isinstance(alpha, float | int):
+        alpha = np.asarray(alpha, tree.leaves(params)[0].dtype)
+
+    def step(k: int, carried: Tree, support: Batch) -> Tree:
+        return {**carried, "params": inner(carried["params"], support, carried["alpha"])}
+
+    return predictions_along(problem, {"params": params, "alpha": alpha}, step, support, inputs, steps)
+
+
+def predictions_along(
+    problem: Problem,
+    carried: Tree,
+    step: Callable[[int, Tree, Batch], Tree],
+    support: Batch,
+    inputs: Tree,
+    steps: Sequence[int],
+    params_of: Callable[[int, Tree], Tree] = lambda k, carried: carried["params"],
+) -> Tree:
+    """Predictions for inputs by name after inner steps of any kind on the support set.
+
+    Args:
+        carried: what goes from step to step, a tree of arrays [1, ...] or [T, ...].
+        step: step(k, carried, support) is what the k-th step, from 0, makes of it. A NonFiniteError, with the tasks
+            concerned, leaves these out from there on.
+        params_of: params_of(k, carried) are the network's parameters after k steps.
+
+    Returns:
+        As `predictions_after`.
+    """
     outputs = problem.replayed(
         "outputs", lambda params, batch, inputs: tree.map(known, problem.answer(params, batch, inputs))
     )
-    if isinstance(alpha, float | int):
-        alpha = np.asarray(alpha, tree.leaves(params)[0].dtype)
+    first = carried
     remaining = np.arange(_tasks(support))  # the tasks that are within bounds
     measured: list[tuple[Array, Tree]] = []  # (remaining tasks, their predictions) after each of `steps`
-    phi = params
     with np.errstate(over="ignore", invalid="ignore"):
         for k in range(steps[-1] + 1):
             if k:
-                phi, within = _step_within_bounds(inner, phi, _of_tasks(support, remaining), alpha)
+                carried, within = _step_within_bounds(step, k - 1, carried, _of_tasks(support, remaining))
                 remaining = remaining[within]
             if k in steps:
                 # Where none remains, any parameters tell the shapes of the predictions.
-                tasks, current = (remaining, phi) if len(remaining) else (np.arange(1), params)
-                answered = outputs(current, _of_tasks(support, tasks), _of_tasks(inputs, tasks))
+                tasks, current = (remaining, carried) if len(remaining) else (np.arange(1), first)
+                answered = outputs(params_of(k, current), _of_tasks(support, tasks), _of_tasks(inputs, tasks))
                 measured.append((remaining, tree.map(np.asarray, answered)))
     return _together(measured, _tasks(support))
 
@@ -78,17 +105,19 @@ def _of_tasks(batch: Tree, tasks: Array) -> Tree:
     return tree.map(lambda x: x[tasks], batch)
 
 
-def _step_within_bounds(step: Callable[..., Tree], params: Tree, support: Tree, alpha: Tree) -> tuple[Tree, Array]:
+def _step_within_bounds(
+    step: Callable[[int, Tree, Batch], Tree], k: int, carried: Tree, support: Batch
+) -> tuple[Tree, Array]:
     """One inner step, and the indices of the tasks that it did not take beyond all bounds, none perhaps."""
     within = np.arange(_tasks(support))
     while len(within):
         try:
-            return step(params, _of_tasks(support, within), alpha), within
+            return step(k, carried, _of_tasks(support, within)), within
         except NonFiniteError as error:
             keep = np.delete(np.arange(len(within)), error.tasks)
-            params, alpha = (_parameters_of(one, keep, len(within)) for one in (params, alpha))
+            carried = _parameters_of(carried, keep, len(within))
             within = within[keep]
-    return params, within
+    return carried, within
 
 
 def _parameters_of(params: Tree, keep: Array, tasks: int) -> Tree:

@@ -20,16 +20,13 @@ from tinymaml.transforms import MODES
 
 
 @dataclass(frozen=True)
-class MAML(Method):
-    """Model-agnostic meta-learning; `order` 1 is first-order MAML, named fomaml."""
+class ThroughInnerSteps(Method):
+    """Methods whose outer gradient goes through inner gradient steps."""
 
     order: int = setting(2, "of the meta-gradient: 1 leaves out the second derivatives", (1, 2))
     steps: int = setting(1, "inner steps in meta-training")
     alpha: float = setting(0.01, "step size of the inner steps", positive=True)
     learn_alpha: bool = setting(False, "learn a step size for every parameter (Meta-SGD)")
-    adapted: tuple[str, ...] = setting(
-        (), "names of the parts of the network that inner steps change, such as head (not given: as the domain has it)"
-    )
     learning_rate: float = setting(1e-3, "step size of Adam, the outer optimiser", positive=True)
     hvp_mode: str = setting(MODES[0], "how Hessian-vector products are made", MODES)
     records: str = setting(
@@ -37,11 +34,6 @@ class MAML(Method):
     )
     clip_element: float | None = setting(None, "bound on each element of the meta-gradient", positive=True)
     clip_norm: float | None = setting(None, "bound on the norm of the meta-gradient", positive=True)
-
-    @property
-    def name(self) -> str:
-        """maml, or fomaml of first order."""
-        return "maml" if self.order == 2 else "fomaml"
 
     @property
     def step_size(self) -> Any:
@@ -99,13 +91,49 @@ class MAML(Method):
 
     def _mask(self, problem: Problem, params: Tree) -> Tree:
         """Which parameters inner steps change; None for all."""
-        if not self.adapted:
-            return None if problem.adapted is None else problem.adapted(params)
-        leaves, structure = tree.flatten(params)
-        paths = [tree.place("params", params, i) for i in range(len(leaves))]
-        for name in self.adapted:
-            if not any(f"['{name}']" in path for path in paths):
-                raise ValueError(
-                    f"adapted: there is no {name!r} in the network's parameters, which are {', '.join(paths)}"
-                )
-        return tree.unflatten(structure, [any(f"['{name}']" in path for name in self.adapted) for path in paths])
+        return None if problem.adapted is None else problem.adapted(params)
+
+
+@dataclass(frozen=True)
+class MAML(ThroughInnerSteps):
+    """Model-agnostic meta-learning; `order` 1 is first-order MAML, named fomaml.
+
+    With `learn_alpha` it is Meta-SGD (Li et al. 2017), with `adapted` ("head",) ANIL (Raghu et al. 2020).
+    """
+
+    adapted: tuple[str, ...] = setting(
+        (), "names of the parts of the network that inner steps change, such as head (not given: as the domain has it)"
+    )
+
+    @property
+    def name(self) -> str:
+        """maml, or fomaml of first order."""
+        return "maml" if self.order == 2 else "fomaml"
+
+    def check(self, problem: Problem) -> None:
+        """Raises ValueError: the network has no part of a name in `adapted`."""
+        if self.adapted:
+            parts_of(problem.model.init(np.random.default_rng(0), np.float32), self.adapted)
+
+    def _mask(self, problem: Problem, params: Tree) -> Tree:
+        """Which parameters inner steps change; None for all."""
+        return parts_of(params, self.adapted) if self.adapted else super()._mask(problem, params)
+
+
+def parts_of(params: Tree, names: Sequence[str]) -> Tree:
+    """Which of a network's parameters belong to parts of these names, as a tree of booleans.
+
+    The last layer of a network that is a list of layers, as that of `nn.mlp` is, is called head.
+    Raises ValueError: it has no part of a name.
+    """
+    leaves, structure = tree.flatten(params)
+    paths = [tree.place("params", params, i) for i in range(len(leaves))]
+
+    def belongs(name: str, path: str) -> bool:
+        is_last = name == "head" and isinstance(params, list) and path.startswith(f"params[{len(params) - 1}]")
+        return is_last or f"['{name}']" in path
+
+    for name in names:
+        if not any(belongs(name, path) for path in paths):
+            raise ValueError(f"adapted: there is no {name!r} in the network's parameters, which are {', '.join(paths)}")
+    return tree.unflatten(structure, [any(belongs(name, path) for name in names) for path in paths])

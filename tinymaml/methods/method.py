@@ -25,9 +25,11 @@ class Problem:
         model: a pair `init(rng, dtype) -> params`, `apply(params, x) -> outputs` on the task axis, such as `nn.mlp`.
         loss: `loss(outputs, y) -> Tensor [T]`, one number a task.
         figures: `figures(outputs, y) -> {name: Tensor [T]}`, what else is to be known of a batch in training.
-        answer: `answer(params, support, inputs) -> outputs`, the outputs for inputs by name, {name: x [T, Q, ...]}.
+        answer_with: `answer_with(model, params, support, inputs) -> outputs`, those of a network for inputs by name.
         adapted: `adapted(params) -> a tree of booleans`, which parameters inner steps change; None: all of them.
         inner_scale: the inner steps descend so many times the loss.
+        wider: `wider(extra) -> the network with so many more inputs`, or channels of the image; it raises ValueError
+            where there is none.
         record: whether steps are recorded, and replayed from then on.
         device: where they compute.
     """
@@ -35,9 +37,10 @@ class Problem:
     model: Any
     loss: Callable[[Tensor, Any], Tensor]
     figures: Callable[[Tensor, Any], dict[str, Tensor]]
-    answer: Callable[[Tree, Batch, Tree], Tree]
+    answer_with: Callable[[Any, Tree, Batch, Tree], Tree]
     adapted: Callable[[Tree], Tree] | None = None
     inner_scale: float = 1.0
+    wider: Callable[[int], Any] | None = None
     record: bool = True
     device: str = "cpu"
     _steps: dict[str, Callable[..., Any]] = field(default_factory=dict, repr=False, compare=False)
@@ -45,6 +48,10 @@ class Problem:
     def objective(self, params: Tree, batch: Batch) -> Tensor:
         """The loss of each task on a batch, [T]."""
         return self.loss(self.model.apply(params, batch["x"]), batch["y"])
+
+    def answer(self, params: Tree, support: Batch, inputs: Tree) -> Tree:
+        """The outputs for inputs by name, {name: x [T, Q, ...]}."""
+        return self.answer_with(self.model, params, support, inputs)
 
     def replayed(self, name: str, step: Callable[..., Any]) -> Callable[..., Any]:
         """A function of pytrees of arrays, recorded when it is first called with arrays of some shapes.
@@ -93,6 +100,9 @@ class Method(Settings):
         method takes none. NaN where a task's parameters have ceased to be finite.
         """
         raise NotImplementedError(f"{type(self).__name__} has no predict(problem, state, support, inputs, steps)")
+
+    def check(self, problem: Problem) -> None:
+        """Raises ValueError, which says why, where the method does not go together with the problem."""
 
     def candidates(self) -> Mapping[str, Method]:
         """The methods among which an evaluation chooses the one that is best on validation tasks, by name; none: this

@@ -122,6 +122,10 @@ class Domain(Settings):
         """Which parameters inner steps change: a tree of booleans, or None for all."""
         return None
 
+    def wider_model(self, extra: int) -> Any:
+        """The network with so many more inputs, for a context among them. Raises ValueError: there is none."""
+        raise ValueError(f"{self.name} has no network with more inputs: no context can be among them")
+
     @property
     def inner_scale(self) -> float:
         """Inner steps descend so many times the loss."""

@@ -61,12 +61,14 @@ class SupervisedTrainer:
             model,
             self.domain.loss,
             self.domain.figures,
-            lambda params, support, inputs: self.domain.answer(model, params, support, inputs),
+            self.domain.answer,
             self.domain.adapted,
             self.domain.inner_scale,
+            self.domain.wider_model,
             training.record,
             training.device,
         )
+        method.check(self.problem)
         self.images, self._data = self.domain.images(training), self.domain.identity()
         self._step: Any = None
 

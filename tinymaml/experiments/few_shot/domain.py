@@ -14,7 +14,7 @@ import numpy as np
 from tinymaml import softmax_cross_entropy, tree
 from tinymaml.autodiff.tensor import Array, Tensor
 from tinymaml.autodiff.tree import Tree
-from tinymaml.methods import MAML
+from tinymaml.methods import CAVIA, MAML, ContextVector
 from tinymaml.methods.method import Batch, Episodes
 from tinymaml.nn import nets
 from tinymaml.nn.initialisers import INITIALISERS
@@ -57,7 +57,14 @@ class FewShotImages(Domain):
     UNIT: ClassVar[str] = "%"  # scores are shares
     BETTER: ClassVar[Literal["lower", "higher"]] = "higher"
     STREAMS: ClassVar[tuple[str, ...]] = ("episodes",)
-    METHODS: ClassVar[Mapping[str, Any]] = {"maml": MAML(alpha=0.4), "fomaml": MAML(alpha=0.4, order=1)}
+    METHODS: ClassVar[Mapping[str, Any]] = {
+        "maml": MAML(alpha=0.4),
+        "fomaml": MAML(alpha=0.4, order=1),
+        "meta-sgd": MAML(alpha=0.4, learn_alpha=True),
+        "anil": MAML(alpha=0.1, steps=5, adapted=("head",)),
+        "context-vector": ContextVector(context=10, alpha=0.4),
+        "cavia": CAVIA(context=100, film_layer=3, alpha=1.0, steps=2),
+    }
     TRAINING: ClassVar[Training] = ImageTraining()
     CHECKS_FIT: ClassVar[bool] = False  # tasks diverge where their predictions cease to be finite
 
@@ -106,10 +113,16 @@ class FewShotImages(Domain):
 
     def model(self) -> nets.ImageModel:
         """The paper's network, for images of the data set."""
+        return self.wider_model(0)
+
+    def wider_model(self, extra: int) -> nets.ImageModel:
+        """With more channels of the image."""
+        height, width, channels = self.shape
+        shape = (height, width, channels + extra)
         if self.network == "mlp":
-            return nets.norm_mlp(self.shape, self.ways, self.hidden, self.initialiser, self.head_initialiser)
+            return nets.norm_mlp(shape, self.ways, self.hidden, self.initialiser, self.head_initialiser)
         return nets.conv_net(
-            self.shape,
+            shape,
             self.ways,
             self.filters,
             self.layers,

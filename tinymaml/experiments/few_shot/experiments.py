@@ -23,7 +23,7 @@ def _experiment(name: str, domain: FewShotImages, method: MAML, training: ImageT
     return Experiment(
         domain,
         name,
-        {"maml": method, "fomaml": first_order(method)},
+        {**FewShotImages.METHODS, "maml": method, "fomaml": first_order(method)},
         training,
         f"{domain.ways}-way {domain.shots}-shot classification of {domain.dataset} images{network}",
         frozenset({"ways", "shots", "network"}),

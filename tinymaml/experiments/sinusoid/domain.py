@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -16,6 +16,7 @@ import numpy as np
 
 from tinymaml import nn
 from tinymaml.autodiff.tensor import Array
+from tinymaml.methods import CAVIA, MAML, ContextVector
 from tinymaml.methods.method import Batch, Episodes
 from tinymaml.nn.initialisers import INITIALISERS
 from tinymaml.settings import setting
@@ -30,6 +31,13 @@ class Sinusoids(Domain):
     """Few-shot regression of sinusoids; the defaults are the paper's."""
 
     BLOCK: ClassVar[int] = 1000
+    METHODS: ClassVar[Mapping[str, Any]] = {
+        **Domain.METHODS,
+        "meta-sgd": MAML(learn_alpha=True),
+        "anil": MAML(adapted=("head",)),
+        "context-vector": ContextVector(context=10, alpha=0.1),
+        "cavia": CAVIA(context=5, alpha=1.0),
+    }
 
     shots: int = setting(10, "support points a task in meta-training")
     query_points: int = setting(10, "query points a task in meta-training")
@@ -59,6 +67,10 @@ class Sinusoids(Domain):
     def model(self) -> nn.Model:
         """The paper's MLP; the oracle's has two more inputs."""
         return nn.mlp([3 if self.task_inputs else 1, *self.hidden, 1], self.activation, self.initialiser)
+
+    def wider_model(self, extra: int) -> nn.Model:
+        """With more inputs."""
+        return nn.mlp([1 + extra, *self.hidden, 1], self.activation, self.initialiser)
 
     def informed(self) -> Domain:
         """With amplitude and phase beside x."""
