@@ -39,6 +39,7 @@ class Root:
     recording: object  # the trace that it is of, as nothing but an identity
     maker: Call | None = None  # None: an input
     below: int | None = None  # values are whole numbers in [0, below), whatever the kernel that makes them is given
+    entries_of: tuple[Any, ...] = ()  # arrays whose entries it has, some or all of them and no others
 
     @property
     def nbytes(self) -> int:
@@ -278,9 +279,19 @@ def declare_below(array: Any, limit: int) -> None:
         array.root.below = limit
 
 
+def declare_entries(array: Any, sources: tuple[Any, ...]) -> None:
+    """What a kernel has made are entries of these arrays: what is asked of its values is asked of theirs."""
+    if isinstance(array, Traced):
+        array.root.entries_of = sources
+
+
 def is_below(array: Any, limit: int) -> bool:
     """Whether that was declared; then nothing needs to be asked when the values are known."""
-    return isinstance(array, Traced) and array.root.below is not None and array.root.below <= limit
+    if not isinstance(array, Traced):
+        return False
+    if array.root.entries_of:
+        return all(is_below(source, limit) for source in array.root.entries_of)
+    return array.root.below is not None and array.root.below <= limit
 
 
 def when_known(array: Any, check: Check, needed: bool = False) -> None:
@@ -300,6 +311,9 @@ def when_known(array: Any, check: Check, needed: bool = False) -> None:
         trace.before.append((array, check))
     elif array.root.maker is None:
         trace.before.append((array, check))
+    elif needed and array.root.entries_of:
+        for source in array.root.entries_of:
+            when_known(source, check, needed)
     elif needed:
         raise RecordingError("labels must be known before a recorded step runs: give them to it as an argument")
     else:

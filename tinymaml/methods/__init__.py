@@ -6,9 +6,27 @@ all tasks, told the task, not trained).
 """
 
 from tinymaml.methods.context import CAVIA, ContextVector
+from tinymaml.methods.imaml import IMAML
 from tinymaml.methods.inner import predictions_after
 from tinymaml.methods.maml import MAML
+from tinymaml.methods.maml_plus_plus import MAMLPlusPlus
 from tinymaml.methods.method import Method, Problem
+from tinymaml.methods.multi_task import MultiTask
 from tinymaml.methods.pooled import Oracle, Pretrained, Random
+from tinymaml.methods.reptile import Reptile
 
-__all__ = ["CAVIA", "MAML", "ContextVector", "Method", "Oracle", "Pretrained", "Problem", "Random", "predictions_after"]
+__all__ = [
+    "CAVIA",
+    "IMAML",
+    "MAML",
+    "ContextVector",
+    "MAMLPlusPlus",
+    "Method",
+    "MultiTask",
+    "Oracle",
+    "Pretrained",
+    "Problem",
+    "Random",
+    "Reptile",
+    "predictions_after",
+]

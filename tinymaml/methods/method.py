@@ -74,6 +74,7 @@ class Method(Settings):
 
     STREAM: ClassVar[str] = "episodes"  # which of a domain's streams it learns from: "episodes" or "examples"
     INFORMED: ClassVar[bool] = False  # whether its inputs are to tell the task
+    RECORDED: ClassVar[bool] = True  # whether its update is recorded whole; else it records parts of it itself
     VALIDATED: ClassVar[bool] = True  # whether training is to be followed on validation tasks
 
     @property

@@ -6,6 +6,7 @@ tasks of a meta-batch, with epsilon falling linearly to 0.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,10 +17,10 @@ from tinymaml import optim
 from tinymaml.autodiff import tree
 from tinymaml.autodiff.tensor import as_tensor, constant, known
 from tinymaml.autodiff.tree import Tree
-from tinymaml.methods.gradients import gradient_of, on_task_axis
+from tinymaml.methods.gradients import gradient_of, on_task_axis, over_tasks
 from tinymaml.methods.inner import predictions_along
 from tinymaml.methods.method import Batch, Episodes, Method, Problem
-from tinymaml.ops import add, astype, concatenate, maximum, mean, multiply, subtract, take
+from tinymaml.ops import concatenate, maximum, subtract, take
 from tinymaml.settings import setting
 
 
@@ -34,7 +35,7 @@ class Reptile(Method):
     steps: int = setting(5, "inner steps in meta-training")
     inner_batch: int = setting(10, "examples in a mini-batch of the inner steps")
     inner_optimiser: str = setting("sgd", "of the inner steps; Adam without momentum", ("sgd", "adam"))
-    alpha: float = setting(0.02, "step size of the inner steps", positive=True)
+    alpha: float = setting(0.01, "step size of the inner steps", positive=True)
     meta_step: float = setting(0.1, "part of the way that a meta-step goes, at the start", positive=True, most=1)
     schedule_iterations: int = setting(70_000, "iterations after which the outer step size has fallen to its end")
 
@@ -47,60 +48,71 @@ class Reptile(Method):
     def _inner(self) -> optim.Optimiser:
         return optim.adam(self.alpha, beta1=0.0) if self.inner_optimiser == "adam" else optim.sgd(self.alpha)
 
+    @property
+    def _outer(self) -> optim.Optimiser:
+        """theta - epsilon (theta - mean phi)."""
+        return optim.sgd(lambda i: self.meta_step * maximum(1.0 - i / self.schedule_iterations, 0.0))
+
     def init(self, problem: Problem, rng: np.random.Generator, dtype: Any) -> Tree:
-        """The network's parameters, the inner optimiser's state, and the iteration."""
+        """The network's parameters, the inner optimiser's state and the outer one's."""
         network = problem.model.init(rng, dtype)
         params = {"network": network, "inner": self._inner.init(network)}
-        return {"params": params, "iteration": np.zeros((), np.int64)}
+        return {"params": params, "outer": self._outer.init(network)}
 
     def update(self, problem: Problem, state: Tree, batch: Episodes) -> tuple[Tree, dict[str, Any]]:
         """A meta-step; the loss is that before the last inner step, on its mini-batch."""
         support, query = batch
         both = {name: concatenate([support[name], query[name]], 1) for name in ("x", "y")}
-        tasks = as_tensor(support["y"]).shape[0]
         params = state["params"]
-        carried = {"params": params["network"], "inner": params["inner"]}
-        carried = _on_tasks(carried, tasks)
+        carried = params
         for k in range(self.steps):
             losses, carried = self._step(problem, k, carried, both)
-        at = astype(as_tensor(state["iteration"]), np.float64)
-        rate = multiply(self.meta_step, maximum(subtract(1.0, multiply(at, 1 / self.schedule_iterations)), 0.0))
-
-        def towards(x: Any, phi: Any) -> Any:
-            way = subtract(mean(as_tensor(phi), 0, keepdims=True), x)
-            return known(constant(add(x, multiply(astype(rate, way.dtype), way)).data))
-
-        def over_tasks(x: Any, like: Any) -> Any:
-            moved = as_tensor(x)
-            return known(moved) if moved.shape == np.shape(like) else known(mean(moved, 0, keepdims=True))
-
-        after = {
-            "network": tree.map(towards, params["network"], carried["params"]),
-            "inner": tree.map(over_tasks, carried["inner"], params["inner"]),
-        }
-        iteration = known(add(as_tensor(state["iteration"]), 1))
-        return {**state, "params": after, "iteration": iteration}, {"loss": known(losses)}
+        ways = tree.map(
+            lambda theta, phi: constant(subtract(theta, over_tasks(as_tensor(phi))).data),
+            params["network"],
+            carried["network"],
+        )
+        network, outer = self._outer.update(ways, state["outer"], params["network"])
+        inner = tree.map(_over_tasks_if_many, carried["inner"])
+        return {**state, "params": {"network": network, "inner": inner}, "outer": outer}, {"loss": known(losses)}
 
     def predict(self, problem: Problem, state: Tree, support: Batch, inputs: Tree, steps: Sequence[int]) -> Tree:
         """Predictions after inner steps on mini-batches of the support set."""
-        params = state["params"]
-        tasks = len(tree.leaves(support["x"])[0])
-        carried = _on_tasks({"params": params["network"], "inner": params["inner"]}, tasks)
+        kinds = len(_mini_batches(np.shape(support["y"])[1], self.inner_batch))
 
         def step(k: int, carried: Tree, support: Batch) -> Tree:
-            # There are as many kinds of mini-batches as it takes to come round.
-            kind = k % len(_rounds(len(tree.leaves(support["y"])[0][0]), self.inner_batch))
-            one = problem.replayed(f"inner step {kind}", lambda carried, batch: self._step(problem, kind, carried, batch)[1])
+            kind = k % kinds
+            one = problem.replayed(
+                f"inner step {kind}", lambda carried, batch: self._step(problem, kind, carried, batch)[1]
+            )
             return one(carried, support)
 
-        return predictions_along(problem, carried, step, support, inputs, steps)
+        return predictions_along(
+            problem, state["params"], step, support, inputs, steps, lambda k, carried: carried["network"]
+        )
 
     def _step(self, problem: Problem, k: int, carried: Tree, examples: Batch) -> tuple[Any, Tree]:
         """(losses [T], what is carried) of the k-th inner step."""
-        count = as_tensor(examples["y"]).shape[1]
-        of_rounds = _rounds(count, self.inner_batch)
-        part = of_rounds[k % len(of_rounds)]
+        tasks, count = as_tensor(examples["y"]).shape[:2]
+        carried = on_task_axis(carried, tasks)
+        parts = _mini_batches(count, self.inner_batch)
+        part = parts[k % len(parts)]
         batch = examples if part is None else {name: take(x, part, 1) for name, x in examples.items()}
-        losses, gradient = gradient_of(problem, carried["params"], batch, k)
-        params, inner = self._inner.update(gradient, carried["inner"], carried["params"])
-        return losses, {"params": params, "inner": inner}
+        losses, gradient = gradient_of(problem, carried["network"], batch, f"the loss at inner step {k}")
+        network, inner = self._inner.update(gradient, carried["inner"], carried["network"])
+        return losses, {"network": network, "inner": inner}
+
+
+def _over_tasks_if_many(x: Any) -> Any:
+    """A part of the inner optimiser's state: the mean over the tasks, or the iteration, which they share."""
+    return known(over_tasks(as_tensor(x)) if as_tensor(x).ndim else as_tensor(x))
+
+
+def _mini_batches(count: int, size: int) -> list[Any]:
+    """The examples of one mini-batch after the other, until they come round; [None] where one takes them all."""
+    if count <= size:
+        return [None]
+    stride = count // size
+    order = np.concatenate([np.arange(first, count, stride) for first in range(stride)])
+    rounds = count // math.gcd(count, size)
+    return [order[(k * size + np.arange(size)) % count] for k in range(rounds)]

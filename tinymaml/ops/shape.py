@@ -21,6 +21,7 @@ from tinymaml.autodiff.dispatch import kernel, number, view
 from tinymaml.autodiff.operators import public_name
 from tinymaml.autodiff.primitive import Primitive, Spec, Tangent
 from tinymaml.autodiff.tensor import (
+    FLOATS,
     Array,
     Tensor,
     as_array,
@@ -31,7 +32,7 @@ from tinymaml.autodiff.tensor import (
     is_array,
     joined,
 )
-from tinymaml.autodiff.tracing import Traced
+from tinymaml.autodiff.tracing import Traced, declare_entries
 
 Shape = tuple[int, ...]
 
@@ -226,9 +227,12 @@ def _parse(index: Any, shape: Shape) -> tuple[tuple[Any, ...], list[Array]]:
 
 
 def getitem(x: Any, index: Any) -> Tensor:
-    """x[index] as in NumPy: slices are views; integer and boolean arrays gather copies. Indices carry no derivative."""
+    """x[index] as in NumPy: slices are views; integer and boolean arrays gather copies, of labels too. Indices carry no
+    derivative."""
     x = as_tensor(x)
     static, arrays = _parse(index, x.shape)
+    if arrays and x.dtype not in FLOATS:
+        return _entries(_gather, [x.data], arrays, index=static)
     return _gather(x, *arrays, index=static) if arrays else _slice(x, index=static)
 
 
@@ -303,7 +307,21 @@ def concatenate(tensors: Any, axis: int = 0) -> Tensor:
     parts = [joined(x) for x in tensors]
     if not parts:
         raise ValueError("concatenate: at least one tensor is needed")
-    return _concatenate(*parts, axis=normal_axis("concatenate", axis, as_tensor(parts[0]).ndim))
+    axis = normal_axis("concatenate", axis, as_tensor(parts[0]).ndim)
+    if all(is_array(x) or isinstance(x, Tensor) for x in parts):
+        arrays = [as_tensor(x).data for x in parts]
+        if len({x.dtype for x in arrays}) == 1 and arrays[0].dtype not in FLOATS:  # labels
+            return _entries(_concatenate, arrays, [], axis=axis)
+    return _concatenate(*parts, axis=axis)
+
+
+def _entries(primitive: Primitive, sources: Sequence[Array], others: Sequence[Array], **static: Any) -> Tensor:
+    """Entries of arrays of whole numbers, by which no derivative is ever taken."""
+    assert primitive.specs is not None  # it has a kernel: it is no view
+    arrays = [*sources, *others]
+    (result,) = primitive.kernel(primitive.specs(*arrays, **static), arrays, static)
+    declare_entries(result, tuple(sources))
+    return constant(result)
 
 
 def _ranges(x: Any, sizes: Shape, axis: int) -> list[tuple[Any, ...]]:

@@ -344,7 +344,7 @@ class _HostStep:
 
     def __init__(self, trainer: SupervisedTrainer) -> None:
         self.trainer = trainer
-        self._program: Any = None if trainer.training.record else trainer.update
+        self._program: Any = None if trainer.training.record and trainer.method.RECORDED else trainer.update
         size = trainer.training.meta_batch
         self._count = max(1, min(trainer.domain.BLOCK, _TASKS // size)) * size
         self._drawn: tuple[int, int] | None = None  # (seed, first task) of the meta-batches that were drawn last,

@@ -14,7 +14,7 @@ import numpy as np
 from tinymaml import softmax_cross_entropy, tree
 from tinymaml.autodiff.tensor import Array, Tensor
 from tinymaml.autodiff.tree import Tree
-from tinymaml.methods import CAVIA, MAML, ContextVector
+from tinymaml.methods import CAVIA, IMAML, MAML, ContextVector, MAMLPlusPlus, Reptile
 from tinymaml.methods.method import Batch, Episodes
 from tinymaml.nn import nets
 from tinymaml.nn.initialisers import INITIALISERS
@@ -64,6 +64,9 @@ class FewShotImages(Domain):
         "anil": MAML(alpha=0.1, steps=5, adapted=("head",)),
         "context-vector": ContextVector(context=10, alpha=0.4),
         "cavia": CAVIA(context=100, film_layer=3, alpha=1.0, steps=2),
+        "reptile": Reptile(inner_optimiser="adam", alpha=1e-3, meta_step=1.0, schedule_iterations=100_000),
+        "imaml": IMAML(alpha=0.1),
+        "maml++": MAMLPlusPlus(schedule_iterations=50_000),
     }
     TRAINING: ClassVar[Training] = ImageTraining()
     CHECKS_FIT: ClassVar[bool] = False  # tasks diverge where their predictions cease to be finite

@@ -16,7 +16,7 @@ import numpy as np
 
 from tinymaml import nn
 from tinymaml.autodiff.tensor import Array
-from tinymaml.methods import CAVIA, MAML, ContextVector
+from tinymaml.methods import CAVIA, IMAML, MAML, ContextVector, MAMLPlusPlus, MultiTask, Reptile
 from tinymaml.methods.method import Batch, Episodes
 from tinymaml.nn.initialisers import INITIALISERS
 from tinymaml.settings import setting
@@ -37,6 +37,12 @@ class Sinusoids(Domain):
         "anil": MAML(adapted=("head",)),
         "context-vector": ContextVector(context=10, alpha=0.1),
         "cavia": CAVIA(context=5, alpha=1.0),
+        "reptile": Reptile(),
+        "imaml": IMAML(),
+        "maml++": MAMLPlusPlus(alpha=0.01),
+        "multi-task": MultiTask(),
+        "multi-task-l2": MultiTask(regulariser="l2"),
+        "multi-task-l2-to-mean": MultiTask(regulariser="l2-to-mean"),
     }
 
     shots: int = setting(10, "support points a task in meta-training")
