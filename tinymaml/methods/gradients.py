@@ -37,11 +37,13 @@ def gradient_of(problem: Problem, phi: Tree, batch: Batch, name: str, scale: flo
 
 
 def on_task_axis(params: Tree, tasks: int) -> Tree:
-    """Parameters [1, ...], shared by the tasks, as each task's own, [T, ...]; what has no axes stays."""
+    """Parameters [1, ...], shared by the tasks, as each task's own, [T, ...], with the history that they have; what has
+    no axes stays."""
     leaves, structure = tree.flatten(params)
     shared = [x for x in map(as_tensor, leaves) if x.ndim]
     spread = iter(adaptation.on_task_axis(shared, tasks))
-    return tree.unflatten(structure, [known(next(spread)) if as_tensor(x).ndim else x for x in leaves])
+    owned = [next(spread) if as_tensor(x).ndim else x for x in leaves]
+    return tree.unflatten(structure, [known(x) if isinstance(x, Tensor) and not x.has_history else x for x in owned])
 
 
 def over_tasks(x: Tensor) -> Tensor:

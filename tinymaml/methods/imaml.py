@@ -87,9 +87,7 @@ class IMAML(Method):
 
         return tree.map(moved, phi, gradient, start, mask_of(problem, start))
 
-    def _implicit(
-        self, problem: Problem, phi: Tree, support: Batch, query: Batch
-    ) -> tuple[Tensor, Tree]:
+    def _implicit(self, problem: Problem, phi: Tree, support: Batch, query: Batch) -> tuple[Tensor, Tree]:
         """The mean query loss, and its implicit gradient by theta."""
         masks = tree.leaves(mask_of(problem, phi))
         inner = recorded(problem, phi, support, "the support loss after the inner steps", problem.inner_scale)
@@ -148,9 +146,7 @@ def conjugate_gradient(
 
 def _inner_product(xs: Sequence[Tensor], ys: Sequence[Tensor]) -> Tensor:
     """Of each task, [T]."""
-    return reduce(
-        add, [sum_over(multiply(x, y), tuple(range(1, x.ndim))) for x, y in zip(xs, ys, strict=True)]
-    )
+    return reduce(add, [sum_over(multiply(x, y), tuple(range(1, x.ndim))) for x, y in zip(xs, ys, strict=True)])
 
 
 def _ratio(a: Tensor, b: Tensor) -> Tensor:

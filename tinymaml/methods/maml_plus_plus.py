@@ -22,7 +22,19 @@ from tinymaml.meta.finite import check_finite
 from tinymaml.methods.gradients import mask_of, on_task_axis
 from tinymaml.methods.inner import predictions_along
 from tinymaml.methods.method import Batch, Episodes, Method, Problem
-from tinymaml.ops import add, astype, clip, greater_equal, maximum, mean, minimum, multiply, stop_gradient, subtract, where
+from tinymaml.ops import (
+    add,
+    astype,
+    clip,
+    greater_equal,
+    maximum,
+    mean,
+    minimum,
+    multiply,
+    stop_gradient,
+    subtract,
+    where,
+)
 from tinymaml.settings import setting
 from tinymaml.transforms import Record, enter, or_zeros, value_and_grad
 
