@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from tinymaml.train.supervised import STREAM, SupervisedTrainer
 METHODS = {"sinusoid": dict(Sinusoids.METHODS), "images": dict(FewShotImages.METHODS)}
 SETTINGS: dict[str, dict[str, Any]] = {
     "sinusoid": {**TINY, "steps": 2, "eval_shots": (3,), "eval_query": 5},
-    "images": {**SMALL, "test_steps": 1, "layers": 3},
+    "images": {**SMALL, "test_steps": 1, "layers": 3, "steps": 2},
 }
 
 # What does not hold for a method, by what it is.
@@ -35,12 +36,11 @@ ORDERED: set[str] = set()  # the order of the support set matters to it
 
 # Settings that a method needs to overfit a sinusoid within a few iterations.
 TO_OVERFIT: dict[str, dict[str, Any]] = {
-    "reptile": {"meta_step": 1.0, "steps": 5, "activation": "tanh"},
-    "imaml": {"steps": 16, "proximity": 10.0, "activation": "tanh"},
-    "maml++": {"activation": "tanh"},
-    "multi-task": {"steps": 500, "activation": "tanh"},
+    "reptile": {"meta_step": 1.0, "steps": 5},
+    "imaml": {"steps": 16, "proximity": 10.0},
+    "multi-task": {"steps": 500},
     "multi-task-l2": {"steps": 500},
-    "multi-task-l2-to-mean": {"steps": 500, "activation": "tanh"},
+    "multi-task-l2-to-mean": {"steps": 500},
 }
 
 PAIRS = [(domain, method) for domain, methods in METHODS.items() for method in methods]
@@ -136,15 +136,25 @@ def test_an_update_changes_nothing_that_it_is_given(domain: str, method: str, fo
     assert_same_bits(tree.map(np.asarray, state), before)
 
 
+@functools.cache
+def trained(domain: str, method: str, folder: Path) -> Any:
+    """(trainer, state, the first test, predictions after some steps) of a method after some iterations."""
+    trainer = trainer_of(domain, method, folder, dtype="float64")
+    ((test, *_), _), *_ = trainer._batches("test")
+    state = after(trainer, 3)[0]
+    return trainer, state, test, predicted(trainer, state, test.support, test.inputs, STEPS)
+
+
+STEPS = [0, 1, 3]
+
+
 @every
 def test_predictions_are_by_step_task_and_query(domain: str, method: str, folder: Path) -> None:
-    trainer = trainer_of(domain, method, folder)
-    ((test, *_), tasks), *_ = trainer._batches("test")
-    outputs = predicted(trainer, trainer.start(), test.support, test.inputs, [0, 2])
+    _, _, test, outputs = trained(domain, method, folder)
     assert set(outputs) == set(test.inputs)
     for name, inputs in test.inputs.items():
-        assert outputs[name].shape[:3] == (2, tasks, inputs.shape[1])
-        assert outputs[name].dtype == np.float32
+        assert outputs[name].shape[:3] == (3, *inputs.shape[:2])
+        assert outputs[name].dtype == np.float64
         assert np.isfinite(outputs[name]).all()
 
 
@@ -152,33 +162,24 @@ def test_predictions_are_by_step_task_and_query(domain: str, method: str, folder
 def test_the_order_of_the_support_set_does_not_matter(domain: str, method: str, folder: Path) -> None:
     if method in ORDERED:
         pytest.skip("the support set is a sequence to this method")
-    trainer = trainer_of(domain, method, folder, dtype="float64")
-    ((test, *_), _), *_ = trainer._batches("test")
+    trainer, state, test, one = trained(domain, method, folder)
     order = np.random.default_rng(0).permutation(test.support["x"].shape[1])
-    state = after(trainer, 3)[0]
     shuffled = {name: np.ascontiguousarray(x[:, order]) for name, x in test.support.items()}
-    one = predicted(trainer, state, test.support, test.inputs, [0, 1, 3])
-    assert_close(predicted(trainer, state, shuffled, test.inputs, [0, 1, 3]), one)
+    assert_close(predicted(trainer, state, shuffled, test.inputs, STEPS), one)
 
 
 @every
 def test_a_task_is_told_nothing_by_the_other_tasks(domain: str, method: str, folder: Path) -> None:
-    trainer = trainer_of(domain, method, folder, dtype="float64")
-    ((test, *_), _), *_ = trainer._batches("test")
-    state = after(trainer, 3)[0]
-    one = predicted(trainer, state, test.support, test.inputs, [0, 1, 3])
-    first, inputs = (tree.map(lambda x: x[:1], batch) for batch in (dict(test.support), test.inputs))
-    assert_close(predicted(trainer, state, first, inputs, [0, 1, 3]), tree.map(lambda x: x[:, :1], one))
+    trainer, state, test, one = trained(domain, method, folder)
+    turned, inputs = (tree.map(lambda x: np.roll(x, 1, 0), batch) for batch in (dict(test.support), test.inputs))
+    assert_close(predicted(trainer, state, turned, inputs, STEPS), tree.map(lambda x: np.roll(x, 1, 1), one))
 
 
 @every
 def test_the_order_of_the_queries_moves_their_predictions_alone(domain: str, method: str, folder: Path) -> None:
-    trainer = trainer_of(domain, method, folder, dtype="float64")
-    ((test, *_), _), *_ = trainer._batches("test")
-    state = after(trainer, 3)[0]
-    one = predicted(trainer, state, test.support, test.inputs, [0, 1, 3])
+    trainer, state, test, one = trained(domain, method, folder)
     reversed_ = {name: np.ascontiguousarray(x[:, ::-1]) for name, x in test.inputs.items()}
-    other = predicted(trainer, state, test.support, reversed_, [0, 1, 3])
+    other = predicted(trainer, state, test.support, reversed_, STEPS)
     assert_close({name: x[:, :, ::-1] for name, x in other.items()}, one)
 
 
@@ -186,7 +187,7 @@ def test_the_order_of_the_queries_moves_their_predictions_alone(domain: str, met
 def test_it_overfits_one_task(domain: str, method: str, folder: Path) -> None:
     if method in UNTRAINED:
         pytest.skip("this method is not trained")
-    network: dict[str, Any] = {"hidden": (20, 20)} if domain == "sinusoid" else {"filters": 8}
+    network: dict[str, Any] = {"hidden": (20, 20), "activation": "tanh"} if domain == "sinusoid" else {"filters": 8}
     needed = TO_OVERFIT.get(method, {}) if domain == "sinusoid" else {}
     changes = {"learning_rate": 0.01, "dtype": "float64", **network, **needed}
     trainer = trainer_of(domain, method, folder, **changes)
@@ -201,7 +202,7 @@ def test_it_overfits_one_task(domain: str, method: str, folder: Path) -> None:
     outputs = predicted(trainer, state, support, {name: query["x"]}, [1, 2, 5])[name]
     scores = [float(trainer.domain.score(output, query["y"]).item()) for output in outputs]
     if domain == "sinusoid":
-        assert min(scores) < 0.05 * np.var(query["y"])
+        assert min(scores) < 0.1 * np.var(query["y"])
     else:
         assert max(scores) == 1
 
@@ -212,7 +213,7 @@ def test_support_labels_at_random_give_accuracies_of_chance(method: str, folder:
     chance has seen more than it may."""
     trainer = trainer_of("images", method, folder)
     state = after(trainer, 12)[0]
-    ways, tasks, rng = 3, 400, np.random.default_rng(0)
+    ways, tasks, rng = 3, 300, np.random.default_rng(0)
     (test,) = trainer.domain.tests(0, "test", 0, tasks, np.dtype(np.float32))
     labels = rng.permuted(test.support["y"], axis=1)
     support = {"x": test.support["x"], "y": labels}
