@@ -453,3 +453,20 @@ def test_explained_and_drawn():
     for part in ("conv.conv2d", "GFLOP", "memory:", "threads: 2"):
         assert part in explained
     assert program.picture().startswith("<svg") and program.picture().count("<rect") > 10
+
+
+def test_labels_are_gathered_and_joined_and_their_range_is_asked_of_where_they_come_from():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(2, 3, 4))
+    one, other = np.array([[0, 1], [2, 3]]), np.array([[3, 2, 1], [0, 0, 1]])
+
+    def step(logits, one, other):
+        labels = tm.take(tm.concatenate([one, other], 1), [4, 0, 2], 1)
+        return tm.softmax_cross_entropy(logits, labels)
+
+    program = tm.record(step, logits, one, other)
+    expected = tm.softmax_cross_entropy(logits, np.concatenate([one, other], 1)[:, [4, 0, 2]]).numpy()
+    same(program(logits, one, other), expected)
+    same(step(logits, one, other).numpy(), expected)
+    with pytest.raises(ValueError, match=r"labels must be in \[0, 4\), got 0 to 9"):
+        program(logits, np.array([[0, 1], [9, 3]]), other)

@@ -37,7 +37,7 @@ def assert_same_bits(one: Any, other: Any) -> None:
         assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
 
 
-@pytest.mark.parametrize("method", tiny().methods)
+@pytest.mark.parametrize("method", ["maml", "fomaml", "pretrained", "oracle"])
 def test_resuming_gives_the_same_bits(tmp_path: Path, method: str) -> None:
     whole = run(tmp_path / "whole", method)
     run(tmp_path / "parts", method, iterations=27)
