@@ -276,6 +276,17 @@ def test_the_implicit_gradient_is_that_of_where_the_inner_steps_end() -> None:
     assert inner(adams_gradient(before, after), v) == pytest.approx(slope(objective, before["params"], v), rel=1e-5)
 
 
+@pytest.mark.parametrize("method", [IMAML(steps=2, alpha=0.1), MAMLPlusPlus(steps=2, alpha=0.2)])
+def test_each_element_of_the_meta_gradient_is_clipped(method: Any) -> None:
+    p = problem()
+    before = method.init(p, RNG(0), np.float64)
+    free, _ = method.update(p, before, EPISODES)
+    clipped, _ = dataclasses.replace(method, clip_element=0.05).update(p, before, EPISODES)
+    gradient = adams_gradient(before, free)
+    assert max(np.abs(g).max() for g in tree.leaves(gradient)) > 0.05
+    close(adams_gradient(before, clipped), tree.map(lambda g: np.clip(g, -0.05, 0.05), gradient))
+
+
 # MAML++.
 
 

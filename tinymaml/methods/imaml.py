@@ -23,7 +23,7 @@ from tinymaml.meta.finite import check_finite
 from tinymaml.methods.gradients import gradient_of, mask_of, on_task_axis, over_tasks, recorded
 from tinymaml.methods.inner import predictions_along
 from tinymaml.methods.method import Batch, Episodes, Method, Problem
-from tinymaml.ops import add, divide, greater, mean, multiply, reshape, subtract, where
+from tinymaml.ops import add, clip, divide, greater, mean, multiply, reshape, subtract, where
 from tinymaml.ops import sum as sum_over
 from tinymaml.settings import setting
 from tinymaml.transforms import or_zeros
@@ -39,6 +39,7 @@ class IMAML(Method):
     proximity: float = setting(2.0, "lambda: the inner loss has lambda/2 times the squared distance", positive=True)
     cg_steps: int = setting(5, "steps of conjugate gradient for the meta-gradient")
     learning_rate: float = setting(1e-3, "step size of Adam, the outer optimiser", positive=True)
+    clip_element: float | None = setting(None, "bound on each element of the meta-gradient", positive=True)
 
     @property
     def step_size(self) -> Any:
@@ -58,6 +59,9 @@ class IMAML(Method):
         for k in range(self.steps):
             phi = self._step(problem, params, phi, support, k)
         value, gradient = self._implicit(problem, phi, support, query)
+        if self.clip_element is not None:
+            bound = self.clip_element
+            gradient = tree.map(lambda g: constant(clip(g, -bound, bound).data), gradient)
         params, optimiser = optim.adam(self.learning_rate).update(gradient, state["optimiser"], params)
         figures = problem.figures(problem.model.apply(phi, query["x"]), query["y"])
         return {**state, "params": params, "optimiser": optimiser}, {"loss": known(value), **figures}
