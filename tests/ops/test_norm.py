@@ -7,7 +7,7 @@ import tinymaml as tm
 from tests.cases.norm_cases import over
 from tinymaml.autodiff.primitive import REGISTRY, Primitive
 from tinymaml.kernels import cpu
-from tinymaml.ops import norm
+from tinymaml.ops import normalisation
 from tinymaml.testing import DerivativeError, check_derivatives
 
 RNG = np.random.default_rng(7)
@@ -142,7 +142,7 @@ def test_a_frozen_residual_is_caught_at_third_order(monkeypatch):
         return tm.batch_norm(x, gamma, beta, eps=eps, statistics=moments)
 
     check_derivatives(function, x, order=2)
-    monkeypatch.setattr(norm, "_plain", frozen)
+    monkeypatch.setattr(normalisation, "_plain", frozen)
     check_derivatives(function, x, order=1)
     with pytest.raises(DerivativeError, match="at order 2"):
         check_derivatives(function, x, order=2)

@@ -2,7 +2,7 @@
 
 shape (views and their adjoints, indexing, joining) · elementwise · reduce (sums, maxima, softmax) · indices (argmax,
 top_k, one_hot) · linear (products of matrices), contraction and pairs, made of them · conv (three kernels, closed
-under differentiation) · pool · norm (batch norm with ReLU, a potential) · losses.
+under differentiation) · pool · normalisation (batch norm with ReLU, a potential) · losses.
 """
 
 from tinymaml.autodiff.tensor import OPERATORS, as_tensor
@@ -46,7 +46,7 @@ from tinymaml.ops.elementwise import (
 from tinymaml.ops.indices import argmax, one_hot, top_k
 from tinymaml.ops.linear import dense, linear, matmul, matrix_transpose
 from tinymaml.ops.losses import mse, sigmoid_cross_entropy, softmax_cross_entropy
-from tinymaml.ops.norm import batch_norm, batch_norm_relu, batch_statistics, layer_norm
+from tinymaml.ops.normalisation import batch_norm, batch_norm_relu, batch_statistics, layer_norm
 from tinymaml.ops.pairs import attention, cosine_similarity, pairwise_squared_distances
 from tinymaml.ops.pool import avg_pool2d, max_pool2d, spatial_mean
 from tinymaml.ops.reduce import cumsum, log_softmax, logsumexp, max, mean, min, norm, softmax, sum, var
