@@ -12,7 +12,7 @@ import numpy as np
 
 from tinymaml.kernels.cpu import sampling
 from tinymaml.tasks.imageset import ImageSet
-from tinymaml.tasks.random_streams import check
+from tinymaml.tasks.random_streams import check, words
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -63,12 +63,45 @@ def sample(
     return Episodes(support, query, classes, turns)
 
 
-def _check(images: ImageSet, counts: Array, first_task: int, numbers: dict[str, int], rotations: bool) -> None:
+def labelled(
+    images: ImageSet, seed: int, split: str, first_task: int, tasks: int, *, count: int, turns: int = 1
+) -> tuple[Array, Array]:
+    """`count` single images for each of the tasks `first_task`, `first_task` + 1, ..., with their classes.
+
+    Each is drawn from all images of the split, with replacement, and, if `turns` is 4, turned by a multiple of 90
+    degrees.
+
+    Returns:
+        x float32 [tasks, count, H, W, C] in [0, 1], and labels int64 [tasks, count]: turns * class + quarter turns.
+
+    Raises:
+        ValueError: numbers < 1, images to turn that are not square, an unknown split.
+    """
+    _check_numbers(images, first_task, {"tasks": tasks, "count": count}, turns > 1)
+    indices = sampling.tasks_from(first_task, tasks)
+    drawn = words(seed, split, indices, 2 * count)
+    chosen = ((drawn[:, :count] * np.uint64(len(images.images))) >> np.uint64(32)).astype(np.int64)
+    quarters = ((drawn[:, count:] * np.uint64(turns)) >> np.uint64(32)).astype(np.int64)
+    x = images.images[chosen.ravel()].reshape(*chosen.shape, *images.images.shape[1:])
+    for quarter in range(1, turns):
+        turned = quarters == quarter
+        x[turned] = np.rot90(x[turned], quarter, (1, 2))
+    classes = np.searchsorted(images.first, chosen, "right") - 1
+    return np.divide(x, np.float32(255), dtype=np.float32), turns * classes + quarters
+
+
+def _check_numbers(images: ImageSet, first_task: int, numbers: dict[str, int], rotations: bool) -> None:
     for name, number in numbers.items():
         if number < 1:
             raise ValueError(f"{name} must be at least 1, got {number}")
     if first_task < 0:
         raise ValueError(f"first_task must not be negative, got {first_task}")
+    if rotations and images.images.shape[1] != images.images.shape[2]:
+        raise ValueError(f"only square images can be turned, those of {images.name} are {images.images.shape[1:3]}")
+
+
+def _check(images: ImageSet, counts: Array, first_task: int, numbers: dict[str, int], rotations: bool) -> None:
+    _check_numbers(images, first_task, numbers, rotations)
     if numbers["ways"] > len(counts):
         raise ValueError(f"{numbers['ways']} ways, but {images.name} has {len(counts)} {images.split} classes")
     wanted = numbers["shots"] + numbers["queries"]
@@ -78,5 +111,3 @@ def _check(images: ImageSet, counts: Array, first_task: int, numbers: dict[str, 
             f"class {name} of {images.name} has {counts.min()} images, a task takes {wanted} of a class: "
             f"{numbers['shots']} shots and {numbers['queries']} query images"
         )
-    if rotations and images.images.shape[1] != images.images.shape[2]:
-        raise ValueError(f"only square images can be turned, those of {images.name} are {images.images.shape[1:3]}")

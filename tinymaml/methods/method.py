@@ -72,10 +72,12 @@ class Method(Settings):
     A state is a dict of pytrees of arrays, with "params" in it: those that were best in validation are kept.
     """
 
-    STREAM: ClassVar[str] = "episodes"  # which of a domain's streams it learns from: "episodes" or "examples"
+    # Which of a domain's streams it learns from: "episodes", "examples", or "labelled" images of all training classes.
+    STREAM: ClassVar[str] = "episodes"
     INFORMED: ClassVar[bool] = False  # whether its inputs are to tell the task
     RECORDED: ClassVar[bool] = True  # whether its update is recorded whole; else it records parts of it itself
     VALIDATED: ClassVar[bool] = True  # whether training is to be followed on validation tasks
+    ITERATES: ClassVar[bool] = True  # whether figures are wanted after every inner step; else there is one
 
     @property
     def name(self) -> str:
@@ -90,7 +92,7 @@ class Method(Settings):
         """(the state after a meta-iteration on a meta-batch, {"loss": ...}, with other figures perhaps).
 
         It is recorded: see `tinymaml.record`. A batch is (support, query) of the stream "episodes", each {"x": [T, N,
-        ...], "y": [T, N, ...]}, and one such batch of the stream "examples".
+        ...], "y": [T, N, ...]}, and one such batch of the streams "examples" and "labelled", of T = 1 there.
         """
         raise NotImplementedError(f"{type(self).__name__} has no update(problem, state, batch) -> (state, figures)")
 
@@ -104,6 +106,11 @@ class Method(Settings):
 
     def check(self, problem: Problem) -> None:
         """Raises ValueError, which says why, where the method does not go together with the problem."""
+
+    def in_training(self) -> Mapping[str, Any]:
+        """Settings of the domain and of the loop in place of the given ones while it is trained, by name: so its
+        episodes there may have another shape than those that it is tested on. None, if not given."""
+        return {}
 
     def candidates(self) -> Mapping[str, Method]:
         """The methods among which an evaluation chooses the one that is best on validation tasks, by name; none: this

@@ -39,13 +39,18 @@ class ImageModel(NamedTuple):
     """A network of hidden layers, each with batch-norm, and a linear head.
 
     init(rng, dtype=float32) -> params
-    apply(params, x[T, N, H, W, C], statistics=None) -> logits [T, N, classes]
+    apply(params, x[T, N, H, W, C], statistics=None, collected=None) -> logits [T, N, classes]
     statistics(params, x) -> (mean, variance), each [T, channels], of every hidden layer on the batch x
+    features(params, x, statistics=None, collected=None) -> [T, N, width], what the head is given; params["head"] is not
+        needed. The statistics of x in every layer are added to `collected`, a list.
     """
 
     init: Callable[..., Tree]
     apply: Callable[..., Tensor]
     statistics: Callable[[Tree, Any], list[tuple[Tensor, Tensor]]]
+    features: Callable[..., Tensor]
+    width: int
+    classes: int
 
 
 class _Layer(NamedTuple):
@@ -157,25 +162,25 @@ def _model(
         }
 
     def features_of(
-        params: Tree, x: Any, given: Statistics | None, collected: list[tuple[Tensor, Tensor]] | None
+        params: Tree, x: Any, statistics: Statistics | None = None, collected: list[tuple[Tensor, Tensor]] | None = None
     ) -> Tensor:
         x = first(as_tensor(x))
         for i, (layer, layer_params) in enumerate(zip(hidden, params["hidden"], strict=True)):
             x = layer.before(layer_params, x)
             if collected is not None:
                 collected.append(batch_statistics(x))
-            statistics = None if given is None else given[i]
-            x = layer.after(
-                batch_norm_relu(x, layer_params["gamma"], layer_params["beta"], eps=EPS, statistics=statistics)
-            )
+            given = None if statistics is None else statistics[i]
+            x = layer.after(batch_norm_relu(x, layer_params["gamma"], layer_params["beta"], eps=EPS, statistics=given))
         return last(x)
 
-    def apply(params: Tree, x: Any, statistics: Statistics | None = None) -> Tensor:
-        return head.apply(params["head"], features_of(params, x, statistics, None))
+    def apply(
+        params: Tree, x: Any, statistics: Statistics | None = None, collected: list[tuple[Tensor, Tensor]] | None = None
+    ) -> Tensor:
+        return head.apply(params["head"], features_of(params, x, statistics, collected))
 
     def statistics(params: Tree, x: Any) -> list[tuple[Tensor, Tensor]]:
         moments: list[tuple[Tensor, Tensor]] = []
-        features_of(params, x, None, moments)
+        features_of(params, x, collected=moments)
         return moments
 
-    return ImageModel(init, apply, statistics)
+    return ImageModel(init, apply, statistics, features_of, features, classes)

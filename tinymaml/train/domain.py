@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple, cast
@@ -144,6 +145,19 @@ class Domain(Settings):
         """The examples of tasks, support and query together, [T, N, ...]."""
         support, query = self.episodes(seed, split, first_task, tasks, dtype)
         return {name: np.concatenate([support[name], query[name]], 1) for name in support}
+
+    def labelled(self, seed: int, split: str, first_task: int, tasks: int, dtype: Any) -> Batch:
+        """Batches of single labelled examples of all classes of a split, [tasks, N, ...]: of a domain of classes alone,
+        which then has "labelled" among its STREAMS."""
+        raise NotImplementedError(f"{type(self).__name__} has no labelled(seed, split, first_task, tasks, dtype)")
+
+    def in_training(self, stream: str, **settings: Any) -> Domain:
+        """What is drawn from, and whose network is trained, where a method learns from a stream in other shapes than it
+        is tested in: with these settings. Raises ValueError: there are no such settings."""
+        for name in settings:
+            if name not in self.names():
+                raise ValueError(f"{self.name} has no setting {name!r}, so that it cannot be another in training")
+        return dataclasses.replace(self, **settings)
 
     def informed(self) -> Domain:
         """The same domain with the task told by its inputs, for an oracle. Raises ValueError: there is none."""

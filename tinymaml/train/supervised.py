@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -31,6 +32,9 @@ STREAM = "stream"  # the part of a state that is the place in the stream of task
 class SupervisedTrainer:
     """A method on a domain; see `tinymaml.train.trainer.Trainer`.
 
+    A method may learn from other shapes than it is evaluated in: then `source`, `drawn` and `trained` are the domain,
+    the loop's settings and the problem of its training, which else are `domain`, `training` and `problem`.
+
     Args:
         domain: what to learn on; for a method whose inputs are to tell the task, it is asked for its informed one.
         experiment: what is trained, by name; the domain's name, if not given.
@@ -51,25 +55,15 @@ class SupervisedTrainer:
         domain.check(training)
         self._uninformed = domain  # of whose settings the run is
         self.domain = domain.informed() if method.INFORMED else domain
-        model = self.domain.model()
-        if not callable(getattr(model, "init", None)) or not callable(getattr(model, "apply", None)):
-            raise ValueError(
-                f"{type(self.domain).__name__}.model must return a network with init(rng, dtype) and apply(params, x), "
-                f"such as nn.mlp([1, 40, 40, 1]), got a {type(model).__name__}"
-            )
-        self.problem = Problem(
-            model,
-            self.domain.loss,
-            self.domain.figures,
-            self.domain.answer,
-            self.domain.adapted,
-            self.domain.inner_scale,
-            self.domain.wider_model,
-            training.record,
-            training.device,
-        )
+        self.problem = _problem(self.domain, training)
+        self.source, self.drawn, self.trained = self.domain, training, self.problem
+        if settings := dict(method.in_training()):
+            of_loop = {name: settings.pop(name) for name in training.names() & settings.keys()}
+            self.drawn = dataclasses.replace(training, **of_loop)
+            self.source = self.domain.in_training(method.STREAM, **settings)
+            self.trained = _problem(self.source, self.drawn)
         method.check(self.problem)
-        self.images, self._data = self.domain.images(training), self.domain.identity()
+        self.images, self._data = self.source.images(self.drawn), self.domain.identity()
         self._step: Any = None
 
     @property
@@ -88,7 +82,7 @@ class SupervisedTrainer:
     def ready(self) -> None:
         """Raises what can be said before training begins: there are no data, or they do not suffice for the tasks."""
         dtype = np.dtype(self.training.dtype)
-        self.domain.episodes(self.training.seed, "train", 0, 1, dtype)
+        getattr(self.source, self.method.STREAM)(self.training.seed, "train", 0, 1, dtype)
         if self.method.VALIDATED:
             self.domain.validation_tests(self.training.eval_seed, 0, 1, dtype)
         self.domain.tests(self.training.eval_seed, "test", 0, 1, dtype)
@@ -97,7 +91,7 @@ class SupervisedTrainer:
 
     def start(self) -> Tree:
         """The method's state from the seed, and the place in the stream of tasks."""
-        state = self.method.init(self.problem, np.random.default_rng(self.training.seed), np.dtype(self.training.dtype))
+        state = self.method.init(self.trained, np.random.default_rng(self.training.seed), np.dtype(self.training.dtype))
         _check_state(self.name, state)
         data = {} if self._data is None else {"data": self._data}
         return {**state, STREAM: {"seed": self.training.seed, "next_task": 0, **data}}
@@ -116,7 +110,7 @@ class SupervisedTrainer:
 
     def update(self, state: Tree, batch: Any) -> tuple[Tree, dict[str, Any]]:
         """The method's state after a meta-batch, and figures."""
-        updated = self.method.update(self.problem, state, batch)
+        updated = self.method.update(self.trained, state, batch)
         if not isinstance(updated, tuple) or len(updated) != 2 or not isinstance(updated[1], Mapping):
             raise ValueError(f'{self.name}: update must return (state, {{"loss": ...}}), got {type(updated).__name__}')
         after, figures = tree.map(lambda x: known(x) if isinstance(x, Tensor) else x, updated)
@@ -126,8 +120,8 @@ class SupervisedTrainer:
         return after, figures
 
     def _on_gpu(self) -> DeviceStep:
-        training = self.training
-        draw, data = self.domain.device_stream(self.method.STREAM, training)
+        training = self.drawn
+        draw, data = self.source.device_stream(self.method.STREAM, training)
         return DeviceStep(draw, self.update, training.longest_step, training.dtype, data)
 
     # Validation and evaluation.
@@ -136,7 +130,7 @@ class SupervisedTrainer:
         """The error on validation tasks, for methods that are followed by it."""
         if not self.method.VALIDATED:
             return None
-        steps = self.domain.validation_steps(self.training)
+        steps = self.domain.validation_steps(self.training) if self.method.ITERATES else [0]
         scores = self._scores(state, self._validation_batches(), [self.method], steps)
         return self.domain.validation({condition: scored.scores for condition, scored in scores.items()})
 
@@ -148,7 +142,7 @@ class SupervisedTrainer:
         conditions = [list(test.inputs) for test in one_task]
         searched = [self._search(trained.state, index) for index in range(len(conditions))]
         methods = [_best(search, domain.BETTER, self.method) for search in searched]
-        steps = range(training.eval_steps + 1)
+        steps = range(training.eval_steps + 1) if self.method.ITERATES else [0]
 
         again = best is not None and best["iteration"] != trained.iterations  # else the best parameters are the last
         shown = Progress(f"{self.name}, test", training.eval_tasks * (1 + again), unit="task") if progress else None
@@ -316,6 +310,27 @@ def _parts(count: int, size: int) -> Iterator[tuple[int, int]]:
         yield first, min(size, count - first)
 
 
+def _problem(domain: Domain, training: Training) -> Problem:
+    """What methods know of a domain."""
+    model = domain.model()
+    if not callable(getattr(model, "init", None)) or not callable(getattr(model, "apply", None)):
+        raise ValueError(
+            f"{type(domain).__name__}.model must return a network with init(rng, dtype) and apply(params, x), "
+            f"such as nn.mlp([1, 40, 40, 1]), got a {type(model).__name__}"
+        )
+    return Problem(
+        model,
+        domain.loss,
+        domain.figures,
+        domain.answer,
+        domain.adapted,
+        domain.inner_scale,
+        domain.wider_model,
+        training.record,
+        training.device,
+    )
+
+
 def _figures(scored: Mapping[str, Scored]) -> dict[str, Any]:
     return {condition: results.figures(one.scores, one.diverged) for condition, one in scored.items()}
 
@@ -345,8 +360,8 @@ class _HostStep:
     def __init__(self, trainer: SupervisedTrainer) -> None:
         self.trainer = trainer
         self._program: Any = None if trainer.training.record and trainer.method.RECORDED else trainer.update
-        size = trainer.training.meta_batch
-        self._count = max(1, min(trainer.domain.BLOCK, _TASKS // size)) * size
+        size = trainer.drawn.meta_batch
+        self._count = max(1, min(trainer.source.BLOCK, _TASKS // size)) * size
         self._drawn: tuple[int, int] | None = None  # (seed, first task) of the meta-batches that were drawn last,
         self._block: Tree = None  # and they
 
@@ -359,14 +374,14 @@ class _HostStep:
                 self._program = record(self.trainer.update, state, batch)
             state, figures = self._program(state, batch)
             of_each.append(_finite(figures))
-            stream = {**stream, "next_task": stream["next_task"] + self.trainer.training.meta_batch}
+            stream = {**stream, "next_task": stream["next_task"] + self.trainer.drawn.meta_batch}
         return state, stream, of_each
 
     def _batch(self, seed: int, task: int) -> Tree:
         """A meta-batch of the stream, out of the block that was drawn last."""
-        trainer, size = self.trainer, self.trainer.training.meta_batch
+        trainer, size = self.trainer, self.trainer.drawn.meta_batch
         if self._drawn is None or self._drawn[0] != seed or not 0 <= task - self._drawn[1] < self._count:
-            draw = getattr(trainer.domain, trainer.method.STREAM)
+            draw = getattr(trainer.source, trainer.method.STREAM)
             self._drawn = seed, task
             self._block = draw(seed, "train", task, self._count, np.dtype(trainer.training.dtype))
         first = task - self._drawn[1]

@@ -4,17 +4,30 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 import numpy as np
 
 from tinymaml import softmax_cross_entropy, tree
 from tinymaml.autodiff.tensor import Array, Tensor
 from tinymaml.autodiff.tree import Tree
-from tinymaml.methods import CAVIA, IMAML, MAML, ContextVector, MAMLPlusPlus, Reptile
+from tinymaml.methods import (
+    CAVIA,
+    IMAML,
+    MAML,
+    ContextVector,
+    FineTune,
+    MAMLPlusPlus,
+    Matching,
+    NearestNeighbour,
+    ProtoMAML,
+    Prototypical,
+    Reptile,
+    Siamese,
+)
 from tinymaml.methods.method import Batch, Episodes
 from tinymaml.nn import nets
 from tinymaml.nn.initialisers import INITIALISERS
@@ -56,7 +69,7 @@ class FewShotImages(Domain):
     METRIC: ClassVar[str] = "accuracy"
     UNIT: ClassVar[str] = "%"  # scores are shares
     BETTER: ClassVar[Literal["lower", "higher"]] = "higher"
-    STREAMS: ClassVar[tuple[str, ...]] = ("episodes",)
+    STREAMS: ClassVar[tuple[str, ...]] = ("episodes", "labelled")
     METHODS: ClassVar[Mapping[str, Any]] = {
         "maml": MAML(alpha=0.4),
         "fomaml": MAML(alpha=0.4, order=1),
@@ -67,6 +80,12 @@ class FewShotImages(Domain):
         "reptile": Reptile(inner_optimiser="adam", alpha=1e-3, meta_step=1.0, schedule_iterations=100_000),
         "imaml": IMAML(alpha=0.1),
         "maml++": MAMLPlusPlus(schedule_iterations=50_000),
+        "prototypical": Prototypical(),
+        "matching": Matching(),
+        "siamese": Siamese(),
+        "proto-maml": ProtoMAML(alpha=0.01),
+        "nearest-neighbour": NearestNeighbour(),
+        "fine-tune": FineTune(finetune_alphas=(0.5, 0.2, 0.1, 0.05, 0.01, 0.001)),
     }
     TRAINING: ClassVar[Training] = ImageTraining()
     CHECKS_FIT: ClassVar[bool] = False  # tasks diverge where their predictions cease to be finite
@@ -79,6 +98,7 @@ class FewShotImages(Domain):
     shots: int = setting(1, "support images a class")
     network: str = setting("conv", "convolutions, or linear layers alone", ("conv", "mlp"))
     query_images: int = setting(1, "query images a class in meta-training")
+    batch_images: int = setting(64, "labelled images a step, for methods that learn to tell all training classes apart")
     inner_loss: str = setting(
         "mean",
         "what the inner steps descend: the mean cross-entropy of the support images, or its sum over them divided by "
@@ -234,6 +254,11 @@ class FewShotImages(Domain):
         """As in meta-training."""
         return self.draw(seed, split, first_task, tasks, self.query_images, dtype)
 
+    def in_training(self, stream: str, **settings: Any) -> FewShotImages:
+        """With other settings; for single labelled images all training classes are told apart."""
+        other = cast(FewShotImages, super().in_training(stream, **settings))
+        return other if stream == "episodes" else AllClasses(**_values(other)).with_all_ways()
+
     def device_stream(self, stream: str, training: Training) -> DeviceStream:
         """Episodes drawn on the GPU, where the data set is, the same as on the CPU."""
         images = self.images_of("train")
@@ -309,6 +334,44 @@ class FewShotImages(Domain):
         """Raises ValueError: more steps at meta-test than are evaluated, or data that do not suffice."""
         if self.test_steps > training.eval_steps:
             raise ValueError(f"test_steps must be at most eval_steps, {training.eval_steps}, got {self.test_steps}")
+
+
+class AllClasses(FewShotImages):
+    """All training classes to be told apart at once, by single labelled images.
+
+    Where classes are turned in tasks, each quarter turn of a class is a class of its own here.
+    """
+
+    def with_all_ways(self) -> AllClasses:
+        """With as many ways as there are classes."""
+        if self.dataset == DRAWN:
+            classes = len(self.images_of("train").classes)
+        else:
+            classes = len(imageset.describe(self.path)["classes"].get("train", ()))
+        return replace(self, ways=classes * self._turns)
+
+    @property
+    def _turns(self) -> int:
+        return 4 if self.rotations else 1
+
+    def labelled(self, seed: int, split: str, first_task: int, tasks: int, dtype: Any) -> Batch:
+        """`batch_images` images a task, each drawn from all of a split: x [tasks, N, H, W, C], y int64 [tasks, N]."""
+        x, y = episodes.labelled(
+            self.images_of(split), seed, split, first_task, tasks, count=self.batch_images, turns=self._turns
+        )
+        return {"x": x.astype(dtype, copy=False), "y": y}
+
+    def device_stream(self, stream: str, training: Training) -> DeviceStream:
+        """Raises ValueError: they are drawn by the CPU alone."""
+        raise ValueError("single labelled images are drawn on the CPU: there is no --device gpu for methods that do so")
+
+    def images(self, training: Training) -> int:
+        """Images in an iteration."""
+        return training.meta_batch * self.batch_images
+
+
+def _values(domain: FewShotImages) -> dict[str, Any]:
+    return {field.name: getattr(domain, field.name) for field in fields(domain)}
 
 
 def condition(kind: str, query: int) -> str:

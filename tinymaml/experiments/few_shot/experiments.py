@@ -8,7 +8,7 @@ from typing import Any
 from tinymaml.experiments.few_shot import table
 from tinymaml.experiments.few_shot.domain import DRAWN, LARGE, FewShotImages, ImageTraining, first_order
 from tinymaml.experiments.few_shot.plots import PICTURES
-from tinymaml.methods import MAML
+from tinymaml.methods import MAML, Prototypical
 from tinymaml.train.experiment import Experiment
 
 _LINEAR: dict[str, Any] = {
@@ -16,6 +16,9 @@ _LINEAR: dict[str, Any] = {
     "initialiser": "truncated-normal",
     "head_initialiser": "truncated-normal",
 }
+
+# As Snell et al. train on Omniglot.
+_WIDE = Prototypical(train_ways=60, train_queries=5, train_tasks=1, half_life=2_000)
 
 
 def _experiment(name: str, domain: FewShotImages, method: MAML, training: ImageTraining) -> Experiment:
@@ -35,7 +38,7 @@ def _experiment(name: str, domain: FewShotImages, method: MAML, training: ImageT
 
 def _omniglot(name: str, ways: int, shots: int, training: dict[str, Any] | None = None, **others: Any) -> Experiment:
     twenty = ways == 20
-    return _experiment(
+    experiment = _experiment(
         name,
         FewShotImages(ways=ways, shots=shots, query_images=shots, **{"test_steps": 5 if twenty else 3, **others}),
         MAML(steps=5 if twenty else 1, alpha=0.1 if twenty else 0.4),
@@ -43,6 +46,8 @@ def _omniglot(name: str, ways: int, shots: int, training: dict[str, Any] | None 
             ImageTraining(meta_batch=16, eval_batch=8) if twenty else ImageTraining(), **training or {}
         ),
     )
+    methods = {**experiment.methods, "prototypical": _WIDE}
+    return dataclasses.replace(experiment, methods=methods)
 
 
 def _colour(name: str, dataset: str, shots: int) -> Experiment:

@@ -20,7 +20,7 @@ class Protocol(TypedDict):
     ways: int
     shots: int
     test_steps: int
-    alpha: float
+    alpha: str | float  # the step size, or that it is learned, or that there is none
     inner_loss: str
     adapt_norm: bool
 
@@ -88,15 +88,25 @@ def table(results: Results) -> str:
         here = [row for row in rows if label in row.figures]
         lines += ["", report.line(f"{label}, after", [row.name for row in here], 28, 24)]
         for k in range(report.steps_of(here, label)):
-            cells = [_cell(row.figures[label], k) for row in here]
+            cells = [_cell(row.figures[label], k) if k == 0 or _takes_steps(row.entry) else "" for row in here]
             lines.append(report.line(f"{k} inner steps" if k != 1 else "1 inner step", cells, 28, 24))
     return "\n".join([*lines, "", *_notes(results, rows)])
 
 
+def _after(figures: Figures, steps: int) -> tuple[float | None, float | None] | None:
+    """Mean and half of the interval after so many inner steps, of a method that takes none in any case; None: they were
+    not measured."""
+    means, half_widths = figures["mean"], figures["half_width"]
+    if steps >= len(means) > 1:
+        return None
+    return means[min(steps, len(means) - 1)], half_widths[min(steps, len(means) - 1)]
+
+
 def _cell(figures: Figures, step: int) -> str:
-    if step >= len(figures["mean"]):
+    measured = _after(figures, step)
+    if measured is None:
         return "-"
-    mean, half_width = figures["mean"][step], figures["half_width"][step]
+    mean, half_width = measured
     if mean is None:
         return "diverged"
     return report.interval(100 * mean, None if half_width is None else 100 * half_width, 2)
@@ -114,21 +124,38 @@ def _notes(results: Results, rows: list[Row]) -> list[str]:
         diverged = max(figures.get("diverged", 0) for figures in measured)
         notes.append(
             f"{name_of(method)}: {report.provenance(entry)}"
-            f"{shown}; {protocol['tasks']} test tasks, {protocol['test_steps']} inner steps of {protocol['alpha']} "
-            f"({protocol['inner_loss']}), gamma and beta {'adapted' if protocol['adapt_norm'] else 'not adapted'}"
+            f"{shown}; {protocol['tasks']} test tasks, {_steps(entry)}"
             + (f"; {diverged} tasks left all bounds, and count as wrong" if diverged else "")
         )
     return notes
+
+
+def _steps(entry: Mapping[str, Any]) -> str:
+    """How the method adapts to a task."""
+    protocol: Protocol = entry["protocol"]
+    if not _takes_steps(entry):
+        return "no inner steps"
+    return (
+        f"{protocol['test_steps']} inner steps of {protocol['alpha']} ({protocol['inner_loss']}), gamma and beta "
+        f"{'adapted' if protocol['adapt_norm'] else 'not adapted'}"
+    )
+
+
+def _takes_steps(entry: Mapping[str, Any]) -> bool:
+    """Whether there are figures after inner steps, or one figure of a method that takes none."""
+    measured = [figures for one in entry["parameters"].values() for figures in one["figures"].values()]
+    return any(len(figures["mean"]) > 1 for figures in measured)
 
 
 def _verdict(row: Row) -> list[str]:
     """Whether the published figure was reached, if there is one."""
     paper, steps = published(row.entry, row.method), row.entry["protocol"]["test_steps"]
     figures = row.figures.get(compared(row.entry))
-    if paper is None or figures is None or steps >= len(figures["mean"]):
+    measured = None if figures is None else _after(figures, steps)
+    if paper is None or measured is None:
         return []
     if row.entry["iterations"] < PAPER_ITERATIONS:
         return [f"{row.name}: {report.TOO_SHORT}"]
-    mean, half_width = figures["mean"][steps], figures["half_width"][steps]
+    mean, half_width = measured
     reached = mean is not None and 100 * (mean + (half_width or 0)) >= paper[0]
     return [f"{row.name}: the published figure or above, up to our interval: {'yes' if reached else 'no'}"]
