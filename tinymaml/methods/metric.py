@@ -154,7 +154,7 @@ def class_means(embedded: Tensor, labels: Tensor) -> Tensor:
 
 
 def of_nearest(similarity: Tensor, labels: Tensor) -> Tensor:
-    """The largest similarity to an image of each class: [T, Q, S] and labels as vectors [T, S, ways] -> [T, Q, ways]."""
+    """The largest similarity to an image of each class: [T, Q, S], labels as vectors [T, S, ways] -> [T, Q, ways]."""
     return largest(by_class(similarity, labels), -1)
 
 

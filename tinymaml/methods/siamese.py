@@ -31,8 +31,8 @@ from tinymaml.settings import setting
 
 @dataclass(frozen=True)
 class Siamese(MetricMethod):
-    """That two images are of one class has the probability sigma(sum_j alpha_j |h_j - h'_j| + b) with their embeddings h
-    and h'. A query is taken for the class of the nearest support image.
+    """Two images with embeddings h and h' are of one class with the probability sigma(sum_j alpha_j |h_j - h'_j| + b).
+    A query is taken for the class of the nearest support image.
 
     It is trained on all pairs of a query and a support image of each task: those of one class have half of the weight,
     those of two classes the other half.
@@ -62,9 +62,7 @@ class Siamese(MetricMethod):
         loss = softplus(where(greater(same, 0.5), negative(z), z))
         different = subtract(1.0, same)
         halves = [divide(sum_over(multiply(loss, kind), (1, 2)), sum_over(kind, (1, 2))) for kind in (same, different)]
-        return multiply(add(*halves), 0.5), of_nearest(
-            cosines(queries, support) if self.nearest == "cosine" else z, labels
-        )
+        return multiply(add(*halves), 0.5), self.scores(params, queries, support, labels)
 
 
 def logits(params: Tree, queries: Tensor, support: Tensor) -> Tensor:
