@@ -287,6 +287,16 @@ def test_pretraining_descends_the_cross_entropy_and_keeps_running_averages():
         h = normalised(h, tree.map(lambda p: p[0], layer))
 
 
+def test_pretraining_overfits_one_batch(folder):
+    trainer = small(folder, batch_images=30, filters=8, learning_rate=0.01).trainer("nearest-neighbour")
+    images = trainer.source.labelled(0, "train", 0, 1, np.float32)
+    state = {name: part for name, part in trainer.start().items() if name != "stream"}
+    program = tm.record(trainer.update, state, images)
+    for _ in range(200):
+        state, figures = program(state, images)
+    assert float(figures["loss"]) < 0.01 and float(np.mean(figures["accuracy"])) == 1
+
+
 def pretrained(method, rng):
     """A state after some steps of pretraining on 4 classes."""
     state = method.init(problem(classes=4), rng, np.float64)

@@ -99,6 +99,42 @@ def test_against_drawing_image_by_image(counts, seed, task, turned):
     np.testing.assert_array_equal(drawn.query["x"][0], np.concatenate([own[2:] for own in found]))
 
 
+@DRAWN
+@given(
+    counts=COUNTS,
+    seed=st.integers(0, 2**64 - 1),
+    first=st.integers(0, 2**40),
+    count=st.integers(1, 7),
+    turns=st.sampled_from([1, 4]),
+)
+def test_single_labelled_images_against_drawing_them_one_by_one(counts, seed, first, count, turns):
+    images = numbered(counts)
+    x, y = episodes.labelled(images, seed, "train", first, 3, count=count, turns=turns)
+    assert x.shape == (3, count, 3, 3, 2) and x.dtype == np.float32 and y.dtype == np.int64
+    for t in range(3):
+        stream = words(seed, "train", np.array([first + t], np.uint64), 2 * count)[0].tolist()
+        for j in range(count):
+            number, quarter = (stream[j] * sum(counts)) >> 32, (stream[count + j] * turns) >> 32
+            expected = np.rot90(images.images[number], quarter) / np.float32(255)
+            np.testing.assert_array_equal(x[t, j], expected)
+            c, of_turn = divmod(int(y[t, j]), turns)
+            assert of_turn == quarter and images.first[c] <= number < images.first[c + 1]
+
+
+def test_single_labelled_images_come_from_all_classes_and_turns_alike():
+    images = numbered([20] * 5)
+    _, y = episodes.labelled(images, 0, "train", 0, 20, count=400, turns=4)
+    counts = np.bincount(y.ravel(), minlength=20)
+    assert len(counts) == 20 and np.abs(counts - 400).max() < 5 * np.sqrt(400)
+
+
+def test_single_labelled_images_that_cannot_be_drawn_are_refused():
+    for wrong, message in (({"count": 0}, "count must be at least 1, got 0"), ({"turns": 4}, "only square images")):
+        wide = numbered([20] * 5)._replace(images=np.zeros((100, 2, 3, 1), np.uint8))
+        with pytest.raises(ValueError, match=message):
+            episodes.labelled(wide, 0, "train", 0, 1, **{"count": 1, **wrong})
+
+
 def test_a_task_does_not_depend_on_the_batch():
     images = numbered([20] * 30)
     options = {"ways": 5, "shots": 1, "queries": 1, "rotations": True}

@@ -30,16 +30,32 @@ _POOLED: Network = ("conv", 4, 32, "max-pool")
 _LINEAR: Network = ("mlp", 256, 128, 64, 64)
 
 # Accuracy in per cent and its 95 % interval, by data set, ways, shots, network and method: Finn, Abbeel & Levine 2017,
-# table 1; of CIFAR-FS, which is not in the paper, MAML in Bertinetto et al. 2019, table 1.
-PAPER: dict[tuple[str, int, int, Network, str], tuple[float, float]] = {
+# table 1; of CIFAR-FS, which is not in the paper, MAML in Bertinetto et al. 2019, table 1. Of other
+# systems than MAML, prototypical networks from Snell et al. 2017 among them, each had a network of its own.
+PAPER: dict[tuple[str, int, int, Network, str], tuple[float, float | None]] = {
     ("omniglot", 5, 1, _STRIDED, "maml"): (98.7, 0.4),
     ("omniglot", 5, 5, _STRIDED, "maml"): (99.9, 0.1),
+    **{
+        ("omniglot", ways, shots, _STRIDED, method): (figure, None)
+        for method, figures in (
+            ("siamese", (97.3, 98.4, 88.2, 97.0)),
+            ("matching", (98.1, 98.9, 93.8, 98.5)),
+            ("prototypical", (98.8, 99.7, 96.0, 98.9)),
+        )
+        for (ways, shots), figure in zip(((5, 1), (5, 5), (20, 1), (20, 5)), figures, strict=True)
+    },
     ("omniglot", 5, 1, _LINEAR, "maml"): (89.7, 1.1),
     ("omniglot", 5, 5, _LINEAR, "maml"): (97.5, 0.6),
     ("omniglot", 20, 1, _STRIDED, "maml"): (95.8, 0.3),
     ("omniglot", 20, 5, _STRIDED, "maml"): (98.9, 0.2),
     ("miniimagenet", 5, 1, _POOLED, "maml"): (48.70, 1.84),
     ("miniimagenet", 5, 1, _POOLED, "fomaml"): (48.07, 1.75),
+    ("miniimagenet", 5, 1, _POOLED, "fine-tune"): (28.86, 0.54),
+    ("miniimagenet", 5, 5, _POOLED, "fine-tune"): (49.79, 0.79),
+    ("miniimagenet", 5, 1, _POOLED, "nearest-neighbour"): (41.08, 0.70),
+    ("miniimagenet", 5, 5, _POOLED, "nearest-neighbour"): (51.04, 0.65),
+    ("miniimagenet", 5, 1, _POOLED, "matching"): (43.56, 0.84),
+    ("miniimagenet", 5, 5, _POOLED, "matching"): (55.31, 0.73),
     ("miniimagenet", 5, 5, _POOLED, "maml"): (63.11, 0.92),
     ("miniimagenet", 5, 5, _POOLED, "fomaml"): (63.15, 0.91),
     ("cifar_fs", 5, 1, _POOLED, "maml"): (58.9, 1.9),
@@ -54,7 +70,7 @@ def condition(kind: str, query: int) -> str:
     return f"{kind}, {query} query"
 
 
-def published(entry: Mapping[str, Any], method: str) -> tuple[float, float] | None:
+def published(entry: Mapping[str, Any], method: str) -> tuple[float, float | None] | None:
     """The figure to compare an entry with: of its data set, ways, shots, network and method; None if there is none."""
     settings, tasks = entry["settings"], entry["protocol"]
     try:
@@ -82,7 +98,7 @@ def table(results: Results) -> str:
     for row in rows:
         steps, paper = row.entry["protocol"]["test_steps"], published(row.entry, row.method)
         cells = [_cell(row.figures[label], steps) if label in row.figures else "-" for label in shown]
-        beside = "–" if paper is None else "{:.1f} ± {:.1f}".format(*paper)
+        beside = "–" if paper is None else report.interval(*paper, 1)
         lines.append(f"{row.name:28}{beside:>14}" + report.line("", cells, 0, 24))
     for label in shown[:1]:
         here = [row for row in rows if label in row.figures]
