@@ -233,15 +233,15 @@ class TestSeeds:
     [
         (
             ["train", "sinusoid", "--method", "maml", "--finetune-alphas", "0.1"],
-            "--finetune-alphas is a setting of pretrained, not of maml",
+            "--finetune-alphas is no setting of maml, but of pretrained",
         ),
         (
             ["train", "sinusoid", "--method", "pretrained", "--steps", "2"],
-            "--steps is a setting of maml, fomaml, not of pretrained",
+            "--steps is no setting of pretrained, but of maml, fomaml",
         ),
         (
             ["evaluate", "sinusoid", "--method", "maml", "--finetune-alphas", "0.1"],
-            "--finetune-alphas is a setting of pretrained, not of maml",
+            "--finetune-alphas is no setting of maml, but of pretrained",
         ),
         (
             ["train", "sinusoid", "--order", "1", "--method", "maml", "--iterations", "1"],

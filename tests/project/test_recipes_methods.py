@@ -39,7 +39,7 @@ from tinymaml.settings import setting
 
 
 @dataclass(frozen=True)
-class Reptile(Method):
+class Batched(Method):
     """The start moves towards the mean of the adapted parameters; there is no meta-gradient, and no query set."""
 
     STREAM: ClassVar[str] = "examples"
@@ -162,23 +162,23 @@ def train(copy: Path, *argv: str) -> str:
 
 
 def test_a_method_is_a_file_and_a_line_in_two(copy: Path) -> None:
-    write(copy, "methods/reptile.py", REPTILE)
+    write(copy, "methods/batched.py", REPTILE)
     put(
         copy,
         "methods/__init__.py",
-        "from tinymaml.methods.reptile import Reptile as Reptile\n",
+        "from tinymaml.methods.batched import Batched as Batched\n",
         after="from tinymaml.methods.pooled import Oracle, Pretrained, Random\n",
     )
     put(
         copy,
         "train/domain.py",
-        "from tinymaml.methods import Reptile\n",
-        after="from tinymaml.methods import MAML, Method, Oracle, Pretrained, Random\n",
+        "from tinymaml.methods import Batched\n",
+        after="from tinymaml.methods.method import Batch, Episodes\n",
     )
-    put(copy, "train/domain.py", '        "reptile": Reptile(),\n', after='        "oracle": Oracle(),\n')
-    table = train(copy, "sinusoid", "--method", "reptile", "--rate", "1", "--hidden", "8")
-    assert "reptile" in table
-    entry = json.loads((copy / "runs/sinusoid/results.json").read_text())["methods"]["reptile"]
+    put(copy, "train/domain.py", '        "batched": Batched(),\n', after='        "oracle": Oracle(),\n')
+    table = train(copy, "sinusoid", "--method", "batched", "--rate", "1", "--hidden", "8")
+    assert "batched" in table
+    entry = json.loads((copy / "runs/sinusoid/results.json").read_text())["methods"]["batched"]
     assert entry["settings"]["rate"] == 1
     assert (copy / "runs/sinusoid/figures/training.png").exists()
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tinymaml import __version__
-from tinymaml.cli.options import as_arguments, check_given, folder, given
+from tinymaml.cli.options import as_arguments, check_given, chosen_methods, folder, given
 from tinymaml.train.experiment import Experiment
 from tinymaml.train.files import naming
 
@@ -18,14 +18,13 @@ PICTURES = (("matplotlib", "train"),)
 
 
 def train(args: argparse.Namespace, experiment: Experiment) -> None:
-    """Train one method, or all of them side by side, then evaluate and draw; once for each seed."""
+    """Train one method, or several side by side, then evaluate and draw; once for each seed."""
     from tinymaml.experiments import run
     from tinymaml.tasks import extras
 
     prepare(args)
     values = given(args, experiment)
-    if args.method != "all":
-        check_given(values, experiment, args.method)
+    check_given(values, experiment, chosen_methods(args, experiment))
     if args.seeds is not None and "seed" in values:
         raise ValueError("--seed and --seeds: give one of them")
     asked = experiment.replaced(**values)
@@ -54,16 +53,17 @@ def _train_one(
 ) -> None:
     from tinymaml.experiments import run
 
+    methods = chosen_methods(args, experiment)
     if args.json_progress:
-        run.train(asked, out, args.method, experiment, print_json)
+        for method in methods:
+            run.train(asked, out, method, experiment, print_json)
         return
-    methods = list(asked.methods) if args.method == "all" else [args.method]
     say(_first_screen(args, experiment, asked, methods, out))
-    if args.method == "all":
+    if len(methods) > 1:
         options = {method: as_arguments(experiment, values, method) for method in methods}
         run.train_side_by_side(asked, out, options, args.jobs, getattr(args, "import_module", None))
     else:
-        run.train(asked, out, args.method, experiment, announce=say)
+        run.train(asked, out, methods[0], experiment, announce=say)
     if args.evaluate:
         say(experiment.table(run.evaluate(asked, out, methods, {})))
         _draw(out, experiment, args.format)
@@ -111,14 +111,14 @@ def evaluate(args: argparse.Namespace, experiment: Experiment) -> None:
     prepare(args)
     extras.require_all([*RUNS, *experiment.needs, *_bars()])
     out = folder(args, experiment)
-    methods = list(experiment.methods) if args.method == "all" else [args.method]
-    if args.method == "all":
+    methods, whichever = chosen_methods(args, experiment), args.method is None or "all" in args.method
+    if whichever:
         methods = [method for method in methods if (out / method / "checkpoints").is_dir()]
         if not methods:
             raise FileNotFoundError(f"{out} has no trained method: tinymaml train {args.experiment} --out {out}")
     protocol = given(args, experiment)
-    if args.method != "all":
-        check_given(protocol, experiment, args.method)
+    if not whichever:
+        check_given(protocol, experiment, methods)
     say(experiment.table(run.evaluate(experiment, out, methods, protocol)))
 
 

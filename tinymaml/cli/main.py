@@ -15,7 +15,7 @@ from typing import Any
 from tinymaml import __version__
 from tinymaml.cli import commands, data
 from tinymaml.cli.commands import say
-from tinymaml.cli.options import add_method, add_out, add_settings, chosen_method, is_of_evaluation
+from tinymaml.cli.options import add_method, add_out, add_settings, is_of_evaluation
 from tinymaml.command import INTERRUPTED, begun
 from tinymaml.experiments import registry
 from tinymaml.train.experiment import Experiment, nearest
@@ -176,9 +176,7 @@ def _main(argv: list[str]) -> int:
             experiments = {**registry.EXPERIMENTS, **registry.GENERAL, **installed}
             parser = _parser(experiments)
             _check_name(parser, argv, experiments)
-            args = parser.parse_args(argv)
-            if "default_method" in args:
-                args.method = chosen_method(args)
+            args = _parsed(parser, argv)
             _act(args, experiments)
         finally:
             if sys.stdout is not None:  # it is closed
@@ -203,6 +201,19 @@ def _main(argv: list[str]) -> int:
             _drop_output()
         return 1
     return 0
+
+
+def _parsed(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespace:
+    """The arguments. Help is printed here: argparse says nothing of output that nobody reads."""
+    with contextlib.redirect_stdout(io.StringIO()) as help_text:
+        try:
+            return parser.parse_args(argv)
+        except SystemExit:
+            stop = sys.exc_info()[1]
+    if help_text.getvalue():
+        say(help_text.getvalue().rstrip("\n"))
+    assert stop is not None
+    raise stop
 
 
 def _check_name(parser: argparse.ArgumentParser, argv: list[str], experiments: dict[str, Experiment]) -> None:

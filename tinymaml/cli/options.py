@@ -84,13 +84,14 @@ def given(args: argparse.Namespace, experiment: Experiment) -> dict[str, Any]:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
-def check_given(values: dict[str, Any], experiment: Experiment, method: str) -> None:
-    """Raises ValueError for a setting that was given and that the method does not read."""
-    known = {name for part in experiment.parts(method) for name in part.names()}
+def check_given(values: dict[str, Any], experiment: Experiment, methods: list[str]) -> None:
+    """Raises ValueError for a setting that was given and that none of the methods reads."""
+    known = {name for method in methods for part in experiment.parts(method) for name in part.names()}
     for name in values:
         if name not in known:
             having = [key for key, part in experiment.methods.items() if name in part.names()]
-            raise ValueError(f"--{name.replace('_', '-')} is a setting of {', '.join(having)}, not of {method}")
+            option = f"--{name.replace('_', '-')}"
+            raise ValueError(f"{option} is no setting of {', '.join(methods)}, but of {', '.join(having)}")
 
 
 def as_arguments(experiment: Experiment, values: dict[str, Any], method: str) -> list[str]:
@@ -124,7 +125,7 @@ def folder(args: argparse.Namespace, experiment: Experiment) -> Path:
 
 
 def add_method(parser: argparse.ArgumentParser, experiment: Experiment, default: str) -> None:
-    """One of the experiment's, or "all"; pretrain is another name of pretrained; an order is a name of MAML's."""
+    """Some of the experiment's, or "all"; pretrain is another name of pretrained; an order is a name of MAML's."""
     group: Any = parser
     if set(ORDERS.values()) <= set(experiment.methods):
         group = parser.add_mutually_exclusive_group()
@@ -132,6 +133,7 @@ def add_method(parser: argparse.ArgumentParser, experiment: Experiment, default:
             "--order",
             dest="method",
             type=_method_of_order,
+            nargs=1,
             metavar="{1,2}",
             default=argparse.SUPPRESS,
             help="of MAML's meta-gradient: --order 1 is short for --method fomaml, 2 for maml",
@@ -139,17 +141,19 @@ def add_method(parser: argparse.ArgumentParser, experiment: Experiment, default:
     group.add_argument(
         "--method",
         type=lambda name: "pretrained" if name == "pretrain" else name,
+        nargs="+",
         choices=(*experiment.methods, "all"),
-        default=None,  # `chosen_method` puts the default in: argparse takes one that is given for none that is
-        help=f"(default: {default})",
+        metavar="NAME",
+        default=None,  # `chosen_methods` puts the default in: argparse takes one that is given for none that is
+        help=f"one or several of {', '.join(experiment.methods)}; or all (default: {default})",
     )
     parser.set_defaults(default_method=default)
 
 
-def chosen_method(args: argparse.Namespace) -> str:
-    """The method that was given, or the default."""
-    method: str = args.default_method if args.method is None else args.method
-    return method
+def chosen_methods(args: argparse.Namespace, experiment: Experiment) -> list[str]:
+    """The methods that were given, or the default."""
+    given: list[str] = args.method or [args.default_method]
+    return list(experiment.methods) if "all" in given else list(dict.fromkeys(given))
 
 
 def _method_of_order(text: str) -> str:
