@@ -45,7 +45,7 @@ class MetricMethod(Method):
 
     ITERATES: ClassVar[bool] = False
 
-    train_ways: int | None = setting(None, "classes a task in meta-training (not given: as at test)", least=2)
+    train_ways: int | None = setting(None, "ways of the tasks in meta-training (not given: as at test)", least=2)
     train_queries: int | None = setting(None, "query images a class in meta-training (not given: as the domain has it)")
     train_tasks: int | None = setting(None, "tasks a meta-iteration (not given: the meta-batch)")
     learning_rate: float = setting(1e-3, "step size of Adam, the outer optimiser", positive=True)
