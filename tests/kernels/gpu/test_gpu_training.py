@@ -43,7 +43,8 @@ def assert_same_run(one: Path, other: Path, limit: float) -> None:
     for x, y in zip(actual, expected, strict=True):
         assert x.dtype == y.dtype and np.linalg.norm(x - y) <= limit * max(1.0, np.linalg.norm(y))
     assert ends[0].state["stream"] == ends[1].state["stream"]
-    assert int(ends[0].state["optimiser"]["iteration"]) == ends[1].iterations
+    if "optimiser" in ends[0].state:  # Reptile has none of the whole
+        assert int(ends[0].state["optimiser"]["iteration"]) == ends[1].iterations
     lines = [metrics.read(out / "metrics.jsonl") for out in (one, other)]
     assert [set(line) for line in lines[0]] == [set(line) for line in lines[1]]
     for own, reference in zip(*lines, strict=True):
@@ -51,11 +52,24 @@ def assert_same_run(one: Path, other: Path, limit: float) -> None:
             assert own[name] == pytest.approx(reference[name], rel=limit, abs=limit)
 
 
-@pytest.mark.parametrize("method", tiny().methods)
+USUAL = ("maml", "fomaml", "pretrained", "oracle")
+ON_A_GPU = [
+    pytest.param(name, marks=[] if name in USUAL else [pytest.mark.slow])
+    for name, method in tiny().methods.items()
+    if getattr(method, "RECORDED", True)
+]
+
+
+@pytest.mark.parametrize("method", ON_A_GPU)
 def test_sinusoids_train_as_on_the_cpu(tmp_path: Path, method: str) -> None:
     for device in ("cpu", "gpu"):
         run(tmp_path / device, waves(device=device, dtype="float64", learn_alpha=method == "maml"), method)
     assert_same_run(tmp_path / "gpu", tmp_path / "cpu", 1e-9)
+
+
+def test_a_method_that_records_parts_of_its_update_is_for_the_cpu(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="multi-task trains on the CPU alone: take --device cpu"):
+        run(tmp_path, waves(device="gpu"), "multi-task")
 
 
 def test_sinusoids_in_single_precision(tmp_path: Path) -> None:
