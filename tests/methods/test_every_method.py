@@ -43,8 +43,19 @@ TO_OVERFIT: dict[str, dict[str, Any]] = {
     "multi-task-l2-to-mean": {"steps": 500},
 }
 
-PAIRS = [(domain, method) for domain, methods in METHODS.items() for method in methods]
-every = pytest.mark.parametrize(("domain", "method"), PAIRS, ids=[f"{method}-{domain}" for domain, method in PAIRS])
+# One of each kind; the others are as they are in most that is tested here, and are left to `make test-all`.
+OF_EACH_KIND = {
+    "sinusoid": ("maml", "pretrained", "oracle", "context-vector", "reptile", "multi-task"),
+    "images": ("maml", "cavia", "prototypical", "fine-tune"),
+}
+PAIRS = [
+    pytest.param(
+        domain, method, id=f"{method}-{domain}", marks=[] if method in OF_EACH_KIND[domain] else [pytest.mark.slow]
+    )
+    for domain, methods in METHODS.items()
+    for method in methods
+]
+every = pytest.mark.parametrize(("domain", "method"), PAIRS)
 
 
 @pytest.fixture(scope="module")
@@ -209,7 +220,7 @@ def test_it_overfits_one_task(domain: str, method: str, folder: Path) -> None:
         assert max(scores) == 1
 
 
-@pytest.mark.parametrize("method", METHODS["images"])
+@pytest.mark.parametrize("method", OF_EACH_KIND["images"])
 def test_support_labels_at_random_give_accuracies_of_chance(method: str, folder: Path) -> None:
     """Query images are class by class, and the labels of the support images tell nothing of them: what is better than
     chance has seen more than it may."""
