@@ -188,6 +188,7 @@ FIRST: dict[str, Any] = {
 LISTS = ("concatenate", "stack")
 # They take integers, or anything that there is.
 ANY = {"as_tensor", "astype", "ones_like", "zeros_like", "sign", "stop_gradient", "where", "one_hot",
+       "concatenate", "take", "take_along_axis", "top_k",
        "equal", "greater", "greater_equal", "less", "less_equal", "not_equal"}  # fmt: skip
 MIXED = [
     "add", "subtract", "multiply", "divide", "maximum", "minimum", "matmul", "mse", "concatenate", "stack", "dense",
