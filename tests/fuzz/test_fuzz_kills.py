@@ -20,7 +20,7 @@ TINY = ["--iterations", "4", "--hidden", "4", "--meta-batch", "2", "--log-every"
 
 
 def test_killed_at_random() -> None:
-    cases, failures = kills.run(0, 40, 20.0)
+    cases, failures = kills.run(0, 40, 10.0)
     assert not failures
     assert cases
 
